@@ -1,0 +1,165 @@
+"""State on disk: any nesting of tensors and plain values in one safetensors file, atomically.
+
+Nothing here uses pickle, so a file from a stranger can hold wrong numbers but never code.
+"""
+
+import json
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as deserialise
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+__all__ = [
+    "load_state",
+    "load_weights",
+    "restore_rng",
+    "rng_state",
+    "save_state",
+    "save_weights",
+    "write_atomically",
+]
+
+Pathlike = str | os.PathLike[str]
+
+
+def write_atomically(path: Pathlike, content: bytes | str) -> None:
+    """Write a whole file or leave the old one: never half of it, even if the machine stops."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_state(path: Pathlike, state: Any) -> None:
+    """Save a nesting of dicts, lists, tuples, tensors, numbers, strings, booleans and ``None``.
+
+    Raises:
+        TypeError: the state holds something else, naming where.
+    """
+    tensors: dict[str, Tensor] = {}
+    layout = json.dumps(_pack(state, tensors, ""))
+    write_atomically(path, serialise(tensors, metadata={"layout": layout}))
+
+
+def load_state(path: Pathlike) -> Any:
+    """Read what `save_state` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            layout = (file.metadata() or {}).get("layout")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if layout is None:
+        raise ValueError(f"{path} was not written by quickstudy: it has no layout")
+    return _unpack(json.loads(layout), tensors)
+
+
+def save_weights(path: Pathlike, module: nn.Module) -> None:
+    """Save a module's parameters and buffers under their own names (plain safetensors)."""
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    write_atomically(path, serialise(state))
+
+
+def load_weights(path: Pathlike, module: nn.Module) -> None:
+    """Load what `save_weights` wrote into a module of the same architecture.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or of another architecture; names what differs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        state = deserialise(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    own = module.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        here, there = (list(d[name].shape) if name in d else "nothing" for d in (own, state))
+        if here != there:
+            raise ValueError(
+                f"{path} does not fit this {type(module).__name__}: it has {there} for "
+                f"{name!r}, where {here} is expected"
+            )
+    module.load_state_dict(state)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every random number generator a training step may use."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Set every generator to what `rng_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
+    """JSON for ``value``; its tensors go to ``tensors`` under the path they stand at."""
+    if isinstance(value, Tensor):
+        name = where or "."
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        # Pairs, since JSON would turn the integer keys of an optimiser's state into strings.
+        return {"dict": [[k, _pack(v, tensors, f"{where}/{k}")] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_pack(v, tensors, f"{where}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"cannot save a {type(value).__name__} (at {where or 'the top'})")
+
+
+def _unpack(layout: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(layout, dict):
+        return layout
+    ((kind, value),) = layout.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {k: _unpack(v, tensors) for k, v in value}
+    items = [_unpack(v, tensors) for v in value]
+    return items if kind == "list" else tuple(items)

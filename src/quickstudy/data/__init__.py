@@ -1,0 +1,38 @@
+"""Where tasks come from: classes of examples, leak-proof splits, task samplers."""
+
+from quickstudy.data.alphabets import alphabets
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.data.digits import digits
+from quickstudy.data.folder import image_folder
+from quickstudy.data.omniglot import omniglot
+from quickstudy.data.sampler import EpisodeSampler, TaskSource, prefetch, to_float
+from quickstudy.data.sinusoid import SinusoidSampler
+from quickstudy.data.splits import (
+    Split,
+    by_group,
+    by_lists,
+    maml,
+    published,
+    random_split,
+    vinyals,
+)
+
+__all__ = [
+    "ClassDataset",
+    "EpisodeSampler",
+    "SinusoidSampler",
+    "Split",
+    "TaskSource",
+    "alphabets",
+    "by_group",
+    "by_lists",
+    "digits",
+    "image_folder",
+    "maml",
+    "omniglot",
+    "prefetch",
+    "published",
+    "random_split",
+    "to_float",
+    "vinyals",
+]

@@ -1,0 +1,301 @@
+"""Examples grouped by class: what every data source returns and every sampler reads."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+__all__ = ["ClassDataset", "atomic_folder"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassDataset:
+    """A pool of examples, of which class ``c`` owns rows ``first[c] .. first[c]+sizes[c]-1``.
+
+    Choosing classes, splitting and rotating make new views of the same ``storage``, so they cost
+    nothing and work on a memory map that is larger than memory.
+
+    Args:
+        storage: all examples, ``[M, ...]``. Images are uint8 ``[M,C,H,W]`` and become floats in
+            0..1 when sampled; any other data is float and sampled as it is.
+        first: the row of each class's first example, int64 ``[n_classes]``.
+        sizes: how many examples each class has, int64 ``[n_classes]``.
+        names: the name of each class, all different.
+        groups: the group of each class (an alphabet, a super-class), or ``None``.
+        roots: the class each one was made from: rotations of one character share their root and
+            never stand on two sides of a split. Default: ``names``.
+        turns: quarter turns (counter-clockwise) applied to each class when read, int64
+            ``[n_classes]``. Default: none.
+    """
+
+    storage: Tensor
+    first: Tensor
+    sizes: Tensor
+    names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    roots: tuple[str, ...] = ()
+    turns: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.roots:
+            object.__setattr__(self, "roots", self.names)
+        n = len(self.names)
+        if n == 0:
+            raise ValueError("a ClassDataset needs at least one class")
+        if len(set(self.names)) != n:
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"class names must differ; {twice!r} stands twice")
+        for field in ("first", "sizes", "roots", "groups", "turns"):
+            value = getattr(self, field)
+            if value is not None and len(value) != n:
+                raise ValueError(f"{field} has {len(value)} entries for {n} classes")
+        if int(self.sizes.min()) < 1:
+            empty = self.names[int(self.sizes.argmin())]
+            raise ValueError(f"class {empty!r} has no examples")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: ArrayLike | Tensor,
+        y: Sequence[object] | ArrayLike,
+        *,
+        groups: dict[str, str] | None = None,
+    ) -> "ClassDataset":
+        """Group ``x`` ``[M, ...]`` by the labels ``y`` ``[M]`` (any type; names are ``str(y)``).
+
+        Classes stand in sorted order of their labels, examples in the order given. Integer
+        arrays that are not uint8 become float32.
+
+        Args:
+            groups: the group of each class, by class name.
+
+        Raises:
+            ValueError: lengths differ, a value is NaN or infinite, or a group is missing.
+        """
+        data = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
+        if data.dtype != torch.uint8 and data.dtype != torch.float32:
+            data = data.float()
+        labels = np.asarray(y)
+        if labels.ndim != 1 or len(labels) != len(data):
+            raise ValueError(
+                f"y has shape {list(labels.shape)}; expected one label for each of the "
+                f"{len(data)} examples"
+            )
+        if data.is_floating_point() and not bool(torch.isfinite(data).all()):
+            row = (~torch.isfinite(data)).nonzero()[0, 0].item()
+            raise ValueError(f"x has a NaN or infinite value in example {row}")
+        values, inverse = np.unique(labels, return_inverse=True)
+        order = torch.from_numpy(np.argsort(inverse, kind="stable"))
+        names = tuple(str(value) for value in values)
+        if groups is not None and (missing := [name for name in names if name not in groups]):
+            raise ValueError(f"groups names no group for class {missing[0]!r}")
+        return cls.from_sizes(
+            data[order],
+            torch.from_numpy(np.bincount(inverse)),
+            names,
+            None if groups is None else tuple(groups[name] for name in names),
+        )
+
+    @classmethod
+    def from_sizes(
+        cls,
+        storage: Tensor,
+        sizes: Tensor | Sequence[int],
+        names: Sequence[str],
+        groups: Sequence[str] | None = None,
+    ) -> "ClassDataset":
+        """A dataset whose ``storage`` holds the classes one after another."""
+        counts = torch.as_tensor(sizes, dtype=torch.int64)
+        if int(counts.sum()) != len(storage):
+            raise ValueError(
+                f"sizes add up to {int(counts.sum())}, storage has {len(storage)} rows"
+            )
+        return cls(
+            storage,
+            counts.cumsum(0) - counts,
+            counts,
+            tuple(names),
+            None if groups is None else tuple(groups),
+        )
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def n_examples(self) -> int:
+        return int(self.sizes.sum())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.storage.shape[1:])
+
+    def __len__(self) -> int:
+        return self.n_classes
+
+    def __repr__(self) -> str:
+        return (
+            f"ClassDataset({self.n_classes} classes, {self.n_examples} examples "
+            f"{list(self.shape)} {str(self.storage.dtype).removeprefix('torch.')})"
+        )
+
+    def read(self, classes: Tensor, examples: Tensor) -> Tensor:
+        """The ``examples``-th example of each of ``classes`` (int64, one shape), turned."""
+        x = self.storage[self.first[classes] + examples]
+        if self.turns is None:
+            return x
+        turns = self.turns[classes]
+        for k in (1, 2, 3):
+            mask = turns == k
+            if bool(mask.any()):
+                x[mask] = torch.rot90(x[mask], k, (-2, -1))
+        return x
+
+    def subset(self, classes: Sequence[int] | Tensor) -> "ClassDataset":
+        """The classes at these positions, in this order."""
+        index = torch.as_tensor(classes, dtype=torch.int64)
+        pick = index.tolist()
+        return replace(
+            self,
+            first=self.first[index],
+            sizes=self.sizes[index],
+            names=tuple(self.names[i] for i in pick),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in pick),
+            roots=tuple(self.roots[i] for i in pick),
+            turns=None if self.turns is None else self.turns[index],
+        )
+
+    def where(self, keep: Callable[[str], bool], *, by: str = "roots") -> "ClassDataset":
+        """The classes whose ``by`` (``"names"``, ``"roots"`` or ``"groups"``) ``keep`` accepts."""
+        values = getattr(self, by)
+        if values is None:
+            raise ValueError("these classes have no groups")
+        return self.subset([i for i, value in enumerate(values) if keep(value)])
+
+    def rotated(self, turns: Sequence[int] = (0, 1, 2, 3)) -> "ClassDataset":
+        """Each class once for each number of quarter turns, as a class of its own.
+
+        Santoro et al. (2016), section 4.2, and most work since: 964 characters make 3856 classes.
+        Names gain ``@90``, ``@180`` or ``@270``; roots stay.
+
+        Args:
+            turns: the numbers of quarter turns, each 0..3.
+
+        Raises:
+            ValueError: a turn is not 0..3, or the examples are not square images, or are rotated
+                already.
+        """
+        if bad := [k for k in turns if k not in (0, 1, 2, 3)]:
+            raise ValueError(f"turns holds {bad[0]!r}; expected quarter turns 0, 1, 2 or 3")
+        if len(self.shape) < 2 or self.shape[-1] != self.shape[-2]:
+            raise ValueError(f"only square images can be rotated; examples are {list(self.shape)}")
+        if self.turns is not None:
+            raise ValueError("these classes are rotated already")
+        n = len(turns)
+        degrees = [f"@{90 * k}" if k else "" for k in turns]
+        index = torch.arange(self.n_classes).repeat_interleave(n)
+        return replace(
+            self,
+            first=self.first[index],
+            sizes=self.sizes[index],
+            names=tuple(name + d for name in self.names for d in degrees),
+            groups=None if self.groups is None else tuple(g for g in self.groups for _ in turns),
+            roots=tuple(root for root in self.roots for _ in turns),
+            turns=torch.tensor(turns).repeat(self.n_classes),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (first 16 hex digits) of every class name, group, turn and example."""
+        digest = hashlib.sha256(f"{self.storage.dtype} {self.shape}".encode())
+        storage = self.storage.numpy()
+        for c in sorted(range(self.n_classes), key=self.names.__getitem__):
+            group = "" if self.groups is None else self.groups[c]
+            turn = 0 if self.turns is None else int(self.turns[c])
+            digest.update(f"\0{self.names[c]}\0{group}\0{turn}\0{int(self.sizes[c])}\0".encode())
+            start = int(self.first[c])
+            digest.update(np.ascontiguousarray(storage[start : start + int(self.sizes[c])]).data)
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder ``path`` that `open` can read, or memory-map (atomically).
+
+        An earlier dataset at ``path`` is replaced; see `atomic_folder`.
+        """
+        with atomic_folder(path) as folder:
+            np.save(folder / "storage.npy", self.storage.numpy())
+            self.save_classes(folder)
+
+    def save_classes(self, folder: Path) -> None:
+        """Write all that `save` writes but the examples, into a folder that exists."""
+        meta = {
+            "first": self.first.tolist(),
+            "sizes": self.sizes.tolist(),
+            "names": self.names,
+            "groups": self.groups,
+            "roots": self.roots,
+            "turns": None if self.turns is None else self.turns.tolist(),
+        }
+        (folder / "classes.json").write_text(json.dumps(meta), encoding="utf-8")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> "ClassDataset":
+        """Read what `save` wrote; with ``mmap`` only the examples that are sampled are loaded."""
+        path = Path(path)
+        meta = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+        array = np.load(path / "storage.npy", mmap_mode="c" if mmap else None)
+        return cls(
+            torch.from_numpy(array),
+            torch.tensor(meta["first"]),
+            torch.tensor(meta["sizes"]),
+            tuple(meta["names"]),
+            None if meta["groups"] is None else tuple(meta["groups"]),
+            tuple(meta["roots"]),
+            None if meta["turns"] is None else torch.tensor(meta["turns"]),
+        )
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``path`` at the end of the block.
+
+    Nobody sees it half written, and it is gone if the block raises. Of several processes that
+    write one path, the last one's folder stays.
+
+    Raises:
+        FileExistsError: ``path`` is something else than an empty folder or one that
+            `ClassDataset.save` wrote.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and _replaceable(path)):
+        raise FileExistsError(f"{path} exists and is no saved ClassDataset; it is left as it is")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+        folder = Path(temporary) / "new"
+        folder.mkdir()
+        yield folder
+        for attempt in range(100):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(Path(temporary) / f"old{attempt}")
+            try:
+                folder.rename(path)
+            except OSError:  # another process put its own there since the line above
+                if attempt == 99 or not path.exists():
+                    raise
+            else:
+                return
+
+
+def _replaceable(folder: Path) -> bool:
+    return {entry.name for entry in folder.iterdir()} <= {"storage.npy", "classes.json"}

@@ -1,0 +1,299 @@
+"""Images in class folders, or in a zip of class folders."""
+
+import hashlib
+import io
+import math
+import os
+import posixpath
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from quickstudy.data.dataset import ClassDataset, atomic_folder
+
+__all__ = ["Files", "image_folder"]
+
+_FORMATS = {"bmp", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"}
+_MOST_BYTES = 1 << 28
+
+
+def image_folder(
+    root: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] = 84,
+    channels: Literal[1, 3] = 3,
+    corrupt: Literal["skip", "refuse"] = "refuse",
+    invert: bool = False,
+    memmap: str | os.PathLike[str] | None = None,
+) -> ClassDataset:
+    """Load a folder (or zip) of class folders as uint8 ``[M,channels,height,width]``.
+
+    A folder that holds images is a class, at any depth. Its name is its path below the deepest
+    folder that holds all the classes; if every class lies two levels or more below that, the
+    folder around a class is its group (``Greek/character01`` has the group ``Greek``). Classes
+    and images stand in the order of their names. Hidden files and files that are not named like
+    an image are left out.
+
+    Images are turned as their EXIF tag says, laid over white where they are transparent, shrunk
+    or enlarged (Lanczos) until they just cover ``size``, and cut to it around the centre. With a
+    square ``size`` that is the common "resize the short side, then centre crop". 16-bit images
+    keep their upper 8 bits; of an animation the first frame is read.
+
+    Args:
+        root: folder or ``.zip``.
+        size: side of the images, or (height, width).
+        channels: 3 for RGB, 1 for grey.
+        corrupt: what to do with an image that cannot be read, or that has more pixels than
+            ``PIL.Image.MAX_IMAGE_PIXELS``: raise, or leave it out and warn once.
+        invert: swap black and white, for dark drawings on light paper.
+        memmap: a folder to write the images to, one by one, and to read them from. With it the
+            images never stand in memory together; `ClassDataset.open` opens it again.
+
+    Raises:
+        FileNotFoundError: there is no ``root``.
+        ValueError: an image is corrupt, a class has no images, or there are fewer than two
+            classes; names the file or folder.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size is {size}; expected at least 1 pixel")
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; expected 1 (grey) or 3 (RGB)")
+    if corrupt not in ("skip", "refuse"):
+        raise ValueError(f"corrupt is {corrupt!r}; expected 'skip' or 'refuse'")
+    with Files(root) as files:
+        classes = _classes(files)
+        n_images = sum(len(names) for names in classes.values())
+        shape = (n_images, channels, height, width)
+        read: Counter[str] = Counter()
+        failed: list[str] = []
+
+        def images() -> Iterator[NDArray[np.uint8]]:
+            for folder, names in classes.items():
+                for name in names:
+                    where = files.where(name)
+                    try:
+                        data = _decode(files.read(name), where, (height, width), channels)
+                    except ValueError as error:
+                        if corrupt == "refuse":
+                            raise ValueError(
+                                f"{error} (corrupt='skip' leaves such images out)"
+                            ) from error
+                        failed.append(where)
+                    else:
+                        read[folder] += 1
+                        yield 255 - data if invert else data
+
+        def dataset(storage: NDArray[np.uint8]) -> ClassDataset:
+            if failed:
+                _warn(failed)
+            if empty := [folder for folder in classes if not read[folder]]:
+                raise ValueError(f"no image of {files.where(empty[0])} can be read")
+            names, groups = _names(list(classes))
+            sizes = [read[folder] for folder in classes]
+            return ClassDataset.from_sizes(
+                torch.from_numpy(storage[: sum(sizes)]), sizes, names, groups
+            )
+
+        if memmap is None:
+            storage = np.empty(shape, np.uint8)
+            for i, image in enumerate(images()):
+                storage[i] = image
+            return dataset(storage)
+        with atomic_folder(memmap) as folder:
+            with (folder / "storage.npy").open("wb") as file:
+                np.lib.format.write_array_header_1_0(
+                    file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+                )
+                start = file.tell()
+                for image in images():
+                    file.write(image.tobytes())
+                file.truncate(start + math.prod(shape))
+            mapped = np.load(folder / "storage.npy", mmap_mode="c")
+            dataset(mapped).save_classes(folder)
+            del mapped
+    return ClassDataset.open(memmap)
+
+
+def _classes(files: "Files") -> dict[str, list[str]]:
+    """The images of each folder that holds some, both sorted."""
+    classes: dict[str, list[str]] = {}
+    for name in files.names:
+        folder, _, file = name.rpartition("/")
+        if file.rpartition(".")[2].lower() in _FORMATS:
+            classes.setdefault(folder, []).append(name)
+    if "" in classes:
+        raise ValueError(
+            f"{files.where(classes[''][0])} lies in no class folder; expected "
+            f"{files.path}/CLASS/IMAGE"
+        )
+    inner = {parent for folder in files.folders for parent in _parents(folder)}
+    if empty := [f for f in files.folders if f not in classes and f not in inner]:
+        raise ValueError(f"class folder {files.where(empty[0])} holds no images")
+    if len(classes) < 2:
+        found = f"only the class {next(iter(classes))!r}" if classes else "no images"
+        raise ValueError(
+            f"{files.path} holds {found}; expected a folder for each of at least 2 classes"
+        )
+    return dict(sorted(classes.items()))
+
+
+def _names(folders: list[str]) -> tuple[list[str], list[str] | None]:
+    """Class names below the deepest folder around them all, and their groups if each has one."""
+    around = posixpath.commonpath(["/" + folder.rpartition("/")[0] for folder in folders])
+    names = [f"/{folder}".removeprefix(around).lstrip("/") for folder in folders]
+    groups = [name.rpartition("/")[0] for name in names]
+    return names, groups if all(groups) else None
+
+
+def _decode(
+    data: bytes, where: str, size: tuple[int, int], channels: Literal[1, 3]
+) -> NDArray[np.uint8]:
+    """An encoded image as ``[channels, *size]``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                upright = ImageOps.exif_transpose(image)
+        fitted = ImageOps.fit(
+            _to_mode(upright, "L" if channels == 1 else "RGB"),
+            (size[1], size[0]),
+            Image.Resampling.LANCZOS,
+        )
+    except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
+        raise ValueError(f"cannot read the image {where}: {error!r}") from error
+    pixels = np.asarray(fitted)
+    return pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
+
+
+def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of which nothing says what is white")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).clip(0, 65535) >> 8
+        image = Image.fromarray(wide.astype(np.uint8))
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB").convert(mode)
+
+
+def _warn(failed: list[str]) -> None:
+    shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
+    warnings.warn(f"left out {len(failed)} images that cannot be read: {shown}", stacklevel=4)
+
+
+class Files:
+    """The files below a folder or inside a ``.zip``, which is read without extracting it.
+
+    Hidden files and folders, and ``__MACOSX``, are left out. Links are followed, once each.
+
+    Attributes:
+        path: the folder or zip.
+        names: the files' paths relative to it, with ``/``, sorted.
+        folders: the folders' paths, likewise.
+
+    Raises:
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: ``path`` is a file but not a zip that can be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        if self.path.is_dir():
+            names, folders = _walk(self.path)
+        elif self.path.exists():
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile as error:
+                raise ValueError(
+                    f"{self.path} is not a zip file that can be read ({error}); "
+                    "if it was downloaded, delete it and download it again"
+                ) from error
+            entries = [entry.filename for entry in self._zip.infolist()]
+            names = [name for name in entries if not name.endswith("/")]
+            folders = [name.rstrip("/") for name in entries if name.endswith("/")]
+            folders += [str(parent) for name in names for parent in _parents(name)]
+        else:
+            raise FileNotFoundError(f"no such folder or zip: {self.path}")
+        self.names = sorted({name for name in names if not _hidden(name)})
+        self.folders = sorted({name for name in folders if not _hidden(name)})
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            ValueError: it cannot be read, or unpacks to more than 256 MiB; names the file.
+        """
+        try:
+            if self._zip is None:
+                return (self.path / name).read_bytes()
+            if self._zip.getinfo(name).file_size > _MOST_BYTES:
+                raise ValueError(f"unpacks to more than {_MOST_BYTES >> 20} MiB")
+            return self._zip.read(name)
+        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as e:
+            raise ValueError(f"cannot read {self.where(name)}: {e}") from e
+
+    def where(self, name: str) -> str:
+        """What to call this file in a message."""
+        return str(self.path / name)
+
+    def signature(self) -> str:
+        """SHA-256 that changes when the files do: of a zip's bytes, or a folder's listing."""
+        if self._zip is not None:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        for name in self.names:
+            stat = os.stat(self.path / name)
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    names, folders = [], []
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for here, below, files in os.walk(root, onerror=fail, followlinks=True):
+        below[:] = [name for name in below if not _hidden(name)]
+        if (real := os.path.realpath(here)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        relative = Path(here).relative_to(root)
+        names += [(relative / name).as_posix() for name in files]
+        folders += [(relative / name).as_posix() for name in below]
+    return names, folders
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name

@@ -1,0 +1,290 @@
+"""How good is a learner, how sure are we, and is it better than another?"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.checkpoint import load_state, save_state, write_atomically
+from quickstudy.data.sampler import TaskSource, to_float
+from quickstudy.learner import MetaLearner
+from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
+from quickstudy.task import Task
+
+__all__ = ["Comparison", "Evaluation", "FrozenTasks", "compare", "evaluate", "task_scores"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one learner on test tasks.
+
+    Attributes:
+        scores: one number a task: accuracy 0..1, or the mean squared error of a regression task.
+        metric: ``"accuracy"`` or ``"mean squared error"``.
+        batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm).
+        about: what was evaluated on what; free text and numbers for the reader.
+    """
+
+    scores: tuple[float, ...]
+    metric: str = "accuracy"
+    batch_norm: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+    @property
+    def ci95(self) -> float:
+        """Half the width of the 95% confidence interval of the mean over tasks (normal)."""
+        return _ci95(self.scores)
+
+    def __str__(self) -> str:
+        if self.metric == "accuracy":
+            text = f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f}%"
+        else:
+            text = f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f}"
+        policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
+        return f"{text} ({len(self.scores)} tasks{policy})"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "ci95": self.ci95, "tasks": len(self.scores), **asdict(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything, every task's score included, as readable JSON."""
+        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Evaluation":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is not an evaluation.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+            return cls(
+                tuple(float(score) for score in data["scores"]),
+                data["metric"],
+                data["batch_norm"],
+                data["about"],
+            )
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a saved evaluation: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two learners on the same tasks: ``difference`` is first minus second, task by task."""
+
+    difference: float
+    ci95: float
+    p_value: float
+    tasks: int
+
+    def __str__(self) -> str:
+        return (
+            f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points "
+            f"(paired over {self.tasks} tasks, p = {self.p_value:.2g})"
+        )
+
+
+def task_scores(output: Tensor, y: Tensor) -> Tensor:
+    """Score of each task ``[T]``: accuracy of logits ``[T,Q,N]``, or squared error ``[T,Q,d]``."""
+    if y.is_floating_point():
+        return (output - y).square().flatten(1).mean(1)
+    return (output.argmax(-1) == y).to(torch.float64).mean(1)
+
+
+def evaluate(
+    learner: MetaLearner | nn.Module,
+    tasks: TaskSource,
+    *,
+    n_tasks: int = 600,
+    batch_norm: Policy | None = None,
+    about: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Score a learner on the first ``n_tasks`` tasks of a source, in evaluation mode.
+
+    The learner's mode and batch norm policy are put back afterwards, and no random number
+    generator moves, so evaluating in the middle of a training changes nothing in it.
+
+    Args:
+        learner: any learner; tasks are moved to its device.
+        tasks: batches of any size; the last batch is cut to fit.
+        n_tasks: at least 600 for a figure to publish.
+        batch_norm: evaluate with this policy instead of the learner's own.
+        about: kept with the result.
+
+    Raises:
+        ValueError: ``n_tasks`` is not positive, or a policy is asked of a learner without any.
+    """
+    if n_tasks < 1:
+        raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
+    own = batch_norm_policy(learner)
+    if batch_norm is not None and own is None:
+        raise ValueError("this learner has no BatchNorm layer: batch_norm does not apply")
+    device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+    training = learner.training
+    scores: list[float] = []
+    metric, index = "accuracy", 0
+    try:
+        learner.eval()
+        if batch_norm is not None:
+            set_batch_norm_policy(learner, batch_norm)
+        with torch.no_grad(), torch.random.fork_rng():
+            while len(scores) < n_tasks:
+                task = tasks[index].to(device)
+                metric = "accuracy" if task.n_way is not None else "mean squared error"
+                scores += task_scores(learner(task), task.query_y).tolist()
+                index += 1
+    finally:
+        learner.train(training)
+        if own is not None:
+            set_batch_norm_policy(learner, own)
+    return Evaluation(tuple(scores[:n_tasks]), metric, batch_norm or own, about or {})
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """Paired comparison: the mean difference over the *same* tasks, and Student's paired test.
+
+    Raises:
+        ValueError: the two were not measured on the same tasks, as far as can be told.
+    """
+    from scipy.stats import ttest_rel
+
+    for name, a, b in (
+        ("number of tasks", len(first.scores), len(second.scores)),
+        ("metric", first.metric, second.metric),
+        ("tasks", first.about.get("tasks"), second.about.get("tasks")),
+    ):
+        if a != b:
+            raise ValueError(f"these evaluations cannot be paired: {name} {a!r} against {b!r}")
+    differences = [a - b for a, b in zip(first.scores, second.scores, strict=True)]
+    same = max(differences) == min(differences)
+    p_value = (
+        float(differences[0] == 0) if same else float(ttest_rel(first.scores, second.scores).pvalue)
+    )
+    mean = sum(differences) / len(differences)
+    return Comparison(mean, _ci95(differences), p_value, len(differences))
+
+
+def _ci95(values: Sequence[float]) -> float:
+    n = len(values)
+    if n < 2:
+        return math.nan
+    mean = sum(values) / n
+    return 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+class FrozenTasks:
+    """The exact tasks of an evaluation in one file: the same bits for everyone, for ever.
+
+    Every distinct example is stored once, as uint8 where that loses nothing; no data set is
+    needed to use the file. ``frozen[i]`` is the ``i``-th batch of ``batch`` tasks.
+
+    Attributes:
+        about: where the tasks came from.
+        fingerprint: SHA-256 (16 hex digits) of the tasks themselves.
+    """
+
+    def __init__(self, state: dict[str, Any], batch: int = 1) -> None:
+        self._state = state
+        self.batch = batch
+        self.about: dict[str, Any] = state["about"]
+        self.fingerprint: str = state["fingerprint"]
+
+    @classmethod
+    def freeze(
+        cls, tasks: TaskSource, n_tasks: int, about: dict[str, Any] | None = None
+    ) -> "FrozenTasks":
+        """Take the first ``n_tasks`` tasks of a source; all must have one way, ``S`` and ``Q``."""
+        import hashlib
+
+        batches: list[Task] = []
+        while sum(map(len, batches)) < n_tasks:
+            batches.append(tasks[len(batches)])
+        first = batches[0]
+        shapes = {(b.n_way, b.support_y.shape[1:], b.query_y.shape[1:]) for b in batches}
+        if len(shapes) > 1:
+            raise ValueError(
+                "frozen tasks must all have the same way, support and query size; give the "
+                "sampler single numbers instead of ranges"
+            )
+        rows: dict[bytes, int] = {}
+        index: dict[str, Tensor] = {}
+        shape = first.support_x.shape[2:]
+        for part in ("support_x", "query_x"):
+            x = torch.cat([getattr(b, part) for b in batches])[:n_tasks]
+            flat = x.flatten(0, 1).flatten(1).contiguous().numpy()
+            ids = [rows.setdefault(row.tobytes(), len(rows)) for row in flat]
+            index[part] = torch.tensor(ids, dtype=torch.int32).view(x.shape[:2])
+        joined = torch.frombuffer(bytearray(b"".join(rows)), dtype=first.support_x.dtype)
+        examples = joined.view(len(rows), *shape)
+        pixels = (examples.clamp(0, 1) * 255).round().to(torch.uint8)
+        if torch.equal(to_float(pixels), examples):
+            examples = pixels
+        state: dict[str, Any] = {
+            "examples": examples,
+            "n_way": first.n_way,
+            "about": about or {},
+            **index,
+            **{
+                part: torch.cat([getattr(b, part) for b in batches])[:n_tasks]
+                for part in ("support_y", "query_y")
+            },
+        }
+        digest = hashlib.sha256(f"{first.n_way} {shape}".encode())
+        for part in ("examples", "support_x", "support_y", "query_x", "query_y"):
+            digest.update(state[part].contiguous().numpy().tobytes())
+        return cls({**state, "fingerprint": digest.hexdigest()[:16]})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tasks (safetensors)."""
+        save_state(path, self._state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, batch: int = 1) -> "FrozenTasks":
+        """Read tasks that `save` wrote.
+
+        Raises:
+            ValueError: the file does not hold frozen tasks.
+        """
+        state = load_state(path)
+        if not isinstance(state, dict) or "examples" not in state or "fingerprint" not in state:
+            raise ValueError(f"{path} does not hold frozen tasks")
+        return cls(state, batch)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return math.ceil(self.n_tasks / self.batch)
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self._state["support_y"])
+
+    def batched(self, batch: int) -> "FrozenTasks":
+        """The same tasks in batches of another size."""
+        return FrozenTasks(self._state, batch)
+
+    def __getitem__(self, index: int) -> Task:
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {self.n_tasks} frozen tasks in {len(self)} batches")
+        rows = slice(index * self.batch, (index + 1) * self.batch)
+        support, query = (
+            to_float(self._state["examples"][self._state[part][rows].long()])
+            for part in ("support_x", "query_x")
+        )
+        return Task(
+            support,
+            self._state["support_y"][rows],
+            query,
+            self._state["query_y"][rows],
+            self._state["n_way"],
+        )

@@ -1,0 +1,99 @@
+"""The one interface: a meta-learner is a function of a training set."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, final
+
+from torch import Tensor, nn
+
+from quickstudy.functional import example_loss
+from quickstudy.nn.norm import batch_norm_policy
+from quickstudy.task import Task
+
+__all__ = ["MetaLearner", "Phi"]
+
+Phi = dict[str, Any]
+"""The state of adapted tasks: a (nested) dict of tensors, the first dimension of each ``T``."""
+
+
+class MetaLearner(nn.Module, ABC):
+    """``f(D_tr, x) -> y`` in two steps, after the lecture's ``phi_i = f_theta(D_i_tr)``::
+
+        phi    = learner.adapt(support_x, support_y, n_way)
+        logits = learner.predict(phi, query_x)
+
+    A learner is an ordinary `torch.nn.Module`; ``phi`` is an explicit value and is never stored
+    on it, so one learner can serve many tasks at once. Train it with any optimiser on `loss`.
+
+    A subclass says what it does *not* promise, and the contract suite tests it as declared:
+
+    Attributes:
+        order_invariant: the order of the support examples does not matter.
+        label_equivariant: renaming the classes renames the logits and changes nothing else.
+        max_way: most classes a task may have, ``None`` for any number.
+    """
+
+    order_invariant: ClassVar[bool] = True
+    label_equivariant: ClassVar[bool] = True
+
+    @property
+    def max_way(self) -> int | None:
+        return None
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the answer to a query depends on the other queries of its task."""
+        return batch_norm_policy(self) == "transductive"
+
+    @abstractmethod
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        """Learn each task from its support set.
+
+        Args:
+            support_x: float ``[T,S,...]``.
+            support_y: labels int64 ``[T,S]`` in ``0..n_way-1``, or targets float ``[T,S,d]``.
+            n_way: number of classes, ``None`` for regression.
+
+        Returns:
+            ``phi``, the state of the ``T`` adapted tasks.
+
+        Raises:
+            ValueError: the support is not one this learner can adapt to.
+        """
+
+    @abstractmethod
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        """Answer queries with adapted tasks.
+
+        Args:
+            phi: what `adapt` returned for these ``T`` tasks.
+            query_x: float ``[T,Q,...]``.
+
+        Returns:
+            Class logits ``[T,Q,N]``, or the regression output ``[T,Q,d]``.
+        """
+
+    def forward(self, task: Task) -> Tensor:
+        """``predict(adapt(support), query)``: logits ``[T,Q,N]``."""
+        phi = self.adapt(task.support_x, task.support_y, task.n_way)
+        return self.predict(phi, task.query_x)
+
+    def loss(self, task: Task) -> Tensor:
+        """The outer loss, a scalar: mean over tasks and queries of ``-log p(y | x, D_tr)``."""
+        return example_loss(self(task), task.query_y)
+
+    @final
+    def check_way(self, n_way: int | None, *, regression: bool = False) -> None:
+        """Raise ``ValueError`` if this learner cannot take tasks of ``n_way`` classes.
+
+        Args:
+            n_way: classes of the task, ``None`` for regression.
+            regression: whether this learner can also do regression.
+        """
+        name = type(self).__name__
+        if n_way is None and not regression:
+            raise ValueError(f"{name} classifies; it cannot learn a regression task (n_way=None)")
+        if n_way is not None and self.max_way is not None and n_way > self.max_way:
+            raise ValueError(
+                f"the task has n_way={n_way} classes, but this {name} was built for at most "
+                f"{self.max_way}"
+            )

@@ -1,0 +1,334 @@
+"""The outer loop: plain PyTorch, with what a long run needs around it.
+
+Without its trimmings, `train` is::
+
+    for step in range(steps):
+        loss = learner.loss(tasks[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+and a test proves that both give the same weights, bit for bit.
+"""
+
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from quickstudy.checkpoint import (
+    load_state,
+    restore_rng,
+    rng_state,
+    save_state,
+    save_weights,
+    write_atomically,
+)
+from quickstudy.data.sampler import TaskSource, prefetch
+from quickstudy.evaluation import Evaluation, evaluate
+from quickstudy.learner import MetaLearner
+from quickstudy.runlog import RunLog
+
+__all__ = ["TrainResult", "train"]
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+FINAL = "final.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        steps: outer steps taken in all, over every sitting.
+        seconds: time spent training, over every sitting (validation included).
+        best_step: the step of the best validation, ``None`` without validation.
+        best: its evaluation.
+    """
+
+    steps: int
+    seconds: float
+    best_step: int | None = None
+    best: Evaluation | None = None
+
+
+def train(
+    learner: MetaLearner,
+    tasks: TaskSource,
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    validation: TaskSource | None = None,
+    validation_tasks: int = 200,
+    validate_every: int = 1000,
+    checkpoint_every: int = 200,
+    log_every: int = 20,
+    fabric: Any = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    about: dict[str, Any] | None = None,
+) -> TrainResult:
+    """Train any learner on a source of tasks.
+
+    With a ``run_dir``, it receives ``run.json`` (``about``, versions, machine), ``metrics.csv``,
+    ``checkpoint.safetensors`` (everything needed to go on exactly), ``best.safetensors`` (the
+    weights at the best validation) and, at the end, ``final.safetensors``. Every file is written
+    whole or not at all. A run that is killed and resumed ends with the same weights, bit for bit
+    on the same machine, as one that is not. Ctrl-C or SIGTERM finishes the step, saves a
+    checkpoint and raises ``KeyboardInterrupt``.
+
+    With several processes (a Fabric with ``devices`` above 1), process ``r`` of ``W`` takes batch
+    ``step*W + r`` and gradients are averaged: a step then learns from ``W`` batches.
+
+    Args:
+        learner: trained in place; left on the device it was trained on.
+        tasks: ``tasks[i]`` is the ``i``-th batch of tasks.
+        steps: outer steps in all, counted from the very first.
+        optimizer: over the learner's parameters. Default: Adam, rate 1e-3.
+        scheduler: stepped after every outer step.
+        run_dir: a folder for this run.
+        resume: go on from the checkpoint in ``run_dir``; start anew if there is none yet.
+        validation: held-out tasks for choosing the best weights.
+        validation_tasks: how many of them.
+        validate_every: outer steps between validations; the last step is validated too.
+        checkpoint_every: outer steps between checkpoints.
+        log_every: outer steps between rows of the log.
+        fabric: a `lightning_fabric.Fabric` (device, precision, number of processes), launched.
+            Default: one device, the best there is, in float32.
+        progress: show progress on standard error.
+        tensorboard: also log to TensorBoard.
+        about: kept in ``run.json``: whatever is needed to build this run again.
+
+    Raises:
+        ValueError: the learner has nothing to train, or an argument makes no sense.
+        FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
+        FloatingPointError: the loss is no longer finite.
+        KeyboardInterrupt: the run was asked to stop, after saving.
+    """
+    for name, value in (
+        ("steps", steps),
+        ("validate_every", validate_every),
+        ("checkpoint_every", checkpoint_every),
+        ("log_every", log_every),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if not any(p.requires_grad for p in learner.parameters()):
+        raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
+    folder = None if run_dir is None else Path(run_dir)
+    saved = _saved_state(folder, resume)
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="auto", devices=1)
+    if optimizer is None:
+        optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
+    module, fabric_optimizer = fabric.setup(learner, optimizer)
+    module.mark_forward_method("loss")
+
+    start, seconds = 0, 0.0
+    best: tuple[int, Evaluation] | None = None
+    if saved is not None:
+        start, seconds = saved["step"], saved["seconds"]
+        best = None if saved["best"] is None else (saved["best"][0], Evaluation(*saved["best"][1]))
+        if start > steps:
+            raise ValueError(f"the checkpoint is at step {start}, past steps={steps}")
+        learner.load_state_dict(saved["learner"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if scheduler is not None:
+            scheduler.load_state_dict(saved["scheduler"])
+        restore_rng(saved["rng"][fabric.global_rank])
+    chief = fabric.is_global_zero
+    began = time.monotonic() - seconds
+
+    def save(step: int) -> None:
+        everyone = _gather_rng(fabric)
+        if folder is None or not chief:
+            return
+        state = {
+            "step": step,
+            "seconds": time.monotonic() - began,
+            "best": None if best is None else [best[0], _pack_evaluation(best[1])],
+            "learner": dict(learner.state_dict()),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
+            "rng": everyone,
+        }
+        log.flush()
+        save_state(folder / CHECKPOINT, state)
+
+    if folder is not None and chief and saved is None:
+        _write_run(folder, steps, fabric, about)
+    log = RunLog(
+        folder if chief else None,
+        total=steps,
+        start=start,
+        progress=progress and chief,
+        tensorboard=tensorboard and chief,
+    )
+    batches = prefetch(
+        tasks, start * fabric.world_size + fabric.global_rank, step=fabric.world_size
+    )
+    total = torch.zeros((), device=fabric.device)
+    since, since_time, done = start, time.monotonic(), start
+    learner.train()
+    with log, _stop_signals() as stop:
+        try:
+            for step in range(start + 1, steps + 1):
+                task = next(batches).to(fabric.device)
+                loss = module.loss(task)
+                fabric_optimizer.zero_grad()
+                fabric.backward(loss)
+                fabric_optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                total += loss.detach()
+                done = step
+                log.advance(step)
+
+                validate = validation is not None and (step % validate_every == 0 or step == steps)
+                if step % log_every == 0 or step == steps or validate:
+                    mean = _finite(total / (step - since), step)
+                    now = time.monotonic()
+                    rate = (step - since) * len(task) * fabric.world_size / (now - since_time)
+                    figures = {
+                        "seconds": now - began,
+                        "tasks": step * len(task) * fabric.world_size,
+                        "loss": mean,
+                        "lr": optimizer.param_groups[0]["lr"],
+                    }
+                    if task.n_way is not None:
+                        figures["accuracy"] = evaluate(learner, [task], n_tasks=len(task)).mean
+                    if validate and validation is not None:
+                        result = evaluate(learner, validation, n_tasks=validation_tasks)
+                        figures |= {"validation": result.mean, "validation_ci95": result.ci95}
+                        if best is None or _better(result, best[1]):
+                            best = (step, result)
+                            if folder is not None and chief:
+                                save_weights(folder / BEST, learner)
+                    log.row(step, figures, rate)
+                    total.zero_()
+                    since, since_time = step, time.monotonic()
+                stopping = _agree(fabric, stop.is_set())
+                if step % checkpoint_every == 0 or step == steps or stopping:
+                    save(step)
+                if stopping and step < steps:
+                    raise KeyboardInterrupt(f"stopped at step {step} of {steps}")
+        finally:
+            batches.close()
+    if folder is not None and chief:
+        save_weights(folder / FINAL, learner)
+    return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
+
+
+def _saved_state(folder: Path | None, resume: bool) -> dict[str, Any] | None:
+    if folder is None:
+        if resume:
+            raise ValueError("resume=True needs a run_dir")
+        return None
+    path = folder / CHECKPOINT
+    if not resume:
+        if path.exists() or (folder / "run.json").exists():
+            raise FileExistsError(
+                f"{folder} already holds a run; resume it, or choose another folder"
+            )
+        return None
+    return load_state(path) if path.exists() else None
+
+
+def _write_run(folder: Path, steps: int, fabric: Any, about: dict[str, Any] | None) -> None:
+    run = {
+        **(about or {}),
+        "steps": steps,
+        "processes": fabric.world_size,
+        "device": str(fabric.device),
+        "torch_threads": torch.get_num_threads(),
+        "seed": torch.initial_seed(),
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: version(name) for name in ("quickstudy", "torch", "numpy", "lightning-fabric")
+            },
+        },
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+    }
+    write_atomically(folder / "run.json", json.dumps(run, indent=2) + "\n")
+
+
+def _better(new: Evaluation, old: Evaluation) -> bool:
+    return new.mean > old.mean if new.metric == "accuracy" else new.mean < old.mean
+
+
+def _pack_evaluation(evaluation: Evaluation) -> list[Any]:
+    return [list(evaluation.scores), evaluation.metric, evaluation.batch_norm, evaluation.about]
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without functions, which belong to the code and not to the state."""
+    return {k: v for k, v in state.items() if not callable(v) and k != "lr_lambdas"}
+
+
+def _finite(mean: Tensor, step: int) -> float:
+    value = float(mean)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise FloatingPointError(
+            f"the loss is {value} at step {step}: lower the learning rate (or, for MAML, inner_lr)"
+        )
+    return value
+
+
+def _gather_rng(fabric: Any) -> list[dict[str, Any]]:
+    """The generators' states of every process, in order of rank."""
+    own = rng_state()
+    if fabric.world_size == 1:
+        return [own]
+    states: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(states, own)
+    return states
+
+
+def _agree(fabric: Any, stop: bool) -> bool:
+    """Whether any process was asked to stop: all must stop at the same step."""
+    if fabric.world_size == 1:
+        return stop
+    asked = torch.tensor(float(stop), device=fabric.device)
+    return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
