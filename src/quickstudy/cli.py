@@ -4,17 +4,28 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from quickstudy import __version__
-from quickstudy.experiment import DataName, Experiment, LearnerName, SplitName
+from quickstudy.experiment import (
+    Backbone,
+    DataName,
+    Downsample,
+    Experiment,
+    LearnerName,
+    Part,
+    Policy,
+    Queries,
+    Schedule,
+    SplitName,
+)
 
 if TYPE_CHECKING:
-    from quickstudy.evaluation import Evaluation
+    from quickstudy.data import TaskSource
+    from quickstudy.learner import MetaLearner
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +37,9 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="See and check the data tasks are made of.")
 app.add_typer(data_app, name="data")
 
+Weights = Literal["auto", "best", "final", "checkpoint"]
+DemoData = Literal["alphabets", "omniglot"]
+BASELINES = ("nearest",)
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 
@@ -61,7 +75,6 @@ RootOption = Annotated[Path | None, typer.Option("--root", help="Folder or zip w
 SplitOption = Annotated[
     SplitName | None, typer.Option("--split", help="How classes are split into train and test.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -98,12 +111,12 @@ def train(
     within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
     steps: Annotated[int, typer.Option(help="Outer steps.")] = _DEFAULT.steps,
     lr: Annotated[float, typer.Option(help="Outer learning rate (Adam).")] = _DEFAULT.lr,
-    schedule: Annotated[str, typer.Option(help="constant, cosine or halve.")] = _DEFAULT.schedule,
+    schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = _DEFAULT.schedule,
     halve_every: Annotated[int, typer.Option(help="For halve, in steps.")] = _DEFAULT.halve_every,
-    backbone: Annotated[str, typer.Option(help="conv4 or mlp.")] = _DEFAULT.backbone,
-    downsample: Annotated[str, typer.Option(help="Conv4: pool or stride.")] = _DEFAULT.downsample,
+    backbone: Annotated[Backbone, typer.Option(help="The network.")] = _DEFAULT.backbone,
+    downsample: Annotated[Downsample, typer.Option(help="How Conv4 halves.")] = _DEFAULT.downsample,
     batch_norm: Annotated[
-        str, typer.Option(help="inductive, or transductive: queries see each other.")
+        Policy, typer.Option(help="inductive, or transductive: queries see each other.")
     ] = _DEFAULT.batch_norm,
     inner_lr: Annotated[
         float, typer.Option(help="MAML: rate of the inner steps on the mean loss.")
@@ -112,7 +125,7 @@ def train(
     first_order: Annotated[bool, typer.Option(help="MAML without second derivatives.")] = False,
     hidden: Annotated[int, typer.Option(help="LSTM: size of the state.")] = _DEFAULT.hidden,
     queries: Annotated[
-        str, typer.Option(help="LSTM: read queries alone, or as one sequence.")
+        Queries, typer.Option(help="LSTM: read queries alone, or as one sequence.")
     ] = _DEFAULT.queries,
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
@@ -170,7 +183,7 @@ def _train(
     tasks = experiment.sampler("train")
     validation = None
     if experiment.splits.validation is not None:
-        validation = experiment.sampler("validation", tasks=_batch(experiment.way), seed=1)
+        validation = experiment.sampler("validation", tasks=1)
     fabric = Fabric(
         accelerator=machine["accelerator"],
         devices=machine["devices"],
@@ -206,10 +219,6 @@ def _machine(run: Path) -> dict[str, Any]:
     return options
 
 
-def _batch(way: int) -> int:
-    return max(1, 40 // way)
-
-
 def _with_data(
     experiment: Experiment, data: DataName | None, root: Path | None, split: SplitName | None
 ) -> Experiment:
@@ -221,3 +230,283 @@ def _with_data(
         )
     path = experiment.root if root is None else os.fspath(root)
     return dataclasses.replace(experiment, data=name, root=path, split=split)
+
+
+@app.command()
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A run folder, or: nearest.")],
+    way: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
+    query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
+    n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 600,
+    part: Annotated[Part, typer.Option(help="Which classes.")] = "test",
+    within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
+    batch_norm: Annotated[
+        Policy | None, typer.Option(help="Whose statistics; default: as trained.")
+    ] = None,
+    inner_steps: Annotated[int | None, typer.Option(help="MAML: steps on a new task.")] = None,
+    data: DataOption = None,
+    root: RootOption = None,
+    split: SplitOption = None,
+    frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
+    freeze: Annotated[Path | None, typer.Option(help="Save the tasks to this file.")] = None,
+    weights: Annotated[Weights, typer.Option(help="Of the run.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides the tasks.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Scores (JSON).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Accuracy on unseen classes, with its 95% confidence interval; scores of each task on disk."""
+    from quickstudy.evaluation import FrozenTasks
+    from quickstudy.evaluation import evaluate as run
+
+    experiment, learner = _learner(target, weights, inner_steps)
+    experiment = _with_data(experiment, data, root, split)
+    tasks, about = _tasks(experiment, frozen, part, way, shot, query, within_group, seed)
+    if freeze is not None:
+        kept = FrozenTasks.freeze(tasks, n_tasks, about)
+        kept.save(freeze)
+        tasks, about = kept, {**about, "tasks": kept.fingerprint}
+    result = run(
+        learner,
+        tasks,
+        n_tasks=n_tasks,
+        batch_norm=batch_norm,
+        about={"learner": experiment.learner, "run": target, **about},
+    )
+    if out is None:
+        folder = Path(target) if target not in BASELINES else Path("runs") / target
+        label = "-".join(str(about[k]) for k in ("part", "way", "shot") if k in about)
+        out = folder / "evaluations" / f"{label or 'frozen'}-{result.batch_norm or 'plain'}.json"
+    result.save(out)
+    if as_json:
+        print(json.dumps({**result.as_dict(), "file": os.fspath(out)}))
+    else:
+        print(f"{experiment.learner}: {result}")
+        _say(f"scores of each task: {out}")
+
+
+@app.command()
+def compare(
+    targets: Annotated[
+        list[str],
+        typer.Argument(help="Two or more: saved evaluations (JSON), or run folders and: nearest."),
+    ],
+    way: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
+    shot: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
+    query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
+    n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 600,
+    frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
+    data: DataOption = None,
+    root: RootOption = None,
+    split: SplitOption = None,
+    seed: Annotated[int, typer.Option(help="Decides the tasks.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare learners on the same tasks: each with its interval, and paired with the first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from quickstudy.evaluation import Evaluation
+    from quickstudy.evaluation import compare as pair
+    from quickstudy.evaluation import evaluate as run
+
+    if len(targets) < 2:
+        raise ValueError("compare needs at least two runs or evaluations")
+    if all(target.endswith(".json") for target in targets):
+        results = [Evaluation.load(target) for target in targets]
+    else:
+        found = [_learner(target) for target in targets]
+        trained = next((e for e, _ in found if e.learner not in BASELINES), found[0][0])
+        experiment = _with_data(trained, data, root, split)
+        tasks, about = _tasks(experiment, frozen, "test", way, shot, query, False, seed)
+        results = [run(learner, tasks, n_tasks=n_tasks, about=about) for _, learner in found]
+    pairs = [pair(result, results[0]) for result in results]
+    if as_json:
+        rows = [
+            {**dataclasses.asdict(p), **r.as_dict(), "target": t}
+            for t, r, p in zip(targets, results, pairs, strict=True)
+        ]
+        print(json.dumps(rows))
+        return
+    table = Table("", results[0].metric, "batch norm", f"against {targets[0]}")
+    for i, (target, result, difference) in enumerate(zip(targets, results, pairs, strict=True)):
+        figure = str(result).partition(" (")[0]
+        table.add_row(target, figure, result.batch_norm or "-", str(difference) if i else "")
+    Console().print(table)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """The data sets and splits there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("data", "what", "needs")
+    for row in (
+        (
+            "omniglot",
+            "1623 handwritten characters of 50 alphabets, 20 drawers each",
+            "--root, or a network",
+        ),
+        ("alphabets", "synthetic characters, as many as you ask for", "nothing"),
+        ("digits", "scikit-learn's 1797 handwritten digits", "nothing"),
+        ("folder", "your own images: a folder (or zip) with a folder a class", "--root"),
+    ):
+        table.add_row(*row)
+    Console().print(table)
+    print("splits: published, vinyals, maml (omniglot); group (whole alphabets); random")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[DataName, typer.Argument(help="What to download.")] = "omniglot",
+) -> None:
+    """Download a data set into the cache: checksummed, and resumed where it broke off."""
+    from quickstudy.data import omniglot
+    from quickstudy.data.omniglot import cache_dir
+
+    if name != "omniglot":
+        raise ValueError(f"{name} needs no download")
+    print(f"{omniglot()} in {cache_dir()}")
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[DataName, typer.Argument(help="Which data.")],
+    root: RootOption = None,
+    split: SplitOption = None,
+    rotations: Annotated[bool, typer.Option(help="Rotations as classes.")] = False,
+    size: Annotated[int, typer.Option(help="Height and width of images.")] = _DEFAULT.size,
+    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = _DEFAULT.channels,
+) -> None:
+    """Read every example, split the classes, and print sizes and fingerprints."""
+    experiment = Experiment(
+        "nearest", rotations=rotations, size=size, channels=channels, classes=400
+    )
+    print(_with_data(experiment, name, root, split).splits)
+
+
+@data_app.command("preview")
+def data_preview(
+    name: Annotated[DataName, typer.Argument(help="Which data.")],
+    root: RootOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path(
+        "preview.png"
+    ),
+    part: Annotated[Part, typer.Option(help="Which classes.")] = "train",
+    size: Annotated[int, typer.Option(help="Height and width of images.")] = _DEFAULT.size,
+    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = _DEFAULT.channels,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
+) -> None:
+    """Draw a contact sheet of some classes."""
+    from quickstudy.plots import plot_classes
+
+    experiment = Experiment("nearest", rotations=False, size=size, channels=channels, classes=400)
+    parts = _with_data(experiment, name, root, None).splits.parts()
+    if part not in parts:
+        raise ValueError(f"this split has no {part} classes")
+    plot_classes(parts[part], out, seed=seed)
+    print(out)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(
+        "demo"
+    ),
+    data: Annotated[DemoData, typer.Option("--data", help="What to learn on.")] = "alphabets",
+    root: RootOption = None,
+    scale: Annotated[float, typer.Option(help="Multiplies the training steps.")] = 1.0,
+    n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks of each figure.")] = 100,
+    classes: Annotated[int, typer.Option(help="Synthetic characters to train on.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Learn to learn on invented alphabets, then meet real digits never seen (4 minutes)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from quickstudy.demo import SHOTS, run_demo
+
+    if data == "omniglot" and root is None:
+        from quickstudy.data.omniglot import cache_dir
+
+        root = cache_dir()
+    result = run_demo(
+        out,
+        root=root if data == "omniglot" else None,
+        classes=classes,
+        scale=scale,
+        n_tasks=n_tasks,
+        seed=seed,
+        say=_say,
+    )
+    if as_json:
+        rows = {n: {s: e.as_dict() for s, e in r.items()} for n, r in result.table.items()}
+        print(json.dumps({"table": rows, "seconds": result.seconds}))
+        return
+    table = Table("10-way accuracy on classes never seen", *(f"{s} a class" for s in SHOTS))
+    for name, row in result.table.items():
+        table.add_row(name, *(str(row[s]).partition(" (")[0] for s in SHOTS))
+    Console().print(table)
+    total = sum(result.seconds.values())
+    print(f"{total:.0f} seconds; pictures: {', '.join(map(str, result.pictures))}")
+
+
+def _learner(
+    target: str, weights: str = "auto", inner_steps: int | None = None
+) -> tuple[Experiment, "MetaLearner"]:
+    """The experiment and the trained learner of a run folder, or an untrained baseline."""
+    from quickstudy.checkpoint import load_state, load_weights
+    from quickstudy.training import BEST, CHECKPOINT, FINAL
+
+    if target in BASELINES:
+        experiment = Experiment(target)  # type: ignore[arg-type]
+        return experiment, experiment.build_learner()
+    run = Path(target)
+    experiment = Experiment.load(run)
+    learner = experiment.build_learner()
+    files = {"best": run / BEST, "final": run / FINAL}
+    if weights == "auto":
+        weights = next((name for name, file in files.items() if file.exists()), "checkpoint")
+    if weights == "checkpoint":
+        learner.load_state_dict(load_state(run / CHECKPOINT)["learner"])
+    else:
+        load_weights(files[weights], learner)
+    if inner_steps is not None:
+        from quickstudy.learners import MAML
+
+        if not isinstance(learner, MAML):
+            raise ValueError(f"{experiment.learner} takes no inner steps")
+        learner.inner_steps = inner_steps
+    return experiment, learner
+
+
+def _tasks(
+    experiment: Experiment,
+    frozen: Path | None,
+    part: Part,
+    way: int | None,
+    shot: int | None,
+    query: int,
+    within_group: bool,
+    seed: int,
+) -> tuple["TaskSource", dict[str, Any]]:
+    """Test tasks, one a batch, and what to say of them; ``tasks`` tells if two sets are one."""
+    from quickstudy.evaluation import FrozenTasks
+
+    if frozen is not None:
+        kept = FrozenTasks.load(frozen)
+        return kept, {**kept.about, "tasks": kept.fingerprint}
+    settings: dict[str, Any] = {
+        "way": way or experiment.way,
+        "shot": shot or experiment.shot,
+        "query": query,
+        "within_group": within_group,
+        "seed": seed,
+    }
+    tasks = experiment.sampler(part, **settings, tasks=1)
+    split = experiment.splits
+    about = {"data": experiment.data, "split": split.name, "split_fingerprint": split.fingerprint}
+    about |= {"part": part, **settings}
+    return tasks, {**about, "tasks": json.dumps(about)}

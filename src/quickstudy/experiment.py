@@ -25,6 +25,11 @@ LearnerName = Literal["nearest", "protonet", "maml", "lstm"]
 DataName = Literal["omniglot", "alphabets", "digits", "folder"]
 SplitName = Literal["published", "vinyals", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
+Schedule = Literal["constant", "cosine", "halve"]
+Backbone = Literal["conv4", "mlp"]
+Downsample = Literal["pool", "stride"]
+Policy = Literal["inductive", "transductive"]
+Queries = Literal["alone", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,16 @@ class Experiment:
     within_group: bool = False
     steps: int = 1000
     lr: float = 1e-3
-    schedule: Literal["constant", "cosine", "halve"] = "cosine"
+    schedule: Schedule = "cosine"
     halve_every: int = 2000
-    backbone: Literal["conv4", "mlp"] = "conv4"
-    downsample: Literal["pool", "stride"] = "pool"
-    batch_norm: Literal["inductive", "transductive"] = "inductive"
+    backbone: Backbone = "conv4"
+    downsample: Downsample = "pool"
+    batch_norm: Policy = "inductive"
     inner_lr: float = 0.4
     inner_steps: int = 1
     first_order: bool = False
     hidden: int = 256
-    queries: Literal["alone", "sequence"] = "alone"
+    queries: Queries = "alone"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """What a training run tells: a CSV file, TensorBoard if asked, and a progress bar."""
 
 import csv
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +53,8 @@ class RunLog:
         self.console = console or Console(stderr=True)
         self.total = total
         self._path = None if folder is None else folder / "metrics.csv"
-        self._text = self._old_rows(start)
+        if self._path is not None:
+            write_atomically(self._path, _old_rows(self._path, start))
         self._show = progress
         self._spoke = time.monotonic()
         self._writer: Any = None
@@ -88,7 +88,6 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        self.flush()
         if self._writer is not None:
             self._writer.close()
 
@@ -97,11 +96,11 @@ class RunLog:
 
     def row(self, step: int, figures: Mapping[str, float], tasks_per_second: float) -> None:
         """Add the figures of one step."""
-        out = io.StringIO()
-        csv.DictWriter(out, COLUMNS).writerow(
-            {"step": step, **{k: f"{v:.6g}" for k, v in figures.items()}}
-        )
-        self._text += out.getvalue()
+        if self._path is not None:
+            with open(self._path, "a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(
+                    {"step": step, **{k: f"{v:.6g}" for k, v in figures.items()}}
+                )
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(name, value, step)
@@ -117,16 +116,9 @@ class RunLog:
             self._spoke = time.monotonic()
             self.console.print(f"step {step}/{self.total}  {'  '.join(words)}", highlight=False)
 
-    def flush(self) -> None:
-        """Bring the file up to date (whole or not at all)."""
-        if self._path is not None:
-            write_atomically(self._path, self._text)
-        if self._writer is not None:
-            self._writer.flush()
 
-    def _old_rows(self, start: int) -> str:
-        header = ",".join(COLUMNS) + "\r\n"
-        if self._path is None or not self._path.exists() or not start:
-            return header
-        lines = self._path.read_text().splitlines()[1:]
-        return header + "".join(f"{row}\r\n" for row in lines if int(row.split(",")[0]) <= start)
+def _old_rows(path: Path, start: int) -> str:
+    """The header and the whole rows up to step ``start``."""
+    rows = path.read_text().split("\n")[1:-1] if path.exists() else []
+    keep = [row.rstrip("\r") for row in rows if int(row.split(",")[0]) <= start]
+    return "".join(f"{row}\r\n" for row in [",".join(COLUMNS), *keep])

@@ -170,7 +170,6 @@ def train(
             "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
             "rng": everyone,
         }
-        log.flush()
         save_state(folder / CHECKPOINT, state)
 
     if folder is not None and chief and saved is None:

@@ -75,6 +75,8 @@ class Split:
         if unknown := [part for part in parts if part not in ("train", "validation", "test")]:
             raise ValueError(f"{unknown[0]!r} is no part; expected train, validation or test")
         turned = {part: here[part].rotated() for part in parts if part in here}
+        if not turned:
+            return self
         how = "rotated" if len(turned) == len(here) else f"rotated {', '.join(turned)}"
         return replace(self, name=f"{self.name}, {how}", **turned)
 

@@ -78,6 +78,11 @@ class BatchNorm(nn.Module):
             shift = self.bias - self.running_mean * scale
             shape = [1, -1] + [1] * (x.dim() - 2)
             return x * scale.view(shape) + shift.view(shape)
+        if x.numel() == x.shape[1]:
+            raise ValueError(
+                "one example cannot be normalised by its own batch: give batch norm several "
+                "examples, or the inductive policy"
+            )
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def extra_repr(self) -> str:

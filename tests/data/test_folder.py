@@ -1,0 +1,280 @@
+import io
+import os
+import struct
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quickstudy.data.dataset import ClassDataset
+from quickstudy.data.folder import Files, image_folder
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def save(path: Path, colour: tuple[int, int, int] = RED, size: tuple[int, int] = (6, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    save(tmp_path / "root" / "b" / "2.png", BLUE)
+    save(tmp_path / "root" / "a" / "2.PNG", GREEN)
+    save(tmp_path / "root" / "a" / "1.bmp", RED)
+    return tmp_path / "root"
+
+
+def pack(folder: Path, to: Path, *, folders: bool = False) -> Path:
+    with zipfile.ZipFile(to, "w") as archive:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_file() or folders:
+                archive.write(path, path.relative_to(folder.parent))
+    return to
+
+
+def one(path: Path, image: Image.Image, name: str = "x.png", **options: object) -> torch.Tensor:
+    """The pixels that `image_folder` makes of this image, as ``[C,H,W]``."""
+    size, channels = options.pop("size", 4), options.pop("channels", 3)
+    (path / "b").mkdir(parents=True, exist_ok=True)
+    image.save(path / "b" / name, **options)  # type: ignore[arg-type]
+    save(path / "a" / "a.png")
+    data = image_folder(path, size=size, channels=channels)  # type: ignore[arg-type]
+    return data.storage[1]
+
+
+def test_classes_and_images_stand_in_order(root: Path) -> None:
+    (root / "a" / "notes.txt").touch()
+    (root / "SOURCES.json").touch()
+    (root / ".cache").mkdir()
+    (root / "a" / "._1.png").touch()
+    save(root / ".cache" / "x.png")
+    data = image_folder(root, size=4)
+    assert data.names == ("a", "b")
+    assert data.groups is None
+    assert data.sizes.tolist() == [2, 1]
+    assert data.storage.dtype == torch.uint8
+    assert data.storage.shape == (3, 3, 4, 4)
+    assert data.storage[:, :, 1, 2].tolist() == [list(RED), list(GREEN), list(BLUE)]
+    inverted = image_folder(str(root), size=4, invert=True)
+    assert torch.equal(inverted.storage, 255 - data.storage)
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_zip_gives_the_same(root: Path, tmp_path: Path, folders: bool) -> None:
+    packed = image_folder(pack(root, tmp_path / "data.zip", folders=folders), size=4)
+    assert packed.names == ("a", "b")
+    assert packed.fingerprint == image_folder(root, size=4).fingerprint
+    assert image_folder(root.parent, size=4).names == ("a", "b")
+
+
+def test_two_levels_make_groups(tmp_path: Path) -> None:
+    for name in ("Greek/alpha", "Greek/beta", "Latin/alpha"):
+        save(tmp_path / name / "1.png")
+    data = image_folder(tmp_path, size=2)
+    assert data.names == ("Greek/alpha", "Greek/beta", "Latin/alpha")
+    assert data.groups == ("Greek", "Greek", "Latin")
+    assert image_folder(tmp_path / "Greek", size=2).names == ("alpha", "beta")
+    save(tmp_path / "x" / "1.png")
+    mixed = image_folder(tmp_path, size=2)
+    assert mixed.groups is None
+    assert mixed.names[-1] == "x"
+    save(tmp_path / "x" / "y" / "1.png")
+    assert image_folder(tmp_path / "x" / "..", size=2).names[-2:] == ("x", "x/y")
+
+
+@pytest.mark.parametrize(("size", "shape"), [(5, (5, 5)), ((4, 8), (4, 8)), ((9, 3), (9, 3))])
+def test_the_middle_is_kept(tmp_path: Path, size: object, shape: tuple[int, int]) -> None:
+    image = Image.new("RGB", (60, 20), RED)
+    image.paste(GREEN, (20, 0, 40, 20))
+    pixels = one(tmp_path, image, size=size)
+    assert pixels.shape == (3, *shape)
+    middle = pixels[:, shape[0] // 2, shape[1] // 2]
+    assert torch.allclose(middle.int(), torch.tensor(GREEN, dtype=torch.int32), atol=5)
+    if shape == (4, 8):
+        assert pixels[0, 0, 0] > 200, "twice as wide as high: some red at the sides"
+    else:
+        assert int(pixels[0].max()) < 60
+
+
+def test_modes_are_converted(tmp_path: Path) -> None:
+    def colour(image: Image.Image, name: str = "x.png", **options: object) -> list[int]:
+        (tmp_path / "b" / "x.png").unlink(missing_ok=True)
+        (tmp_path / "b" / "x.tif").unlink(missing_ok=True)
+        return one(tmp_path, image, name, **options)[:, 2, 2].tolist()
+
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert colour(clear) == [255, 255, 255]
+    assert colour(Image.new("RGBA", (4, 4), (0, 0, 0, 127))) == [128, 128, 128]
+    assert colour(Image.new("LA", (4, 4), (0, 0))) == [255, 255, 255]
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([9, 9, 9, 10, 20, 30])
+    assert colour(palette) == [10, 20, 30]
+    assert colour(palette, transparency=1) == [255, 255, 255]
+    assert colour(palette, transparency=0) == [10, 20, 30]
+    assert colour(Image.new("1", (4, 4), 1)) == [255] * 3
+    wide = Image.fromarray(np.full((4, 4), 0x80FF, np.uint16))
+    assert colour(wide) == [0x80] * 3
+    assert colour(wide, "x.tif") == [0x80] * 3
+    assert colour(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "x.tif") == list(RED)
+    assert colour(Image.new("RGB", (4, 4), (100, 100, 100)), channels=1) == [100]
+    with pytest.raises(ValueError, match=r"x\.tif: .*its pixels are floats"):
+        colour(Image.new("F", (4, 4), 0.5), "x.tif")
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), RED)
+    image.paste(GREEN, (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    pixels = one(tmp_path, image, size=8, exif=exif)
+    assert pixels[:, 4, 7].tolist() == list(GREEN)
+    assert pixels[:, 4, 0].tolist() == list(RED)
+
+
+def test_corrupt_images(root: Path, tmp_path: Path) -> None:
+    whole = save(root / "a" / "3.png", size=(50, 50)).read_bytes()
+    (root / "a" / "3.png").write_bytes(whole[: len(whole) // 2])
+    (root / "a" / "4.jpg").write_text("not an image")
+    (root / "b" / "5.png").touch()
+    with pytest.raises(ValueError, match=r"cannot read the image .*/a/3.png: .*corrupt='skip'"):
+        image_folder(root)
+    for source in (root, pack(root, tmp_path / "data.zip")):
+        message = r"left out 3 images that cannot be read: .*/a/3\.png, .*/a/4\.jpg, .*/b/5\.png$"
+        with pytest.warns(UserWarning, match=message) as caught:
+            data = image_folder(source, size=4, corrupt="skip")
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert data.sizes.tolist() == [2, 1]
+        assert data.storage[:, :, 0, 0].tolist() == [list(RED), list(GREEN), list(BLUE)]
+        with pytest.warns(UserWarning, match="left out 3 images"):
+            mapped = image_folder(source, size=4, corrupt="skip", memmap=tmp_path / "map")
+        assert mapped.fingerprint == data.fingerprint
+    (root / "b" / "2.png").write_text("")
+    with (
+        pytest.warns(UserWarning, match=r"left out 4 images .*, \.\.\.$"),
+        pytest.raises(ValueError, match=r"no image of .*/root/b can be read"),
+    ):
+        image_folder(root, corrupt="skip", memmap=tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_damaged_zip_member_is_a_corrupt_image(root: Path, tmp_path: Path) -> None:
+    packed = pack(root, tmp_path / "data.zip")
+    content = packed.read_bytes()
+    at = content.index(b"IDAT")
+    packed.write_bytes(content[:at] + b"XXXX" + content[at + 4 :])
+    with pytest.raises(ValueError, match=r"cannot read .*data\.zip/root/.*Bad CRC"):
+        image_folder(packed)
+    with pytest.warns(UserWarning, match="left out 1 images"), pytest.raises(ValueError):  # noqa: PT011
+        image_folder(packed, corrupt="skip")
+    packed.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"data\.zip is not a zip file that can be read"):
+        image_folder(packed)
+
+
+@pytest.mark.parametrize("pixels", [10_000 * 10_000, 20_000 * 20_000])
+def test_decompression_bombs_are_corrupt(root: Path, pixels: int) -> None:
+    out = io.BytesIO()
+    Image.new("1", (8, 8)).save(out, "PNG")
+    side = round(pixels**0.5)
+    bomb = bytearray(out.getvalue())
+    bomb[16:24] = struct.pack(">II", side, side)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    (root / "a" / "bomb.png").write_bytes(bomb)
+    with pytest.raises(ValueError, match=r"a/bomb\.png: DecompressionBomb"):
+        image_folder(root)
+
+
+def test_huge_zip_members_are_corrupt(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quickstudy.data.folder._MOST_BYTES", 2**20)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(root / "a" / "2.PNG", "a/1.png")
+        archive.writestr("b/1.png", bytes(2**20 + 1))
+    with pytest.raises(ValueError, match=r"z\.zip/b/1\.png: unpacks to more than 1 MiB"):
+        image_folder(tmp_path / "z.zip")
+
+
+def test_too_few_classes(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such folder or zip: .*nowhere"):
+        image_folder(tmp_path / "nowhere")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ValueError, match="void holds no images; expected a folder for each of at"):
+        image_folder(tmp_path / "void")
+    save(tmp_path / "single" / "a" / "1.png")
+    with pytest.raises(ValueError, match="single holds only the class 'a'; expected"):
+        image_folder(tmp_path / "single")
+    (root / "empty").mkdir()
+    for source in (root, pack(root, tmp_path / "z.zip", folders=True)):
+        with pytest.raises(ValueError, match=r"class folder .*/empty holds no images"):
+            image_folder(source)
+    (root / "empty").rmdir()
+    save(root / "stray.png")
+    with pytest.raises(ValueError, match=r"stray\.png lies in no class folder; expected .*/CLASS/"):
+        image_folder(root)
+
+
+def test_bad_arguments(root: Path) -> None:
+    with pytest.raises(ValueError, match="size is 0; expected at least 1"):
+        image_folder(root, size=0)
+    with pytest.raises(ValueError, match=r"channels is 4; expected 1 \(grey\) or 3"):
+        image_folder(root, channels=4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="corrupt is 'keep'; expected 'skip' or 'refuse'"):
+        image_folder(root, corrupt="keep")  # type: ignore[arg-type]
+
+
+def test_memmap_is_the_same_and_opens_again(root: Path, tmp_path: Path) -> None:
+    data = image_folder(root, size=(4, 6), channels=1)
+    for _ in range(2):
+        mapped = image_folder(root, size=(4, 6), channels=1, memmap=tmp_path / "map")
+    assert torch.equal(mapped.storage, data.storage)
+    assert ClassDataset.open(tmp_path / "map").fingerprint == data.fingerprint
+    (root / "a" / "1.bmp").write_text("")
+    with pytest.raises(ValueError, match=r"1\.bmp"):
+        image_folder(root, memmap=tmp_path / "map")
+    assert ClassDataset.open(tmp_path / "map").fingerprint == data.fingerprint
+    with pytest.raises(FileExistsError, match="no saved ClassDataset"):
+        image_folder(root, memmap=root)
+
+
+def test_memmap_never_holds_the_images_together(root: Path, tmp_path: Path) -> None:
+    for i in range(60):
+        save(root / "a" / f"{i}.png")
+    image_folder(root, size=8, memmap=tmp_path / "warm")
+    tracemalloc.start()
+    data = image_folder(root, size=256, memmap=tmp_path / "map")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert data.storage.nbytes > 12e6
+    assert peak < 3e6
+
+
+def test_links_are_followed_once(root: Path, tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "1.png")
+    os.symlink(tmp_path / "elsewhere", root / "c")
+    os.symlink(root, root / "a" / "loop")
+    assert Files(root).names == ["a/1.bmp", "a/2.PNG", "b/2.png", "c/1.png"]
+
+
+def test_signature_follows_the_files(root: Path, tmp_path: Path) -> None:
+    packed = pack(root, tmp_path / "z.zip")
+    signatures = {Files(packed).signature(), Files(root).signature()}
+    assert Files(root).signature() in signatures
+    save(root / "a" / "1.bmp", BLUE)
+    signatures |= {Files(pack(root, packed)).signature(), Files(root).signature()}
+    assert len(signatures) == 4
+
+
+def test_no_warning_for_good_images(root: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_folder(root)

@@ -1,0 +1,191 @@
+"""The episode sampler: what it promises, on data where every example tells where it is from."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, prefetch
+from quickstudy.task import Task
+
+
+def tagged(sizes: list[int], groups: list[str] | None = None) -> ClassDataset:
+    """Example ``e`` of class ``c`` is the vector ``[c, e]``."""
+    x = torch.tensor([[c, e] for c, n in enumerate(sizes) for e in range(n)], dtype=torch.float32)
+    return ClassDataset.from_sizes(x, sizes, [f"c{c:03}" for c in range(len(sizes))], groups)
+
+
+def same(a: Task, b: Task) -> bool:
+    return a.n_way == b.n_way and all(
+        torch.equal(x, y) for x, y in zip(a._tensors(), b._tensors(), strict=True)
+    )
+
+
+@given(
+    way=st.integers(2, 6),
+    shot=st.integers(1, 4),
+    query=st.integers(1, 4),
+    tasks=st.integers(1, 4),
+    imbalanced=st.booleans(),
+    index=st.integers(0, 10**6),
+)
+def test_episodes_are_what_they_say(
+    way: int, shot: int, query: int, tasks: int, imbalanced: bool, index: int
+) -> None:
+    sampler = EpisodeSampler(
+        tagged([8, 9, 12, 8, 30, 10]),
+        way=way,
+        shot=(1, shot) if imbalanced else shot,
+        query=query,
+        tasks=tasks,
+        imbalanced=imbalanced,
+    )
+    task = sampler[index]
+    assert (len(task), task.n_way, task.query_x.shape[1]) == (tasks, way, way * query)
+    for t in range(tasks):
+        owner: dict[int, int] = {}
+        seen: set[tuple[int, int]] = set()
+        for x, y in (
+            (task.support_x[t], task.support_y[t]),
+            (task.query_x[t], task.query_y[t]),
+        ):
+            for (c, e), label in zip(x.int().tolist(), y.tolist(), strict=True):
+                assert owner.setdefault(label, c) == c, "one label, two classes"
+                assert (c, e) not in seen, "an example is drawn twice"
+                seen.add((c, e))
+        assert len(set(owner.values())) == way, "two labels, one class"
+        counts = task.support_y[t].bincount(minlength=way)
+        assert counts.min() >= 1
+        assert counts.max() <= shot
+        if not imbalanced:
+            assert counts.tolist() == [shot] * way
+        assert task.query_y[t].bincount().tolist() == [query] * way
+
+
+def test_index_decides_the_tasks() -> None:
+    dataset = tagged([10] * 12)
+    a = EpisodeSampler(dataset, way=5, shot=1, query=2, tasks=3, seed=4)
+    b = EpisodeSampler(dataset, way=5, shot=1, query=2, tasks=3, seed=4)
+    c = EpisodeSampler(dataset, way=5, shot=1, query=2, tasks=3, seed=5)
+    assert same(a[7], b[7])
+    assert not same(a[7], a[8])
+    assert not same(a[7], c[7])
+    assert same(next(iter(a)), a[0])
+
+
+def test_every_class_and_example_comes_equally_often() -> None:
+    sampler = EpisodeSampler(tagged([4] * 8), way=2, shot=1, query=1, tasks=4000)
+    task = sampler[0]
+    x = torch.cat([task.support_x, task.query_x], 1).int().flatten(0, 1)
+    counts = (x[:, 0] * 4 + x[:, 1]).bincount(minlength=32).numpy()
+    expected = 4000 * 4 / 32
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < 31 + 6 * math.sqrt(2 * 31), "far beyond chance"
+    first = task.support_y[:, 0].float().mean()
+    assert 0.45 < first < 0.55, "the support is not shuffled"
+
+
+def test_ranges_vary_by_batch() -> None:
+    sampler = EpisodeSampler(tagged([20] * 10), way=(3, 6), shot=(1, 4), query=2)
+    seen = {
+        (t.n_way, t.support_y.shape[1] // (t.n_way or 1)) for t in (sampler[i] for i in range(200))
+    }
+    assert seen == {(n, k) for n in range(3, 7) for k in range(1, 5)}
+
+
+def test_within_group() -> None:
+    groups = ["a"] * 6 + ["b"] * 5 + ["c"] * 2
+    sampler = EpisodeSampler(
+        tagged([5] * 13, groups), way=5, shot=1, query=1, tasks=200, within_group=True
+    )
+    classes = sampler[0].support_x[..., 0].long()
+    group = torch.tensor([0] * 6 + [1] * 5 + [2] * 2)[classes]
+    assert (group == group[:, :1]).all()
+    assert set(group[:, 0].tolist()) == {0, 1}, "groups too small are left out, others are not"
+
+
+def test_rotated_classes_are_turned_as_a_whole() -> None:
+    images = torch.arange(2 * 3 * 16, dtype=torch.uint8).view(6, 1, 4, 4)
+    dataset = ClassDataset.from_sizes(images, [3, 3], ["a", "b"]).rotated()
+    task = EpisodeSampler(dataset, way=8, shot=1, query=2)[0]
+    plain = {images[i].float().div(255).numpy().tobytes(): i for i in range(6)}
+    for label in range(8):
+        x = torch.cat(
+            [task.support_x[task.support_y == label], task.query_x[task.query_y == label]]
+        )
+        fits = [
+            k
+            for k in range(4)
+            if all(torch.rot90(i, -k, (-2, -1)).contiguous().numpy().tobytes() in plain for i in x)
+        ]
+        assert len(fits) == 1, "the examples of a rotated class do not share one rotation"
+
+
+def test_images_become_floats_in_0_1() -> None:
+    images = np.full((4, 1, 2, 2), 255, np.uint8)
+    task = EpisodeSampler(ClassDataset.from_arrays(images, [0, 0, 1, 1]), way=2, shot=1, query=1)[0]
+    assert task.support_x.dtype == torch.float32
+    assert float(task.support_x.max()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"way": 11}, "way=11 classes a task, but the dataset has only 10"),
+        ({"way": 1}, "way is 1; expected an integer of at least 2"),
+        ({"way": (5, 3)}, r"way is \(5, 3\)"),
+        ({"shot": 0}, "shot is 0"),
+        ({"shot": 4, "query": 2}, "needs 6 examples of a class, but 'c000' has 5"),
+        ({"query": 0}, "query is 0"),
+        ({"tasks": 0}, "tasks is 0"),
+        ({"within_group": True}, "classes have groups"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EpisodeSampler(tagged([5] * 10), **{"way": 3, "shot": 1, "query": 1, **arguments})
+
+
+def test_group_too_small() -> None:
+    with pytest.raises(ValueError, match="no group has 3 classes; the largest has 2"):
+        EpisodeSampler(
+            tagged([5] * 4, ["a", "a", "b", "b"]), way=3, shot=1, query=1, within_group=True
+        )
+
+
+def test_prefetch_gives_the_same_tasks_in_order() -> None:
+    sampler = EpisodeSampler(tagged([5] * 10), way=3, shot=1, query=1)
+    batches = prefetch(sampler, 5, step=2)
+    for i in range(6):
+        assert same(next(batches), sampler[5 + 2 * i])
+    batches.close()
+    assert not any(t.name == "quickstudy-prefetch" for t in threading.enumerate())
+
+
+def test_prefetch_passes_errors_on() -> None:
+    class Broken:
+        def __getitem__(self, index: int) -> Task:
+            raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        next(prefetch(Broken(), 0))
+
+
+def test_sinusoids_are_sinusoids() -> None:
+    task = SinusoidSampler(shot=60, query=60, tasks=50)[0]
+    assert task.support_x.min() >= -5
+    assert task.support_x.max() <= 5
+    for t in range(50):
+        x = torch.cat([task.support_x[t], task.query_x[t]]).double()
+        y = torch.cat([task.support_y[t], task.query_y[t]]).double()
+        basis = torch.cat([x.sin(), x.cos()], 1)
+        weights = torch.linalg.lstsq(basis, y).solution
+        assert torch.allclose(basis @ weights, y, atol=1e-4)
+        amplitude = float(weights.norm())
+        phase = math.atan2(-float(weights[1]), float(weights[0]))
+        assert 0.1 - 1e-3 <= amplitude <= 5 + 1e-3
+        assert -1e-3 <= phase <= math.pi + 1e-3

@@ -1,0 +1,161 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler
+from quickstudy.evaluation import Evaluation, FrozenTasks, compare, evaluate
+from quickstudy.learners import MAML, NearestNeighbour, ProtoNet
+from quickstudy.nn import MLP, Conv4
+from quickstudy.task import Task
+
+
+def image_sampler(**settings: int) -> EpisodeSampler:
+    rng = np.random.default_rng(0)
+    means = rng.integers(0, 255, (10, 1, 1, 16, 16))
+    x = np.clip(means + rng.normal(0, 90, (10, 8, 1, 16, 16)), 0, 255).astype(np.uint8)
+    dataset = ClassDataset.from_arrays(x.reshape(-1, 1, 16, 16), np.repeat(np.arange(10), 8))
+    return EpisodeSampler(dataset, **{"way": 5, "shot": 1, "query": 3, **settings})
+
+
+class Always(ProtoNet):
+    """Says class 0 to everything: its accuracy is known without running it."""
+
+    def predict(self, phi: dict[str, torch.Tensor], query_x: torch.Tensor) -> torch.Tensor:
+        logits = query_x.new_zeros(*query_x.shape[:2], phi["prototypes"].shape[1])
+        logits[..., 0] = 1
+        return logits
+
+
+def test_known_accuracy_and_interval() -> None:
+    result = evaluate(Always(MLP(256, [], 2)), image_sampler(tasks=7), n_tasks=50)
+    assert result.scores == tuple([0.2] * 50)
+    assert result.mean == pytest.approx(0.2)
+    assert result.ci95 == pytest.approx(0)
+    scores = (0.0, 0.5, 1.0, 0.5)
+    assert Evaluation(scores).ci95 == pytest.approx(1.96 * np.std(scores, ddof=1) / 2)
+    assert math.isnan(Evaluation((1.0,)).ci95)
+
+
+def test_batch_size_does_not_matter() -> None:
+    frozen = FrozenTasks.freeze(image_sampler(tasks=4), 20)
+    torch.manual_seed(0)
+    learner = ProtoNet(Conv4(1, 8, image_size=16))
+    one, many = (evaluate(learner, frozen.batched(b), n_tasks=20) for b in (1, 6))
+    assert one.scores == many.scores
+
+
+def test_evaluation_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    learner = MAML(
+        torch.nn.Sequential(Conv4(1, 4, image_size=16), torch.nn.Linear(4, 5)), inner_lr=0.1
+    )
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    rng = torch.get_rng_state()
+    result = evaluate(learner, image_sampler(), n_tasks=3, batch_norm="transductive")
+    assert result.batch_norm == "transductive"
+    assert learner.training
+    assert not learner.transductive
+    assert torch.equal(torch.get_rng_state(), rng)
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_the_two_batch_norm_columns_differ() -> None:
+    torch.manual_seed(0)
+    learner = ProtoNet(Conv4(1, 8, image_size=16))
+    a, b = (
+        evaluate(learner, image_sampler(), n_tasks=20, batch_norm=policy)
+        for policy in ("inductive", "transductive")
+    )
+    assert a.scores != b.scores
+    with pytest.raises(ValueError, match="no BatchNorm"):
+        evaluate(NearestNeighbour(), image_sampler(), n_tasks=2, batch_norm="inductive")
+
+
+def test_regression_is_scored_by_squared_error() -> None:
+    class Zero(MAML):
+        def predict(self, phi: object, query_x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(query_x)
+
+    sampler = SinusoidSampler(shot=5, query=8, tasks=2)
+    result = evaluate(Zero(MLP(1, [4], 1), inner_lr=0.1), sampler, n_tasks=2)
+    expected = sampler[0].query_y.square().flatten(1).mean(1)
+    assert result.metric == "mean squared error"
+    assert result.scores == pytest.approx(expected.tolist())
+
+
+def test_saved_evaluation_is_the_same(tmp_path: Path) -> None:
+    result = evaluate(NearestNeighbour(), image_sampler(), n_tasks=5, about={"way": 5})
+    path = tmp_path / "deep" / "scores.json"
+    result.save(path)
+    assert Evaluation.load(path) == result
+    assert json.loads(path.read_text())["mean"] == pytest.approx(result.mean)
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match="not a saved evaluation"):
+        Evaluation.load(tmp_path / "other.json")
+
+
+def test_comparison_is_scipys_paired_test() -> None:
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(0)
+    a = Evaluation(tuple(rng.random(100)))
+    b = Evaluation(tuple(np.array(a.scores) * 0.9))
+    result = compare(a, b)
+    assert result.difference == pytest.approx(a.mean - b.mean)
+    assert result.p_value == pytest.approx(ttest_rel(a.scores, b.scores).pvalue)
+    assert result.ci95 < a.ci95, "pairing must narrow the interval here"
+    assert compare(a, a).p_value == 1
+
+
+def test_different_tasks_cannot_be_paired() -> None:
+    a, b = (Evaluation((0.5, 0.6), about={"tasks": name}) for name in "ab")
+    with pytest.raises(ValueError, match="tasks 'a' against 'b'"):
+        compare(a, b)
+    with pytest.raises(ValueError, match="number of tasks 2 against 1"):
+        compare(a, Evaluation((0.5,)))
+
+
+def test_frozen_tasks_are_the_same_bits(tmp_path: Path) -> None:
+    sampler = image_sampler(tasks=3)
+    frozen = FrozenTasks.freeze(sampler, 7, {"from": "here"})
+    frozen.save(tmp_path / "tasks.safetensors")
+    loaded = FrozenTasks.load(tmp_path / "tasks.safetensors", batch=3)
+    assert (loaded.n_tasks, len(loaded)) == (7, 3)
+    assert loaded.about == {"from": "here"}
+    assert loaded.fingerprint == frozen.fingerprint
+    for i, size in enumerate((3, 3, 1)):
+        for mine, theirs in zip(loaded[i]._tensors(), sampler[i]._tensors(), strict=True):
+            assert torch.equal(mine, theirs[:size])
+    with pytest.raises(IndexError):
+        loaded[3]
+    stored = loaded._state["examples"]
+    assert stored.dtype == torch.uint8
+    assert len(stored) <= 80
+
+
+def test_frozen_regression_tasks(tmp_path: Path) -> None:
+    sampler = SinusoidSampler(shot=5, query=6, tasks=2)
+    FrozenTasks.freeze(sampler, 4).save(tmp_path / "f")
+    task: Task = FrozenTasks.load(tmp_path / "f", batch=2)[1]
+    for mine, theirs in zip(task._tensors(), sampler[1]._tensors(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_frozen_tasks_need_one_shape() -> None:
+    rng = np.random.default_rng(0)
+    dataset = ClassDataset.from_arrays(rng.random((60, 3), np.float32), np.repeat(np.arange(10), 6))
+    with pytest.raises(ValueError, match="single numbers instead of ranges"):
+        FrozenTasks.freeze(EpisodeSampler(dataset, way=(2, 9), shot=1, query=2), 10)
+
+
+def test_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"not safetensors at all")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        FrozenTasks.load(tmp_path / "x")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        FrozenTasks.load(tmp_path / "y")
