@@ -44,14 +44,17 @@ BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 
 
+class _StoppedError(Exception):
+    """The user pressed Ctrl-C; Typer would swallow the words of a `KeyboardInterrupt`."""
+
+
 def main() -> None:
     """Run the command line; bad input gives one clear line and exit status 2."""
     debug = "--debug" in sys.argv
     try:
         sys.exit(app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        why = str(stop.__cause__ or stop)
-        _say(f"stopped: {why}" if why else "stopped")
+    except (_StoppedError, KeyboardInterrupt, typer.Abort) as stop:
+        _say(str(stop) or "stopped")
         sys.exit(INTERRUPTED)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own usage errors
@@ -74,6 +77,12 @@ DataOption = Annotated[DataName | None, typer.Option("--data", help="Where the c
 RootOption = Annotated[Path | None, typer.Option("--root", help="Folder or zip with the data.")]
 SplitOption = Annotated[
     SplitName | None, typer.Option("--split", help="How classes are split into train and test.")
+]
+InvertOption = Annotated[
+    bool, typer.Option(help="Folders: swap black and white (dark drawings on light paper).")
+]
+SkipOption = Annotated[
+    bool, typer.Option(help="Folders: leave out images that cannot be read, and name them.")
 ]
 
 
@@ -103,6 +112,8 @@ def train(
     ] = _DEFAULT.validation_groups,
     size: Annotated[int, typer.Option(help="Height and width of images.")] = _DEFAULT.size,
     channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = _DEFAULT.channels,
+    invert: InvertOption = False,
+    skip_corrupt: SkipOption = False,
     classes: Annotated[int, typer.Option(help="Synthetic characters.")] = _DEFAULT.classes,
     way: Annotated[int, typer.Option(help="Classes of a training task.")] = _DEFAULT.way,
     shot: Annotated[int, typer.Option(help="Support examples a class.")] = _DEFAULT.shot,
@@ -128,6 +139,7 @@ def train(
         Queries, typer.Option(help="LSTM: read queries alone, or as one sequence.")
     ] = _DEFAULT.queries,
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
+    validation_tasks: Annotated[int, typer.Option(help="Tasks of a validation.")] = 200,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
@@ -153,6 +165,7 @@ def train(
             "devices": devices,
             "precision": precision,
             "threads": threads,
+            "validation_tasks": validation_tasks,
             "validate_every": validate_every,
             "checkpoint_every": checkpoint_every,
             "tensorboard": tensorboard,
@@ -161,9 +174,8 @@ def train(
     try:
         _train(experiment, machine, folder, resume=resume is not None, quiet=quiet)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(
-            f"{stop or 'before the first step'}; go on with: quickstudy train --resume {folder}"
-        ) from None
+        why = str(stop) or "stopped before the first step"
+        raise _StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
 
 
 def _train(
@@ -202,6 +214,7 @@ def _train(
         run_dir=folder,
         resume=resume,
         validation=validation,
+        validation_tasks=machine["validation_tasks"],
         validate_every=machine["validate_every"],
         checkpoint_every=machine["checkpoint_every"],
         fabric=fabric,
@@ -378,10 +391,16 @@ def data_check(
     rotations: Annotated[bool, typer.Option(help="Rotations as classes.")] = False,
     size: Annotated[int, typer.Option(help="Height and width of images.")] = _DEFAULT.size,
     channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = _DEFAULT.channels,
+    skip_corrupt: SkipOption = False,
 ) -> None:
     """Read every example, split the classes, and print sizes and fingerprints."""
     experiment = Experiment(
-        "nearest", rotations=rotations, size=size, channels=channels, classes=400
+        "nearest",
+        rotations=rotations,
+        size=size,
+        channels=channels,
+        skip_corrupt=skip_corrupt,
+        classes=400,
     )
     print(_with_data(experiment, name, root, split).splits)
 

@@ -48,6 +48,8 @@ class Experiment:
     validation_groups: int = 0
     size: int = 28
     channels: int = 1
+    invert: bool = False
+    skip_corrupt: bool = False
     classes: int = 1000
     way: int = 5
     shot: int = 1
@@ -112,12 +114,12 @@ class Experiment:
 
         split: Split
         if self.data == "alphabets":
-            split = data.Split(
-                data.alphabets(self.classes, size=self.size, seed=self.seed),
-                data.alphabets(200, size=self.size, seed=self.seed, first_class=self.classes),
-                data.alphabets(400, size=self.size, seed=self.seed, first_class=self.classes + 200),
-                name=f"synthetic alphabets, {self.classes} training classes",
-            )
+            parts = [
+                data.alphabets(n, size=self.size, seed=self.seed, first_class=first)
+                for n, first in ((self.classes, 0), (100, self.classes), (200, self.classes + 100))
+            ]
+            name = f"synthetic alphabets, {self.classes} training classes"
+            split = data.Split(parts[0], parts[1], parts[2], name)
         elif self.data == "omniglot":
             split = self._deal(data.omniglot(self.root, size=self.size))
         elif self.data == "digits":
@@ -126,7 +128,14 @@ class Experiment:
             if self.root is None:
                 raise ValueError("data=folder needs a root: a folder with a folder a class")
             channels: Any = self.channels
-            split = self._deal(data.image_folder(self.root, size=self.size, channels=channels))
+            images = data.image_folder(
+                self.root,
+                size=self.size,
+                channels=channels,
+                corrupt="skip" if self.skip_corrupt else "refuse",
+                invert=self.invert,
+            )
+            split = self._deal(images)
         return split.rotated() if self.rotations else split
 
     def sampler(self, part: Part, **changes: Any) -> "EpisodeSampler":

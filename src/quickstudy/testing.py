@@ -179,7 +179,7 @@ def check_queries_independent(case: Case) -> None:
     """A query alone gets the answer it gets among others, or the learner says transductive."""
     learner, task = case.learner(), case.task()
     logits, phi = learner(task), _adapt(learner, task)
-    queries = task.query_x.split(2 if learner.transductive else 1, dim=1)
+    queries = torch.split(task.query_x, 2 if learner.transductive else 1, dim=1)
     alone = torch.cat([learner.predict(phi, x) for x in queries], dim=1)
     if learner.transductive:
         assert not torch.allclose(alone, logits), "declared transductive, but is not"

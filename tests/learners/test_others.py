@@ -49,7 +49,7 @@ def test_nearest_equals_scikit_learn() -> None:
 def test_lstm_reads_the_flattened_sequence() -> None:
     """One pass over [support with labels, one query with zeros] gives the same logits."""
     torch.manual_seed(0)
-    learner = BlackBoxLSTM(MLP(8, [16], 5), outputs=4, hidden=7).double()
+    learner = BlackBoxLSTM(MLP(8, [16], 5), outputs=4, hidden=7).double().eval()
     task = make_task((8,), 3, tasks=1, shot=2, query=2)
     S = task.support_x.shape[1]
     onehot = torch.eye(4, dtype=torch.float64)[task.support_y[0]]
@@ -62,8 +62,9 @@ def test_lstm_reads_the_flattened_sequence() -> None:
 
 def test_lstm_sequence_reads_queries_one_after_another() -> None:
     torch.manual_seed(0)
-    alone = BlackBoxLSTM(MLP(8, [16], 5), outputs=3, hidden=7).double()
+    alone = BlackBoxLSTM(MLP(8, [16], 5), outputs=3, hidden=7).double().eval()
     sequence = BlackBoxLSTM(MLP(8, [16], 5), outputs=3, hidden=7, queries="sequence").double()
+    sequence.eval()
     sequence.load_state_dict(alone.state_dict())
     task = make_task((8,), 3)
     first = Task(task.support_x, task.support_y, task.query_x[:, :1], task.query_y[:, :1], 3)

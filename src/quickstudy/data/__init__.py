@@ -3,7 +3,7 @@
 from quickstudy.data.alphabets import alphabets
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.digits import digits
-from quickstudy.data.folder import image_folder
+from quickstudy.data.folder import image_folder, read_image
 from quickstudy.data.omniglot import omniglot
 from quickstudy.data.sampler import EpisodeSampler, TaskSource, prefetch, to_float
 from quickstudy.data.sinusoid import SinusoidSampler
@@ -33,6 +33,7 @@ __all__ = [
     "prefetch",
     "published",
     "random_split",
+    "read_image",
     "to_float",
     "vinyals",
 ]

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset, atomic_folder
 
-__all__ = ["Files", "image_folder"]
+__all__ = ["Files", "image_folder", "read_image"]
 
 _FORMATS = {"bmp", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"}
 _MOST_BYTES = 1 << 28
@@ -63,11 +64,7 @@ def image_folder(
         ValueError: an image is corrupt, a class has no images, or there are fewer than two
             classes; names the file or folder.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"size is {size}; expected at least 1 pixel")
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; expected 1 (grey) or 3 (RGB)")
+    height, width = _check_size(size, channels)
     if corrupt not in ("skip", "refuse"):
         raise ValueError(f"corrupt is {corrupt!r}; expected 'skip' or 'refuse'")
     with Files(root) as files:
@@ -122,6 +119,38 @@ def image_folder(
             dataset(mapped).save_classes(folder)
             del mapped
     return ClassDataset.open(memmap)
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] = 84,
+    channels: Literal[1, 3] = 3,
+    invert: bool = False,
+) -> Tensor:
+    """One image file, made ready exactly as `image_folder` does: uint8 ``[channels,H,W]``.
+
+    Args:
+        path: the file.
+        size: side of the image, or (height, width).
+        channels: 3 for RGB, 1 for grey.
+        invert: swap black and white.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a readable image.
+    """
+    pixels = _decode(Path(path).read_bytes(), str(path), _check_size(size, channels), channels)
+    return torch.from_numpy(255 - pixels if invert else pixels.copy())
+
+
+def _check_size(size: int | tuple[int, int], channels: int) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size is {size}; expected at least 1 pixel")
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; expected 1 (grey) or 3 (RGB)")
+    return height, width
 
 
 def _classes(files: "Files") -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from quickstudy.functional import embed
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.nn.norm import BatchNorm, batch_norm_policy
 from quickstudy.task import check_support
 
 __all__ = ["BlackBoxLSTM"]
@@ -34,8 +35,11 @@ class BlackBoxLSTM(MetaLearner):
 
     ``phi``: ``{"h": [T,layers,hidden], "c": [T,layers,hidden], "classes": [T,N]}``.
 
-    Differs from the paper: Santoro et al. give the label of the previous example with each new
-    one; here an example comes with its own label and queries follow, as in the lecture.
+    Differs from the papers: Santoro et al. give the label of the previous example with each new
+    one; here an example comes with its own label and queries follow, as in the lecture. And three
+    things at the start that decide whether it leaves chance within hundreds of steps or
+    thousands: embeddings pass through a batch norm, the label's input weights are larger by
+    sqrt(D), so that label and embedding weigh the same, and the forget gate's bias is one.
 
     Example:
         >>> from quickstudy.nn import Conv4
@@ -65,11 +69,18 @@ class BlackBoxLSTM(MetaLearner):
             raise ValueError("outputs, hidden and layers must each be at least 1")
         if queries not in ("alone", "sequence"):
             raise ValueError(f"queries is {queries!r}; expected 'alone' or 'sequence'")
-        self.encoder = encoder
+        policy = batch_norm_policy(encoder) or "inductive"
+        self.encoder = nn.Sequential(encoder, BatchNorm(features, policy=policy))
         self.lstm = nn.LSTM(features + outputs, hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, outputs)
         self.outputs = outputs
         self.queries = queries
+        with torch.no_grad():
+            for name, p in self.lstm.named_parameters():
+                if name == "weight_ih_l0":
+                    p[:, features:] *= features**0.5
+                if name.startswith("bias_ih"):
+                    p[hidden : 2 * hidden] = 1
 
     @property
     def max_way(self) -> int | None:

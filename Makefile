@@ -1,0 +1,33 @@
+# Everything sets itself up: Python 3.11 or newer and make are all that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)  ## meta-train on invented alphabets, then meet real digits
+	$(BIN)/quickstudy demo
+
+test: $(READY) lint  ## lint, types, tests, and every example of the README and the docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"quickstudy needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+lock:  ## renew requirements.txt from pyproject.toml, in a fresh environment
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet hatchling editables '.[dev]'
+	{ head -1 requirements.txt; .venv-lock/bin/python -m pip freeze --exclude quickstudy | sed 's/+cpu//'; } > requirements.new
+	mv requirements.new requirements.txt && rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,6 @@
+"""``python -m quickstudy``."""
+
+from quickstudy.cli import main
+
+if __name__ == "__main__":
+    main()

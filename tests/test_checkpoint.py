@@ -1,0 +1,92 @@
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quickstudy.checkpoint import (
+    load_state,
+    load_weights,
+    restore_rng,
+    rng_state,
+    save_state,
+    save_weights,
+    write_atomically,
+)
+from quickstudy.nn import MLP
+
+plain = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
+nested = st.recursive(
+    plain,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(state=nested)
+def test_any_nesting_comes_back(state: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "state"
+    save_state(path, state)
+    assert load_state(path) == state
+
+
+def test_optimiser_state_comes_back(tmp_path: Path) -> None:
+    network = MLP(3, [4], 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    network(torch.rand(5, 3)).sum().backward()
+    optimizer.step()
+    save_state(tmp_path / "s", optimizer.state_dict())
+    loaded = load_state(tmp_path / "s")
+    assert loaded["param_groups"] == optimizer.state_dict()["param_groups"]
+    assert torch.equal(loaded["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_rng_comes_back(tmp_path: Path) -> None:
+    save_state(tmp_path / "rng", rng_state())
+    draw = [random.random(), np.random.rand(), torch.rand(1).item()]
+    restore_rng(load_state(tmp_path / "rng"))
+    assert [random.random(), np.random.rand(), torch.rand(1).item()] == draw
+
+
+def test_objects_are_refused_by_place(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"cannot save a object \(at /a/1\)"):
+        save_state(tmp_path / "s", {"a": [1, object()]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("quickstudy.checkpoint.os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_damaged_and_foreign_files(tmp_path: Path) -> None:
+    network = MLP(3, [4], 2)
+    save_weights(tmp_path / "w", network)
+    whole = (tmp_path / "w").read_bytes()
+    (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
+    for load in (load_state, lambda p: load_weights(p, network)):
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            load(tmp_path / "half")
+        with pytest.raises(FileNotFoundError):
+            load(tmp_path / "none")
+    with pytest.raises(ValueError, match="not written by quickstudy"):
+        load_state(tmp_path / "w")
+    with pytest.raises(ValueError, match=r"has \[4\] for 'layers.0.bias', where \[5\]"):
+        load_weights(tmp_path / "w", MLP(3, [5], 2))

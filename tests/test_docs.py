@@ -1,0 +1,95 @@
+"""Everything the README and the docs print is run, with the numbers made small."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from quickstudy.cli import main
+from quickstudy.data import alphabets
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+SMALLER = {
+    r"alphabets\(1000\)": "alphabets(40)",
+    r"range\(500\)": "range(3)",
+    r"query=10\)\)\)": "query=10), n_tasks=5))",
+}
+QUICK = {
+    "train": "--steps 2 --validation-tasks 2 --data alphabets --classes 40 --quiet",
+    "evaluate": "--tasks 2",
+    "compare": "--tasks 2",
+    "demo": "--classes 40 --scale 0.005 --tasks 2 --data alphabets",
+    "data": "",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with what the examples speak of: ``photos/CLASS/*.png``, ``new.png``."""
+    monkeypatch.chdir(tmp_path)
+    drawn = alphabets(20, 6)
+    for c in range(20):
+        folder = tmp_path / "photos" / f"symbol{c:02}"
+        folder.mkdir(parents=True)
+        for e in range(6):
+            x = drawn.read(torch.tensor([c]), torch.tensor([e]))[0, 0]
+            Image.fromarray((255 - x).numpy()).save(folder / f"{e}.png")
+    Image.open(tmp_path / "photos" / "symbol03" / "0.png").save(tmp_path / "new.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(page: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "\n".join(blocks(page, "python"))
+    for long, short in SMALLER.items():
+        code = re.sub(long, short, code)
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    if page.name == "README.md":
+        score, answer = capsys.readouterr().out.splitlines()
+        assert re.match(r"\d+\.\d\d ± \d+\.\d\d% \(5 tasks, batch norm inductive\)", score)
+        assert answer.split()[0].startswith("symbol")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run(
+    page: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Every ``quickstudy`` line of a page, in order; synthetic data stands for Omniglot."""
+    text = "".join(blocks(page, "console")).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("quickstudy ")]
+    assert lines or page.name != "README.md"
+    for line in sorted(lines, key=lambda line: "--resume" in line and "train protonet" in text):
+        words = shlex.split(line)[1:]
+        extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
+        if "folder" in words:
+            extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
+        if words[0] == "evaluate" and "nearest" in words and "--frozen" not in words:
+            extra += ["--data", "alphabets"]
+        monkeypatch.setattr(sys, "argv", ["quickstudy", *words, *extra])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code, f"{line}\n{capfd.readouterr().err}"
+
+
+def test_pages_name_only_files_that_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_setup_commands_are_the_makefiles() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)

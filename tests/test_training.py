@@ -1,0 +1,264 @@
+"""The loop: what it computes, what it keeps, and that nothing is ever lost."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from quickstudy.checkpoint import load_state, load_weights
+from quickstudy.data import SinusoidSampler, TaskSource
+from quickstudy.learner import MetaLearner
+from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
+from quickstudy.nn import MLP, Conv4
+from quickstudy.task import Task
+from quickstudy.testing import make_task
+from quickstudy.training import train
+
+
+class Tasks:
+    """An endless source of learnable image tasks."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> Task:
+        return make_task((1, 16, 16), 3, 2, 1, 3, self.seed * 10_000 + index).to(torch.float32)
+
+
+def build(name: str) -> MetaLearner:
+    torch.manual_seed(0)
+    if name == "protonet":
+        return ProtoNet(Conv4(1, 4, image_size=16))
+    if name == "lstm":
+        return BlackBoxLSTM(Conv4(1, 4, image_size=16), outputs=3, hidden=8)
+    if name == "dropout":
+        return ProtoNet(nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Dropout(0.5)))
+    return MAML(nn.Sequential(Conv4(1, 4, image_size=16), nn.Linear(4, 3)), inner_lr=0.1)
+
+
+def quick(learner: MetaLearner, tasks: TaskSource, **settings: Any) -> Any:
+    return train(learner, tasks, **{"progress": False, "log_every": 2, **settings})
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(v, theirs[k]) for k, v in a.state_dict().items())
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.mark.parametrize("name", ["protonet", "maml", "lstm"])
+def test_train_is_the_plain_loop(name: str) -> None:
+    plain, ours = build(name), build(name)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    tasks = Tasks()
+    for step in range(6):
+        loss = plain.loss(tasks[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    quick(ours, tasks, steps=6, validation=Tasks(1), validation_tasks=4, validate_every=2)
+    assert same_weights(ours, plain)
+    assert not same_weights(ours, build(name))
+
+
+def test_training_learns() -> None:
+    learner = MAML(MLP(1, [20, 20], 1), inner_lr=0.02)
+    validation = SinusoidSampler(shot=10, query=20, tasks=50, seed=1)
+    tasks = SinusoidSampler(shot=10, query=10, tasks=4)
+    result = quick(
+        learner, tasks, steps=150, validation=validation, validation_tasks=50, validate_every=50
+    )
+    assert result.best is not None
+    before = MAML(MLP(1, [20, 20], 1), inner_lr=0.02)
+    from quickstudy.evaluation import evaluate
+
+    assert result.best.mean < 0.9 * evaluate(before, validation, n_tasks=50).mean
+
+
+class Stopping(Tasks):
+    """Presses Ctrl-C while the training thread waits for batch ``at``."""
+
+    def __init__(self, at: int, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.at, self.number = at, number
+
+    def __getitem__(self, index: int) -> Task:
+        if index == self.at:
+            os.kill(os.getpid(), self.number)
+            time.sleep(0.3)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("name", ["maml", "dropout"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_resumes_exactly(tmp_path: Path, name: str, number: int) -> None:
+    def run(tasks: TaskSource, folder: str, resume: bool = False) -> MetaLearner:
+        learner = build(name)
+        optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
+        torch.manual_seed(5)
+        quick(
+            learner,
+            tasks,
+            steps=12,
+            optimizer=optimizer,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12),
+            validation=Tasks(1),
+            validation_tasks=4,
+            validate_every=4,
+            checkpoint_every=5,
+            run_dir=tmp_path / folder,
+            resume=resume,
+        )
+        return learner
+
+    whole = run(Tasks(), "whole")
+    with pytest.raises(KeyboardInterrupt, match="stopped at step"):
+        run(Stopping(8, number), "cut")
+    cut = load_state(tmp_path / "cut" / "checkpoint.safetensors")
+    assert 1 <= cut["step"] < 12
+    resumed = run(Tasks(), "cut", resume=True)
+    assert same_weights(resumed, whole)
+    for file in ("best.safetensors", "final.safetensors"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    columns = [
+        [
+            (r["step"], r["loss"], r["accuracy"], r["validation"])
+            for r in metrics(tmp_path / f)
+            if int(r["step"]) % 4 == 0
+        ]
+        for f in ("whole", "cut")
+    ]
+    assert [row[0] for row in columns[0]] == [row[0] for row in columns[1]] == ["4", "8", "12"]
+    assert [row[2:] for row in columns[0]] == [row[2:] for row in columns[1]]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_kill_nine_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
+    """A real process, killed twice at moments it does not choose."""
+    command = [
+        *(sys.executable, "-m", "quickstudy", "train", "protonet", "--data", "alphabets"),
+        *("--classes", "30", "--backbone", "mlp", "--way", "3", "--steps", "150"),
+        *("--checkpoint-every", "3", "--validate-every", "40", "--threads", "1", "--quiet"),
+        *("--validation-tasks", "30"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", "whole"], cwd=tmp_path, env=environment, check=True)
+    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    start = [*command, "--out", "cut"]
+    resume = [*command[:4], "--resume", "cut", "--quiet"]
+    seen = 0
+    for arguments, reach in ((start, 20), (resume, 70)):
+        process = subprocess.Popen(arguments, cwd=tmp_path, env=environment)
+        while process.poll() is None:
+            if checkpoint.exists() and load_state(checkpoint)["step"] >= reach:
+                process.kill()
+                break
+            time.sleep(0.005)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        step = load_state(checkpoint)["step"]
+        assert seen < step < 150
+        seen = step
+    subprocess.run(resume, cwd=tmp_path, env=environment, check=True)
+    for name in ("final.safetensors", "best.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    rows = metrics(tmp_path / "cut")
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps)), "rows are doubled or out of order"
+    assert not list((tmp_path / "cut").glob(".*.tmp"))
+
+
+def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
+    """Two gloo processes with T tasks each end with the weights of one with 2T."""
+    common = [
+        *(sys.executable, "-m", "quickstudy", "train", "maml", "--data", "alphabets", "--quiet"),
+        *("--classes", "30", "--way", "3", "--query", "2", "--steps", "3", "--threads", "1"),
+        *(
+            "--validation-tasks",
+            "2",
+            "--downsample",
+            "stride",
+            "--accelerator",
+            "cpu",
+            "--batch-norm",
+            "transductive",
+        ),
+    ]
+    subprocess.run(
+        [*common, "--tasks", "2", "--devices", "2", "--out", "two"], cwd=tmp_path, check=True
+    )
+    from quickstudy.experiment import Experiment
+
+    experiment = Experiment.load(tmp_path / "two")
+    single = experiment.build_learner()
+    optimizer, scheduler = experiment.build_optimizer(single)
+    sampler = experiment.sampler("train")
+    for step in range(3):
+        optimizer.zero_grad()
+        for rank in range(2):
+            (single.loss(sampler[2 * step + rank]) / 2).backward()
+        optimizer.step()
+        assert scheduler is not None
+        scheduler.step()
+    both = experiment.build_learner()
+    load_weights(tmp_path / "two" / "final.safetensors", both)
+    for a, b in zip(both.parameters(), single.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+
+
+def test_run_folder_is_readable(tmp_path: Path) -> None:
+    learner = build("protonet")
+    quick(learner, Tasks(), steps=4, run_dir=tmp_path, about={"note": "mine"}, tensorboard=True)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["note"] == "mine"
+    assert run["versions"]["torch"] == torch.__version__
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert 0 <= float(rows[0]["accuracy"]) <= 1
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    fresh = ProtoNet(Conv4(1, 4, image_size=16))
+    load_weights(tmp_path / "final.safetensors", fresh)
+    assert same_weights(fresh, learner)
+
+
+def test_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    quick(build("protonet"), Tasks(), steps=2, run_dir=tmp_path)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        quick(build("protonet"), Tasks(), steps=2, run_dir=tmp_path)
+
+
+def test_nothing_to_train_and_bad_numbers() -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        quick(NearestNeighbour(), Tasks(), steps=2)
+    with pytest.raises(ValueError, match="steps is 0"):
+        quick(build("protonet"), Tasks(), steps=0)
+    with pytest.raises(ValueError, match="needs a run_dir"):
+        quick(build("protonet"), Tasks(), steps=1, resume=True)
+
+
+def test_diverging_loss_is_named() -> None:
+    learner = MAML(MLP(1, [20], 1), inner_lr=1e20)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        quick(learner, SinusoidSampler(shot=5, query=5), steps=50)
+
+
+def test_bfloat16_mixed_precision_trains() -> None:
+    from lightning_fabric import Fabric
+
+    learner = build("protonet")
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    quick(learner, Tasks(), steps=4, fabric=fabric)
+    assert all(p.dtype == torch.float32 for p in learner.parameters())
+    assert not same_weights(learner, build("protonet"))
