@@ -261,6 +261,9 @@ def evaluate(
     data: DataOption = None,
     root: RootOption = None,
     split: SplitOption = None,
+    rotations: Annotated[
+        bool | None, typer.Option(help="Rotations as classes; default: as trained.")
+    ] = None,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
     freeze: Annotated[Path | None, typer.Option(help="Save the tasks to this file.")] = None,
     weights: Annotated[Weights, typer.Option(help="Of the run.")] = "auto",
@@ -274,6 +277,8 @@ def evaluate(
 
     experiment, learner = _learner(target, weights, inner_steps)
     experiment = _with_data(experiment, data, root, split)
+    if rotations is not None:
+        experiment = dataclasses.replace(experiment, rotations=rotations)
     tasks, about = _tasks(experiment, frozen, part, way, shot, query, within_group, seed)
     if freeze is not None:
         kept = FrozenTasks.freeze(tasks, n_tasks, about)

@@ -142,11 +142,13 @@ def run_demo(
     }
     lap("adaptation curve")
     pictures = (out / "task.png", out / "adaptation.png")
-    task = EpisodeSampler(unseen, way=10, shot=1, query=1, seed=seed)[0]
+    sampler = EpisodeSampler(unseen, way=10, shot=1, query=1, seed=seed)
+    task = sampler[0]
     shown = {"pixels": rows["nearest neighbour on pixels"], **learners}
     with torch.no_grad():
         answers = {name: learner.eval()(task) for name, learner in shown.items()}
-    plot_task(task, answers, pictures[0])
+    names = sampler.class_names(0)[0] if root is None else None
+    plot_task(task, answers, pictures[0], names=names)
     plot_adaptation(curves, pictures[1], title="MAML meets a new 10-way 1-shot task")
     lap("pictures")
     return DemoResult(table, curves, pictures, seconds)

@@ -120,23 +120,26 @@ def plot_task(
         raise ValueError("only classification tasks of images can be drawn")
     plt = _pyplot()
     names = names or [str(n) for n in range(task.n_way)]
+    column = sorted(range(task.n_way), key=names.__getitem__)
     order = task.support_y[0].argsort(stable=True)
     shown = min(queries, task.query_x.shape[1])
     columns = max(task.n_way, shown)
     shots = int(task.support_y[0].bincount().max())
+    said_height = 0.3 + 0.26 * len(answers)
+    height = 0.95 * (shots + 1) + said_height
     figure, grid = plt.subplots(
         shots + 1,
         columns,
-        figsize=(0.92 * columns + 0.8, 0.95 * shots + 1.35 + 0.22 * len(answers)),
+        figsize=(0.92 * columns + 0.8, height),
         squeeze=False,
-        gridspec_kw={"hspace": 0.28, "wspace": 0.12},
+        gridspec_kw={"wspace": 0.1, "hspace": 0.1, "bottom": said_height / height, "top": 0.98},
     )
     for axes in grid.flat:
         axes.axis("off")
     filled = [0] * task.n_way
     for s in order.tolist():
         n = int(task.support_y[0, s])
-        axes = grid[filled[n]][n]
+        axes = grid[filled[n]][column.index(n)]
         axes.axis("on")
         _show(axes, task.support_x[0, s])
         if not filled[n]:

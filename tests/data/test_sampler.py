@@ -77,6 +77,14 @@ def test_index_decides_the_tasks() -> None:
     assert same(next(iter(a)), a[0])
 
 
+def test_class_names_tell_what_labels_mean() -> None:
+    sampler = EpisodeSampler(tagged([5] * 9), way=4, shot=1, query=2, tasks=3)
+    task, names = sampler[6], sampler.class_names(6)
+    for t in range(3):
+        for x, label in zip(task.query_x[t], task.query_y[t].tolist(), strict=True):
+            assert names[t][label] == f"c{int(x[0]):03}"
+
+
 def test_every_class_and_example_comes_equally_often() -> None:
     sampler = EpisodeSampler(tagged([4] * 8), way=2, shot=1, query=1, tasks=4000)
     task = sampler[0]

@@ -152,14 +152,14 @@ class ClassDataset:
 
     def read(self, classes: Tensor, examples: Tensor) -> Tensor:
         """The ``examples``-th example of each of ``classes`` (int64, one shape), turned."""
-        x = self.storage[self.first[classes] + examples]
+        rows = self.first[classes] + examples
+        x = self.storage.index_select(0, rows.flatten()).view(*rows.shape, *self.shape)
         if self.turns is None:
             return x
         turns = self.turns[classes]
         for k in (1, 2, 3):
             mask = turns == k
-            if bool(mask.any()):
-                x[mask] = torch.rot90(x[mask], k, (-2, -1))
+            x[mask] = torch.rot90(x[mask], k, (-2, -1))
         return x
 
     def subset(self, classes: Sequence[int] | Tensor) -> "ClassDataset":

@@ -7,14 +7,16 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.task import Task
 
-__all__ = ["EpisodeSampler", "TaskSource", "prefetch", "task_generator", "to_float"]
+__all__ = ["EpisodeSampler", "TaskSource", "prefetch", "task_rng", "to_float"]
 
 Range = int | tuple[int, int]
+Ints = NDArray[np.int64]
 
 
 class TaskSource(Protocol):
@@ -74,6 +76,7 @@ class EpisodeSampler:
         self.tasks = _as_range("tasks", tasks, 1)[0]
         self.seed = _as_range("seed", seed, 0)[0]
         self.imbalanced = imbalanced
+        self._sizes = dataset.sizes.numpy()
         self._groups = self._usable_groups() if within_group else None
         if self.way[1] > dataset.n_classes:
             raise ValueError(
@@ -88,26 +91,23 @@ class EpisodeSampler:
             )
 
     def __getitem__(self, index: int) -> Task:
-        rng = task_generator(self.seed, index)
-        N = _draw(self.way, rng)
-        counts = self._shots(N, rng)
-        classes = self._classes(N, rng)
+        counts, classes, rng = self._choose(index)
         examples = self._examples(classes, int(counts.max()) + self.query, rng)
+        rank = np.arange(examples.shape[2])
+        is_query = np.broadcast_to(rank < self.query, examples.shape)
+        is_support = (rank >= self.query) & (rank < self.query + counts[..., None])
+        label = np.broadcast_to(np.arange(classes.shape[1])[:, None], examples.shape)
+        owner = np.broadcast_to(classes[..., None], examples.shape)
 
-        rank = torch.arange(examples.shape[2])
-        is_query = (rank < self.query).expand(examples.shape)
-        is_support = (rank >= self.query) & (rank < self.query + counts.unsqueeze(-1))
-        label = torch.arange(N).view(1, N, 1).expand(examples.shape)
-        owner = classes.unsqueeze(-1).expand(examples.shape)
-
-        def part(mask: Tensor) -> tuple[Tensor, Tensor]:
-            shuffle = torch.rand(self.tasks, int(mask[0].sum()), generator=rng).argsort(1)
+        def part(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+            shuffle = rng.random((self.tasks, int(mask[0].sum()))).argsort(1)
             c, e, y = (
-                v[mask].view(shuffle.shape).gather(1, shuffle) for v in (owner, examples, label)
+                torch.from_numpy(np.take_along_axis(v[mask].reshape(shuffle.shape), shuffle, 1))
+                for v in (owner, examples, label)
             )
             return to_float(self.dataset.read(c, e)), y
 
-        return Task(*part(is_support), *part(is_query), n_way=N)
+        return Task.trusted(*part(is_support), *part(is_query), n_way=classes.shape[1])
 
     def __iter__(self) -> Iterator[Task]:
         index = 0
@@ -115,37 +115,41 @@ class EpisodeSampler:
             yield self[index]
             index += 1
 
-    def _shots(self, N: int, rng: torch.Generator) -> Tensor:
-        """Support examples of each class ``[T,N]``; every task has the same total."""
-        if not self.imbalanced:
-            return torch.full((self.tasks, N), _draw(self.shot, rng))
-        counts = torch.randint(self.shot[0], self.shot[1] + 1, (N,), generator=rng)
-        return counts[torch.rand(self.tasks, N, generator=rng).argsort(1)]
+    def class_names(self, index: int) -> list[list[str]]:
+        """The class that each label stands for, in each task of batch ``index``."""
+        _, classes, _ = self._choose(index)
+        return [[self.dataset.names[c] for c in task] for task in classes]
 
-    def _classes(self, N: int, rng: torch.Generator) -> Tensor:
-        """Distinct classes of each task ``[T,N]``, in random order."""
-        score = torch.rand(self.tasks, self.dataset.n_classes, generator=rng)
+    def _choose(self, index: int) -> tuple[Ints, Ints, np.random.Generator]:
+        """Shots and classes of each task ``[T,N]``, and the random numbers that come next."""
+        rng = task_rng(self.seed, index)
+        N = _draw(self.way, rng)
+        if self.imbalanced:
+            counts = rng.integers(self.shot[0], self.shot[1] + 1, N)
+            counts = rng.permuted(np.tile(counts, (self.tasks, 1)), axis=1)
+        else:
+            counts = np.full((self.tasks, N), _draw(self.shot, rng))
+        score = rng.random((self.tasks, self.dataset.n_classes))
         if self._groups is not None:
-            chosen = torch.randint(len(self._groups), (self.tasks,), generator=rng)
-            score = score.masked_fill(~self._groups[chosen], -1.0)
-        return score.topk(N, dim=1).indices
+            score[~self._groups[rng.integers(len(self._groups), size=self.tasks)]] = 2
+        return counts, _smallest(score, N), rng
 
-    def _examples(self, classes: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    def _examples(self, classes: Ints, n: int, rng: np.random.Generator) -> Ints:
         """``n`` distinct examples of each class ``[T,N,n]``, in random order."""
-        sizes = self.dataset.sizes[classes].unsqueeze(-1)
-        score = torch.rand(*classes.shape, int(sizes.max()), generator=rng)
-        score = score.masked_fill(torch.arange(score.shape[-1]) >= sizes, -1.0)
-        return score.topk(n, dim=-1).indices
+        sizes = self._sizes[classes][..., None]
+        score = rng.random((*classes.shape, int(sizes.max())))
+        score[np.arange(score.shape[-1]) >= sizes] = 2
+        return _smallest(score, n)
 
-    def _usable_groups(self) -> Tensor:
+    def _usable_groups(self) -> NDArray[np.bool_]:
         """Which classes each group has, bool ``[groups,C]``; groups too small are left out."""
         groups = self.dataset.groups
         if groups is None:
             raise ValueError("within_group needs a dataset whose classes have groups")
         names = sorted(set(groups))
-        index = torch.tensor([names.index(group) for group in groups])
-        member = torch.arange(len(names)).unsqueeze(1) == index
-        usable = member[member.sum(1) >= self.way[1]]
+        index = np.array([names.index(group) for group in groups])
+        member: NDArray[np.bool_] = np.arange(len(names))[:, None] == index
+        usable: NDArray[np.bool_] = member[member.sum(1) >= self.way[1]]
         if not len(usable):
             raise ValueError(
                 f"within_group: no group has {self.way[1]} classes; the largest has "
@@ -154,15 +158,14 @@ class EpisodeSampler:
         return usable
 
 
-def task_generator(seed: int, index: int) -> torch.Generator:
-    """The random numbers of batch ``index``: independent of every other batch."""
-    words = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0] >> 1))
+def task_rng(seed: int, index: int) -> np.random.Generator:
+    """The random numbers of batch ``index``: a counter-based generator, keyed by both."""
+    return np.random.Generator(np.random.Philox(key=(seed << 64) + index))
 
 
 def to_float(x: Tensor) -> Tensor:
     """Images uint8 0..255 as float32 0..1; anything else unchanged."""
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+    return x.float().mul_(1 / 255) if x.dtype == torch.uint8 else x
 
 
 def prefetch(source: TaskSource, start: int, *, step: int = 1, depth: int = 4) -> Generator[Task]:
@@ -209,5 +212,14 @@ def _as_range(name: str, value: Range, least: int) -> tuple[int, int]:
     return low, high
 
 
-def _draw(bounds: tuple[int, int], rng: torch.Generator) -> int:
-    return int(torch.randint(bounds[0], bounds[1] + 1, (), generator=rng))
+def _draw(bounds: tuple[int, int], rng: np.random.Generator) -> int:
+    return int(rng.integers(bounds[0], bounds[1] + 1))
+
+
+def _smallest(score: NDArray[np.float64], n: int) -> Ints:
+    """Positions of the ``n`` smallest of each last row, in order: a draw without replacement."""
+    if n < score.shape[-1]:
+        found = score.argpartition(n - 1, axis=-1)[..., :n]
+        order = np.take_along_axis(score, found, -1).argsort(-1)
+        return np.take_along_axis(found, order, -1)
+    return score.argsort(-1)

@@ -1,11 +1,11 @@
 """The regression tasks of the MAML paper: sine waves of random amplitude and phase."""
 
-import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
-from quickstudy.data.sampler import task_generator
+from quickstudy.data.sampler import task_rng
 from quickstudy.task import Task
 
 __all__ = ["SinusoidSampler"]
@@ -33,18 +33,14 @@ class SinusoidSampler:
         self.shot, self.query, self.tasks, self.seed = shot, query, tasks, seed
 
     def __getitem__(self, index: int) -> Task:
-        rng = task_generator(self.seed, index)
-        amplitude = 0.1 + 4.9 * torch.rand(self.tasks, 1, 1, generator=rng)
-        phase = math.pi * torch.rand(self.tasks, 1, 1, generator=rng)
-        x = 10 * torch.rand(self.tasks, self.shot + self.query, 1, generator=rng) - 5
-        y = amplitude * torch.sin(x - phase)
-        return Task(
-            x[:, : self.shot],
-            y[:, : self.shot],
-            x[:, self.shot :],
-            y[:, self.shot :],
-            n_way=None,
-        )
+        rng = task_rng(self.seed, index)
+        amplitude = rng.uniform(0.1, 5, (self.tasks, 1, 1))
+        phase = rng.uniform(0, np.pi, (self.tasks, 1, 1))
+        x = rng.uniform(-5, 5, (self.tasks, self.shot + self.query, 1))
+        y = amplitude * np.sin(x - phase)
+        support_x, query_x = torch.from_numpy(x).float().split([self.shot, self.query], 1)  # type: ignore[no-untyped-call]
+        support_y, query_y = torch.from_numpy(y).float().split([self.shot, self.query], 1)  # type: ignore[no-untyped-call]
+        return Task.trusted(support_x, support_y, query_x, query_y, n_way=None)
 
     def __iter__(self) -> Iterator[Task]:
         index = 0
