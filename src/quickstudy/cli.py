@@ -473,8 +473,7 @@ def demo(
     for name, row in result.table.items():
         table.add_row(name, *(str(row[s]).partition(" (")[0] for s in SHOTS))
     Console().print(table)
-    total = sum(result.seconds.values())
-    print(f"{total:.0f} seconds; pictures: {', '.join(map(str, result.pictures))}")
+    print(f"{result.seconds:.0f} seconds; pictures: {', '.join(map(str, result.pictures))}")
 
 
 def _learner(

@@ -1,14 +1,29 @@
 """The demonstration: learn on invented alphabets, then meet real handwriting never seen."""
 
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from quickstudy.data import ClassDataset, EpisodeSampler, TaskSource, digits
+from quickstudy.checkpoint import load_state, save_state
+from quickstudy.data import (
+    ClassDataset,
+    EpisodeSampler,
+    TaskSource,
+    alphabets,
+    digits,
+    omniglot,
+    published,
+    scanned,
+)
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.experiment import Experiment
 from quickstudy.learner import MetaLearner
@@ -18,8 +33,14 @@ from quickstudy.training import train
 
 __all__ = ["DemoResult", "run_demo"]
 
+WAY = 10
 SHOTS = (1, 5)
 CURVE_STEPS = (0, 1, 2, 3, 5, 10)
+PIXELS, UNTRAINED, SCRATCH = (
+    "nearest neighbour on pixels",
+    "same network, untrained",
+    "same network, support only",
+)
 
 
 @dataclass(frozen=True)
@@ -30,13 +51,35 @@ class DemoResult:
         table: evaluation by row name and shot.
         curves: evaluation of MAML by start and number of inner steps.
         pictures: the files written.
-        seconds: of each part, by name.
+        seconds: all of it took.
     """
 
     table: dict[str, dict[int, Evaluation]]
     curves: dict[str, dict[int, Evaluation]]
     pictures: tuple[Path, ...]
-    seconds: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table: a learner, trained or not, and how it is tested."""
+
+    name: str
+    plan: Experiment
+    trained: bool = True
+    test_steps: int | None = None
+    test_lr: float | None = None
+    curve: str | None = None
+
+    def build(self) -> MetaLearner:
+        return self.plan.build_learner()
+
+    def ready(self, learner: MetaLearner) -> MetaLearner:
+        """The learner as it is tested: MAML may take more, or other, inner steps than trained."""
+        if isinstance(learner, MAML) and self.test_steps is not None:
+            learner.inner_steps = self.test_steps
+            learner.inner_lr = self.test_lr or learner.inner_lr
+        return learner
 
 
 def run_demo(
@@ -48,9 +91,10 @@ def run_demo(
     n_tasks: int = 100,
     seed: int = 0,
     say: Callable[[str], None] = print,
-    progress: bool = True,
 ) -> DemoResult:
     """Train ProtoNet, MAML and an LSTM, and test them on 10-way tasks of unseen real characters.
+
+    The learners are trained and tested side by side, one process a core.
 
     Args:
         out: folder for the pictures.
@@ -61,116 +105,150 @@ def run_demo(
         n_tasks: test tasks of each figure.
         seed: of weights and tasks.
         say: told what is going on.
-        progress: show progress bars.
     """
-    seconds: dict[str, float] = {}
     began = time.monotonic()
-
-    def lap(name: str) -> None:
-        nonlocal began
-        seconds[name] = time.monotonic() - began
-        began = time.monotonic()
-
-    base = Experiment(
-        "protonet",
-        data="alphabets" if root is None else "omniglot",
-        root=None if root is None else str(root),
-        classes=classes,
-        way=10,
-        downsample="stride",
-        seed=seed,
-    )
-    plans = {
-        "ProtoNet": replace(base, way=30, steps=_scaled(450, scale), lr=2e-3),
-        "MAML": replace(
-            base,
-            learner="maml",
-            query=2,
-            tasks=8,
-            steps=_scaled(220, scale),
-            lr=3e-3,
-            inner_steps=2,
-        ),
-        "LSTM": replace(
-            base, learner="lstm", query=3, tasks=16, steps=_scaled(450, scale), lr=2e-3
-        ),
-    }
+    seen, unseen = _data(root, classes, seed)
+    rows = _rows(seen.shape[-1], scale, seed)
     where = "invented alphabets" if root is None else "Omniglot's background alphabets"
-    say(f"Meta-training on {where}: {base.splits.train}")
-    lap("training data")
+    what = "handwritten digits" if root is None else "Omniglot's evaluation alphabets"
+    say(f"Learning to learn on {where}: {seen.n_classes} classes, {seen.n_examples} images,")
+    say(f"then meeting {what}, never seen: {unseen.n_classes} classes. Some two minutes ...")
+    table: dict[str, dict[int, Evaluation]] = {}
+    curves: dict[str, dict[int, Evaluation]] = {}
     learners: dict[str, MetaLearner] = {}
-    for name, plan in plans.items():
-        learners[name] = plan.build_learner()
-        optimizer, scheduler = plan.build_optimizer(learners[name])
-        vars(plan)["splits"] = base.splits
+    with tempfile.TemporaryDirectory() as folder:
+        seen.save(Path(folder, "seen"))
+        unseen.save(Path(folder, "unseen"))
+        with ProcessPoolExecutor(_cores(), mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(_run, row, folder, n_tasks, seed): row for row in rows}
+            for job in as_completed(jobs):
+                row, (seconds, file) = jobs[job], job.result()
+                state = load_state(file)
+                table[row.name] = {s: Evaluation(*e) for s, e in state["table"]}
+                if row.curve:
+                    curves[row.curve] = {s: Evaluation(*e) for s, e in state["curve"]}
+                learners[row.name] = row.build()
+                learners[row.name].load_state_dict(state["learner"])
+                done = f"{row.plan.steps} steps of training, " if row.trained else ""
+                say(f"  {row.name}: {done}{n_tasks} + {n_tasks} tasks, {seconds:.0f} s")
+    pictures = (out / "task.png", out / "adaptation.png")
+    _draw_task(rows, learners, unseen, pictures[0], seed, names=root is None)
+    order = [row.curve for row in rows if row.curve]
+    plot_adaptation(
+        {name: curves[name] for name in order},
+        pictures[1],
+        title="MAML meets a new 10-way 1-shot task",
+    )
+    ordered = {name: table[name] for name in _order(rows)}
+    return DemoResult(ordered, curves, pictures, time.monotonic() - began)
+
+
+def _data(root: Path | None, classes: int, seed: int) -> tuple[ClassDataset, ClassDataset]:
+    """Classes to learn to learn on, and classes to meet."""
+    if root is None:
+        look: Any = {"size": 16, "margin": 0, "crisp": False}
+        drawn = alphabets(classes, size=40, seed=seed)
+        return scanned(drawn, **look).rotated(), digits(**look)
+    split = published(omniglot(root, size=20)).rotated()
+    return split.train, split.test
+
+
+def _rows(size: int, scale: float, seed: int) -> list[_Row]:
+    """The table's rows, the longest work first."""
+    base = Experiment("protonet", size=size, way=WAY, seed=seed)
+
+    def plan(steps: int, **changes: Any) -> Experiment:
+        return replace(base, steps=max(1, round(steps * scale)), **changes)
+
+    maml = plan(280, learner="maml", query=2, tasks=8, lr=3e-3, inner_lr=0.5, inner_steps=2)
+    random = replace(maml, seed=seed + 1)
+    protonet = plan(500, way=30, lr=2e-3)
+    return [
+        _Row("MAML, meta-learned", maml, test_steps=10, curve="meta-learned"),
+        _Row("LSTM, meta-learned", plan(600, learner="lstm", query=1, tasks=16, lr=3e-3)),
+        _Row("ProtoNet, meta-learned", protonet),
+        _Row(SCRATCH, random, trained=False, test_steps=20, test_lr=0.1, curve="random start"),
+        _Row(UNTRAINED, protonet, trained=False),
+        _Row(PIXELS, replace(base, learner="nearest"), trained=False),
+    ]
+
+
+def _order(rows: list[_Row]) -> list[str]:
+    """Baselines first, then the meta-learners."""
+    return [PIXELS, UNTRAINED, SCRATCH, *(row.name for row in rows[2::-1])]
+
+
+def _cores() -> int:
+    return max(1, min(6, os.cpu_count() or 1))
+
+
+def _run(row: _Row, folder: str, n_tasks: int, seed: int) -> tuple[float, str]:
+    """Train and test one row in a process of its own; its results are left in a file."""
+    began = time.monotonic()
+    torch.set_num_threads(1)
+    learner = row.build()
+    if row.trained:
+        plan = row.plan
+        optimizer, scheduler = plan.build_optimizer(learner)
+        tasks = EpisodeSampler(
+            ClassDataset.open(Path(folder, "seen")),
+            way=plan.way,
+            shot=1,
+            query=plan.query,
+            tasks=plan.tasks,
+            seed=seed,
+        )
         train(
-            learners[name],
-            plan.sampler("train"),
+            learner,
+            tasks,
             steps=plan.steps,
             optimizer=optimizer,
             scheduler=scheduler,
-            progress=progress,
+            progress=False,
         )
-        lap(f"train {name}")
-        say(f"  {name}: {plan.steps} steps in {seconds[f'train {name}']:.0f} s")
-
-    unseen = digits() if root is None else base.splits.test
-    say(f"Meeting {'real digits' if root is None else 'unseen alphabets'}: {unseen}")
-    scratch = _from_scratch(replace(plans["MAML"], seed=seed + 1))
-    rows: dict[str, MetaLearner] = {
-        "nearest neighbour on pixels": NearestNeighbour(),
-        "same network, untrained": plans["ProtoNet"].build_learner(),
-        "same network, support only": scratch,
-        **{f"{name}, meta-learned": learner for name, learner in learners.items()},
+    unseen = ClassDataset.open(Path(folder, "unseen"))
+    row.ready(learner)
+    state: dict[str, Any] = {
+        "table": [
+            [shot, _plain(evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks))]
+            for shot in SHOTS
+        ],
+        "learner": dict(learner.state_dict()),
     }
-    table: dict[str, dict[int, Evaluation]] = {}
-    for name, learner in rows.items():
-        table[name] = {
-            shot: evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks) for shot in SHOTS
-        }
-        lap(f"test {name}")
-
-    maml = learners["MAML"]
-    assert isinstance(maml, MAML)
-    curves = {
-        "meta-learned": _curve(maml, _tests(unseen, 1, seed), n_tasks // 2),
-        "random start": _curve(
-            _from_scratch(replace(plans["MAML"], seed=seed + 1), maml.inner_lr),
-            _tests(unseen, 1, seed),
-            n_tasks // 2,
-        ),
-    }
-    lap("adaptation curve")
-    pictures = (out / "task.png", out / "adaptation.png")
-    sampler = EpisodeSampler(unseen, way=10, shot=1, query=1, seed=seed)
-    task = sampler[0]
-    shown = {"pixels": rows["nearest neighbour on pixels"], **learners}
-    with torch.no_grad():
-        answers = {name: learner.eval()(task) for name, learner in shown.items()}
-    names = sampler.class_names(0)[0] if root is None else None
-    plot_task(task, answers, pictures[0], names=names)
-    plot_adaptation(curves, pictures[1], title="MAML meets a new 10-way 1-shot task")
-    lap("pictures")
-    return DemoResult(table, curves, pictures, seconds)
+    if row.curve is not None and isinstance(learner, MAML):
+        learner.inner_lr = row.plan.inner_lr
+        curve = []
+        for learner.inner_steps in CURVE_STEPS:
+            result = evaluate(learner, _tests(unseen, 1, seed), n_tasks=max(2, n_tasks // 2))
+            curve.append([learner.inner_steps, _plain(result)])
+        state["curve"] = curve
+    file = str(Path(folder, row.name))
+    save_state(file, state)
+    return time.monotonic() - began, file
 
 
-def _scaled(steps: int, scale: float) -> int:
-    return max(1, round(steps * scale))
+def _plain(evaluation: Evaluation) -> tuple[Any, ...]:
+    return evaluation.scores, evaluation.metric, evaluation.batch_norm, evaluation.about
 
 
 def _tests(dataset: ClassDataset, shot: int, seed: int) -> TaskSource:
-    return EpisodeSampler(dataset, way=10, shot=shot, query=10, seed=seed)
+    return EpisodeSampler(dataset, way=WAY, shot=shot, query=10, seed=seed)
 
 
-def _from_scratch(plan: Experiment, inner_lr: float = 0.1, inner_steps: int = 20) -> MAML:
-    """A random network that gradient descent trains on the support of each task, and no more."""
-    network: Any = plan.build_learner()
-    return MAML(network.network, inner_lr=inner_lr, inner_steps=inner_steps)
-
-
-def _curve(learner: MAML, tasks: TaskSource, n_tasks: int) -> dict[int, Evaluation]:
-    own, curve = learner.inner_steps, {}
-    for learner.inner_steps in CURVE_STEPS:
-        curve[learner.inner_steps] = evaluate(learner, tasks, n_tasks=n_tasks)
-    learner.inner_steps = own
-    return curve
+def _draw_task(
+    rows: list[_Row],
+    learners: dict[str, MetaLearner],
+    unseen: ClassDataset,
+    path: Path,
+    seed: int,
+    *,
+    names: bool,
+) -> None:
+    """The first 1-shot task, with what the learners say of one query a class."""
+    sampler = EpisodeSampler(unseen, way=WAY, shot=1, query=1, seed=seed)
+    task = sampler[0]
+    answers: dict[str, Tensor] = {"pixels": NearestNeighbour()(task)}
+    with torch.no_grad():
+        for row in rows[2::-1]:
+            answers[row.name.partition(",")[0]] = row.ready(learners[row.name].eval())(task)
+    plot_task(task, answers, path, names=sampler.class_names(0)[0] if names else None)

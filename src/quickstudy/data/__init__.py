@@ -2,7 +2,7 @@
 
 from quickstudy.data.alphabets import alphabets
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.digits import digits
+from quickstudy.data.digits import digits, scanned
 from quickstudy.data.folder import image_folder, read_image
 from quickstudy.data.omniglot import omniglot
 from quickstudy.data.sampler import EpisodeSampler, TaskSource, prefetch, to_float
@@ -34,6 +34,7 @@ __all__ = [
     "published",
     "random_split",
     "read_image",
+    "scanned",
     "to_float",
     "vinyals",
 ]
