@@ -112,7 +112,7 @@ def run_demo(
     where = "invented alphabets" if root is None else "Omniglot's background alphabets"
     what = "handwritten digits" if root is None else "Omniglot's evaluation alphabets"
     say(f"Learning to learn on {where}: {seen.n_classes} classes, {seen.n_examples} images,")
-    say(f"then meeting {what}, never seen: {unseen.n_classes} classes. Some two minutes ...")
+    say(f"then meeting {what}, never seen: {unseen.n_classes} classes. This takes some minutes ...")
     table: dict[str, dict[int, Evaluation]] = {}
     curves: dict[str, dict[int, Evaluation]] = {}
     learners: dict[str, MetaLearner] = {}
@@ -160,12 +160,12 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
     def plan(steps: int, **changes: Any) -> Experiment:
         return replace(base, steps=max(1, round(steps * scale)), **changes)
 
-    maml = plan(280, learner="maml", query=2, tasks=8, lr=3e-3, inner_lr=0.5, inner_steps=2)
+    maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, inner_lr=0.5, inner_steps=2)
     random = replace(maml, seed=seed + 1)
     protonet = plan(500, way=30, lr=2e-3)
     return [
         _Row("MAML, meta-learned", maml, test_steps=10, curve="meta-learned"),
-        _Row("LSTM, meta-learned", plan(600, learner="lstm", query=1, tasks=16, lr=3e-3)),
+        _Row("LSTM, meta-learned", plan(500, learner="lstm", query=1, tasks=16, lr=3e-3)),
         _Row("ProtoNet, meta-learned", protonet),
         _Row(SCRATCH, random, trained=False, test_steps=20, test_lr=0.1, curve="random start"),
         _Row(UNTRAINED, protonet, trained=False),
