@@ -1,0 +1,54 @@
+"""The demonstration at small size: everything it promises, with numbers that mean nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quickstudy.demo import CURVE_STEPS, PIXELS, SCRATCH, UNTRAINED, run_demo
+from quickstudy.plots import plot_adaptation, plot_classes, plot_task
+
+
+def test_demo(tmp_path: Path) -> None:
+    said: list[str] = []
+    result = run_demo(tmp_path, classes=40, scale=0.01, n_tasks=4, say=said.append)
+    assert list(result.table)[:3] == [PIXELS, UNTRAINED, SCRATCH]
+    assert [name.partition(",")[0] for name in list(result.table)[3:]] == [
+        "ProtoNet",
+        "LSTM",
+        "MAML",
+    ]
+    for row in result.table.values():
+        for shot in (1, 5):
+            assert len(row[shot].scores) == 4
+            assert 0 <= row[shot].mean <= 1
+    assert result.table[PIXELS][5].mean > 0.6, "pixels do well on these digits"
+    assert {name: tuple(curve) for name, curve in result.curves.items()} == {
+        "meta-learned": CURVE_STEPS,
+        "random start": CURVE_STEPS,
+    }
+    start = [curve[0].mean for curve in result.curves.values()]
+    assert max(start) < 0.4, "before any step a network guesses"
+    for picture in result.pictures:
+        pixels = np.asarray(Image.open(picture).convert("L"))
+        assert min(pixels.shape) > 300
+        assert pixels.std() > 10, "the picture is blank"
+    assert len(said) >= 8
+
+
+def test_demo_on_omniglot(tmp_path: Path, omniglot_root: Path) -> None:
+    result = run_demo(tmp_path, root=omniglot_root, scale=0.005, n_tasks=2, say=lambda line: None)
+    assert len(result.table) == 6
+    assert all(picture.exists() for picture in result.pictures)
+
+
+def test_pictures_refuse_what_they_cannot_draw(tmp_path: Path) -> None:
+    from quickstudy.data import ClassDataset, SinusoidSampler
+
+    with pytest.raises(ValueError, match="only images can be drawn"):
+        plot_classes(ClassDataset.from_arrays(np.zeros((4, 3)), [0, 0, 1, 1]), tmp_path / "x.png")
+    with pytest.raises(ValueError, match="only classification tasks of images"):
+        plot_task(SinusoidSampler(shot=2, query=2)[0], {}, tmp_path / "x.png")
+    plot_adaptation({}, tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").exists()
