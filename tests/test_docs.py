@@ -1,5 +1,8 @@
 """Everything the README and the docs print is run, with the numbers made small."""
 
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 import sys
@@ -8,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+
+import quickstudy
 
 from quickstudy.cli import main
 from quickstudy.data import alphabets
@@ -70,17 +75,29 @@ def test_commands_run(
     text = "".join(blocks(page, "console")).replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith("quickstudy ")]
     assert lines or page.name != "README.md"
-    for line in sorted(lines, key=lambda line: "--resume" in line and "train protonet" in text):
+    for line in lines:
         words = shlex.split(line)[1:]
         extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
         if "folder" in words:
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
-        if words[0] == "evaluate" and "nearest" in words and "--frozen" not in words:
+        if words[0] == "evaluate" and ("nearest" in words or "omniglot" in words):
             extra += ["--data", "alphabets"]
         monkeypatch.setattr(sys, "argv", ["quickstudy", *words, *extra])
         with pytest.raises(SystemExit) as end:
             main()
         assert not end.value.code, f"{line}\n{capfd.readouterr().err}"
+
+
+def test_everything_public_is_documented() -> None:
+    for info in pkgutil.walk_packages(quickstudy.__path__, "quickstudy."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        assert module.__doc__, f"{info.name} has no docstring"
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                assert inspect.getdoc(thing), f"{info.name}.{name} has no docstring"
 
 
 def test_pages_name_only_files_that_exist() -> None:

@@ -155,18 +155,13 @@ class Experiment:
         }
         return EpisodeSampler(dataset, **{**settings, **changes})
 
-    def build_learner(self, shape: tuple[int, ...] | None = None) -> "MetaLearner":
-        """A new, untrained learner; its weights depend on ``seed`` alone.
-
-        Args:
-            shape: of one example. Default: images of ``channels`` and ``size``.
-        """
+    def build_learner(self) -> "MetaLearner":
+        """A new, untrained learner for these images; its weights depend on ``seed`` alone."""
         import torch
 
-        shape = shape or (self.channels, self.size, self.size)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            return self._learner(shape)
+            return self._learner()
 
     def build_optimizer(
         self, learner: "MetaLearner"
@@ -182,14 +177,14 @@ class Experiment:
             return optimizer, StepLR(optimizer, self.halve_every, gamma=0.5)
         return optimizer, None
 
-    def _learner(self, shape: tuple[int, ...]) -> "MetaLearner":
+    def _learner(self) -> "MetaLearner":
         from torch import nn
 
         from quickstudy import learners
 
         if self.learner == "nearest":
             return learners.NearestNeighbour()
-        encoder = self._encoder(shape)
+        encoder = self._encoder()
         if self.learner == "protonet":
             return learners.ProtoNet(encoder)
         if self.learner == "lstm":
@@ -204,16 +199,14 @@ class Experiment:
             first_order=self.first_order,
         )
 
-    def _encoder(self, shape: tuple[int, ...]) -> "nn.Module":
-        from math import prod
-
+    def _encoder(self) -> "nn.Module":
         from quickstudy.nn import MLP, Conv4
 
         if self.backbone == "mlp":
-            return MLP(prod(shape), [256, 128], 64)
+            return MLP(self.channels * self.size**2, [256, 128], 64)
         return Conv4(
-            shape[0],
-            image_size=shape[-1],
+            self.channels,
+            image_size=self.size,
             downsample=self.downsample,
             batch_norm=self.batch_norm,
         )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, prefetch
+from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, prefetch, to_float
 from quickstudy.task import Task
 
 
@@ -120,7 +120,7 @@ def test_rotated_classes_are_turned_as_a_whole() -> None:
     images = torch.arange(2 * 3 * 16, dtype=torch.uint8).view(6, 1, 4, 4)
     dataset = ClassDataset.from_sizes(images, [3, 3], ["a", "b"]).rotated()
     task = EpisodeSampler(dataset, way=8, shot=1, query=2)[0]
-    plain = {images[i].float().div(255).numpy().tobytes(): i for i in range(6)}
+    plain = {to_float(images[i]).numpy().tobytes(): i for i in range(6)}
     for label in range(8):
         x = torch.cat(
             [task.support_x[task.support_y == label], task.query_x[task.query_y == label]]
