@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 import quickstudy
-
 from quickstudy.cli import main
 from quickstudy.data import alphabets
 
