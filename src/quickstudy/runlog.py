@@ -67,8 +67,7 @@ class RunLog:
                 ) from error
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self._bar = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
@@ -106,9 +105,9 @@ class RunLog:
                 self._writer.add_scalar(name, value, step)
         words = [f"loss {figures['loss']:.3f}"]
         if "accuracy" in figures:
-            words.append(f"accuracy {100 * figures['accuracy']:.1f}%")
+            words.append(f"acc {figures['accuracy']:.3f}")
         if "validation" in figures:
-            words.append(f"validation {figures['validation']:.4f}")
+            words.append(f"val {figures['validation']:.3f}")
         words.append(f"{tasks_per_second:.1f} tasks/s")
         self._bar.update(self._task, completed=step, figures="  ".join(words))
         quiet = time.monotonic() - self._spoke < 15 and step < self.total
