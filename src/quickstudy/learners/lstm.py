@@ -37,8 +37,8 @@ class BlackBoxLSTM(MetaLearner):
 
     Differs from the papers: Santoro et al. give the label of the previous example with each new
     one; here an example comes with its own label and queries follow, as in the lecture. And three
-    things at the start that decide whether it leaves chance within hundreds of steps or
-    thousands: embeddings pass through a batch norm, the label's input weights are larger by
+    things at the start without which it stays at chance for the hundreds of steps that it
+    otherwise needs to learn (docs/results.md): embeddings pass through a batch norm, the label's input weights are larger by
     sqrt(D), so that label and embedding weigh the same, and the forget gate's bias is one.
 
     Example:
