@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.checkpoint import load_state, save_state
+from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.data import (
     ClassDataset,
     EpisodeSampler,
@@ -122,13 +122,12 @@ def run_demo(
         with ProcessPoolExecutor(_cores(), mp_context=get_context("spawn")) as pool:
             jobs = {pool.submit(_run, row, folder, n_tasks, seed): row for row in rows}
             for job in as_completed(jobs):
-                row, (seconds, file) = jobs[job], job.result()
-                state = load_state(file)
-                table[row.name] = {s: Evaluation(*e) for s, e in state["table"]}
+                row = jobs[job]
+                seconds, table[row.name], curve = job.result()
                 if row.curve:
-                    curves[row.curve] = {s: Evaluation(*e) for s, e in state["curve"]}
+                    curves[row.curve] = curve
                 learners[row.name] = row.build()
-                learners[row.name].load_state_dict(state["learner"])
+                load_weights(Path(folder, row.name), learners[row.name])
                 done = f"{row.plan.steps} steps of training, " if row.trained else ""
                 say(f"  {row.name}: {done}{n_tasks} + {n_tasks} tasks, {seconds:.0f} s")
     pictures = (out / "task.png", out / "adaptation.png")
@@ -182,8 +181,14 @@ def _cores() -> int:
     return max(1, min(6, os.cpu_count() or 1))
 
 
-def _run(row: _Row, folder: str, n_tasks: int, seed: int) -> tuple[float, str]:
-    """Train and test one row in a process of its own; its results are left in a file."""
+def _run(
+    row: _Row, folder: str, n_tasks: int, seed: int
+) -> tuple[float, dict[int, Evaluation], dict[int, Evaluation]]:
+    """Train and test one row in a process of its own; the weights are left in ``folder``.
+
+    Returns:
+        The seconds it took, the evaluation by shot, and by inner step where the row has a curve.
+    """
     began = time.monotonic()
     torch.set_num_threads(1)
     learner = row.build()
@@ -208,27 +213,16 @@ def _run(row: _Row, folder: str, n_tasks: int, seed: int) -> tuple[float, str]:
         )
     unseen = ClassDataset.open(Path(folder, "unseen"))
     row.ready(learner)
-    state: dict[str, Any] = {
-        "table": [
-            [shot, _plain(evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks))]
-            for shot in SHOTS
-        ],
-        "learner": dict(learner.state_dict()),
-    }
+    table = {shot: evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks) for shot in SHOTS}
+    curve: dict[int, Evaluation] = {}
     if row.curve is not None and isinstance(learner, MAML):
         learner.inner_lr = row.plan.inner_lr
-        curve = []
         for learner.inner_steps in CURVE_STEPS:
-            result = evaluate(learner, _tests(unseen, 1, seed), n_tasks=max(2, n_tasks // 2))
-            curve.append([learner.inner_steps, _plain(result)])
-        state["curve"] = curve
-    file = str(Path(folder, row.name))
-    save_state(file, state)
-    return time.monotonic() - began, file
-
-
-def _plain(evaluation: Evaluation) -> tuple[Any, ...]:
-    return evaluation.scores, evaluation.metric, evaluation.batch_norm, evaluation.about
+            curve[learner.inner_steps] = evaluate(
+                learner, _tests(unseen, 1, seed), n_tasks=max(2, n_tasks // 2)
+            )
+    save_weights(Path(folder, row.name), learner)
+    return time.monotonic() - began, table, curve
 
 
 def _tests(dataset: ClassDataset, shot: int, seed: int) -> TaskSource:

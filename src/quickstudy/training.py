@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,7 @@ def train(
         state = {
             "step": step,
             "seconds": time.monotonic() - began,
-            "best": None if best is None else [best[0], _pack_evaluation(best[1])],
+            "best": None if best is None else [best[0], astuple(best[1])],
             "learner": dict(learner.state_dict()),
             "optimizer": optimizer.state_dict(),
             "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
@@ -272,10 +272,6 @@ def _write_run(folder: Path, steps: int, fabric: Any, about: dict[str, Any] | No
 
 def _better(new: Evaluation, old: Evaluation) -> bool:
     return new.mean > old.mean if new.metric == "accuracy" else new.mean < old.mean
-
-
-def _pack_evaluation(evaluation: Evaluation) -> list[Any]:
-    return [list(evaluation.scores), evaluation.metric, evaluation.batch_norm, evaluation.about]
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
