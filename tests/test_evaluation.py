@@ -129,7 +129,7 @@ def test_frozen_tasks_are_the_same_bits(tmp_path: Path) -> None:
     assert loaded.about == {"from": "here"}
     assert loaded.fingerprint == frozen.fingerprint
     for i, size in enumerate((3, 3, 1)):
-        for mine, theirs in zip(loaded[i]._tensors(), sampler[i]._tensors(), strict=True):
+        for mine, theirs in zip(loaded[i].tensors(), sampler[i].tensors(), strict=True):
             assert torch.equal(mine, theirs[:size])
     with pytest.raises(IndexError):
         loaded[3]
@@ -142,7 +142,7 @@ def test_frozen_regression_tasks(tmp_path: Path) -> None:
     sampler = SinusoidSampler(shot=5, query=6, tasks=2)
     FrozenTasks.freeze(sampler, 4).save(tmp_path / "f")
     task: Task = FrozenTasks.load(tmp_path / "f", batch=2)[1]
-    for mine, theirs in zip(task._tensors(), sampler[1]._tensors(), strict=True):
+    for mine, theirs in zip(task.tensors(), sampler[1].tensors(), strict=True):
         assert torch.equal(mine, theirs)
 
 

@@ -1,12 +1,24 @@
 """The pure mathematics that learners share. Shapes follow the legend in `quickstudy.task`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.nn.norm import batch_norm_policy
+from quickstudy.task import Task
 
-__all__ = ["class_means", "embed", "example_loss", "squared_distances"]
+__all__ = [
+    "class_means",
+    "embed",
+    "example_loss",
+    "feature_size",
+    "output_size",
+    "pretraining_loss",
+    "squared_distances",
+    "vote",
+]
 
 
 def embed(encoder: nn.Module, x: Tensor) -> Tensor:
@@ -43,6 +55,15 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return (squares - 2 * a @ b.mT).clamp_min(0)
 
 
+def vote(score: Tensor, labels: Tensor, n_way: int) -> Tensor:
+    """Log-probability of each class when examples vote in proportion to ``exp(score)``.
+
+    ``[T,Q,S], [T,S] -> [T,Q,N]``: ``log sum_{s: y_s = n} softmax_s(score)``.
+    """
+    member = F.one_hot(labels, n_way).mT.unsqueeze(1).bool()
+    return score.log_softmax(-1).unsqueeze(2).where(member, -torch.inf).logsumexp(-1)
+
+
 def example_loss(prediction: Tensor, y: Tensor) -> Tensor:
     """Mean loss over examples: cross-entropy for integer labels, squared error for floats.
 
@@ -52,3 +73,48 @@ def example_loss(prediction: Tensor, y: Tensor) -> Tensor:
     if y.is_floating_point():
         return F.mse_loss(prediction, y)
     return F.cross_entropy(prediction.flatten(0, -2), y.flatten())
+
+
+def pretraining_loss(
+    encoder: Callable[[Tensor], Tensor], classifier: nn.Module, task: Task
+) -> Tensor:
+    """Cross-entropy over all training classes, of support and query examples alike.
+
+    Args:
+        encoder: ``[n,...] -> [n,D]``.
+        classifier: ``[n,D] -> [n,C]``, an output for each class of the training set.
+        task: with ``classes``.
+
+    Raises:
+        ValueError: the task does not say which class each label stands for.
+    """
+    if task.classes is None:
+        raise ValueError(
+            "pretraining on all classes needs tasks with `classes`, the class of the data set "
+            "that each label stands for; EpisodeSampler gives them"
+        )
+    x = torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1)
+    y = task.classes.gather(1, torch.cat([task.support_y, task.query_y], dim=1))
+    return F.cross_entropy(classifier(encoder(x)), y.flatten())
+
+
+def feature_size(encoder: nn.Module) -> int:
+    """The encoder's ``out_features``, for learners that must know it beforehand.
+
+    Raises:
+        ValueError: it has no such integer attribute.
+    """
+    size = getattr(encoder, "out_features", None)
+    if not isinstance(size, int):
+        raise ValueError(
+            f"{type(encoder).__name__} has no integer attribute out_features: this learner needs "
+            "the size of the encoder's output vector"
+        )
+    return size
+
+
+def output_size(network: nn.Module) -> int | None:
+    """``out_features`` of a network or of its last layer; ``None`` if neither says."""
+    *_, last = network.modules()
+    size = getattr(network, "out_features", getattr(last, "out_features", None))
+    return size if isinstance(size, int) else None

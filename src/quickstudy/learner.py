@@ -1,7 +1,7 @@
 """The one interface: a meta-learner is a function of a training set."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -32,8 +32,8 @@ class MetaLearner(nn.Module, ABC):
         max_way: most classes a task may have, ``None`` for any number.
     """
 
-    order_invariant: ClassVar[bool] = True
-    label_equivariant: ClassVar[bool] = True
+    order_invariant: bool = True
+    label_equivariant: bool = True
 
     @property
     def max_way(self) -> int | None:

@@ -30,6 +30,8 @@ class Task:
         query_x: inputs to predict, float ``[T,Q,...]``.
         query_y: the answers, as ``support_y``.
         n_way: classes of each task, or ``None`` for regression.
+        classes: which class of the data set each label stands for, int64 ``[T,N]``, where that
+            is known: learners that pretrain on all classes at once need it, no other looks.
 
     Raises:
         ValueError: a shape, dtype, label or value that no learner could use, naming the field.
@@ -46,6 +48,7 @@ class Task:
     query_x: Tensor
     query_y: Tensor
     n_way: int | None
+    classes: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_support(self.support_x, self.support_y, self.n_way)
@@ -55,6 +58,11 @@ class Task:
             raise ValueError(
                 f"query_y has targets of shape {list(self.query_y.shape[2:])} an example, but "
                 f"support_y has {list(self.support_y.shape[2:])}"
+            )
+        if self.classes is not None and self.classes.shape != (len(self), self.n_way or 0):
+            raise ValueError(
+                f"classes has shape {list(self.classes.shape)}; expected "
+                f"{[len(self), self.n_way]}, the class of each label of each task"
             )
 
     def __len__(self) -> int:
@@ -66,36 +74,42 @@ class Task:
             raise TypeError(f"index a Task with a slice, such as task[0:1], not {tasks!r}")
         if not len(range(len(self))[tasks]):
             raise IndexError(f"{tasks} selects no task of a batch of {len(self)}")
-        return self._replace(*(field[tasks] for field in self._tensors()))
+        classes = None if self.classes is None else self.classes[tasks]
+        return Task.trusted(
+            *(field[tasks] for field in self.tensors()), n_way=self.n_way, classes=classes
+        )
 
     def to(self, *args: object, **kwargs: object) -> "Task":
         """Move, or cast as ``Tensor.to`` does; integer labels never change their dtype."""
         moved = [
             field.to(*args, **kwargs)  # type: ignore[call-overload]
-            for field in self._tensors()
+            for field in self.tensors()
         ]
         if self.n_way is not None:
             moved[1], moved[3] = moved[1].to(torch.int64), moved[3].to(torch.int64)
-        return self._replace(*moved)
+        classes = None if self.classes is None else self.classes.to(moved[0].device)
+        return Task.trusted(*moved, n_way=self.n_way, classes=classes)
 
     def pin_memory(self) -> "Task":
         """The same task in page-locked memory, for faster copies to a GPU."""
-        return self._replace(*(field.pin_memory() for field in self._tensors()))
+        classes = None if self.classes is None else self.classes.pin_memory()
+        return Task.trusted(
+            *(field.pin_memory() for field in self.tensors()), n_way=self.n_way, classes=classes
+        )
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``support_x, support_y, query_x, query_y``."""
         return self.support_x, self.support_y, self.query_x, self.query_y
 
-    def _replace(self, *tensors: Tensor) -> "Task":
-        return Task.trusted(*tensors, n_way=self.n_way)
-
     @staticmethod
-    def trusted(*tensors: Tensor, n_way: int | None) -> "Task":
+    def trusted(*tensors: Tensor, n_way: int | None, classes: Tensor | None = None) -> "Task":
         """A task of four tensors known to be valid, as a sampler's are: nothing is checked."""
         task = object.__new__(Task)
         names = ("support_x", "support_y", "query_x", "query_y")
         for name, tensor in zip(names, tensors, strict=True):
             object.__setattr__(task, name, tensor)
         object.__setattr__(task, "n_way", n_way)
+        object.__setattr__(task, "classes", classes)
         return task
 
     def __repr__(self) -> str:

@@ -89,7 +89,8 @@ def make_task(
         noise = torch.rand(tasks, way * n, *example_shape, generator=rng, dtype=torch.float64)
         return means[torch.arange(tasks).unsqueeze(1), y] + 0.3 * noise, y
 
-    return Task(*draw(shot), *draw(query), n_way=way)
+    classes = torch.arange(way).repeat(tasks, 1)
+    return Task(*draw(shot), *draw(query), n_way=way, classes=classes)
 
 
 def check_learner(case: Case) -> None:

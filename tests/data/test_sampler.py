@@ -21,7 +21,7 @@ def tagged(sizes: list[int], groups: list[str] | None = None) -> ClassDataset:
 
 def same(a: Task, b: Task) -> bool:
     return a.n_way == b.n_way and all(
-        torch.equal(x, y) for x, y in zip(a._tensors(), b._tensors(), strict=True)
+        torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True)
     )
 
 

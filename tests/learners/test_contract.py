@@ -7,7 +7,25 @@ import torch
 from torch import nn
 
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
+from quickstudy.learners import (
+    ANIL,
+    MAML,
+    MANN,
+    R2D2,
+    Baseline,
+    BlackBoxLSTM,
+    ConditionalNeuralProcess,
+    InContextTransformer,
+    MAMLPlusPlus,
+    MatchingNetwork,
+    MetaSGD,
+    NearestNeighbour,
+    ProtoNet,
+    Reptile,
+    Scratch,
+    SimpleShot,
+    SoftNearestNeighbour,
+)
 from quickstudy.nn import MLP, Conv4
 from quickstudy.testing import CHECKS, Case, check_learner
 
@@ -32,6 +50,72 @@ CASES = {
     "maml-first-order": Case(lambda: MAML(classifier(), inner_lr=0.1, first_order=True), IMAGE),
     "maml-transductive": Case(lambda: MAML(classifier("transductive"), inner_lr=0.1), IMAGE),
     "maml-regression": Case(lambda: MAML(MLP(1, [20, 20], 1), inner_lr=0.01), (1,), None),
+    "maml-momentum": Case(
+        lambda: MAML(classifier(), inner_lr=0.05, inner_steps=3, optimizer="momentum"), IMAGE
+    ),
+    "maml-adam": Case(
+        lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, optimizer="adam"), IMAGE
+    ),
+    "meta-sgd": Case(lambda: MetaSGD(classifier(), inner_lr=0.1), IMAGE),
+    "meta-sgd-regression": Case(lambda: MetaSGD(MLP(1, [20], 1), inner_lr=0.01), (1,), None),
+    "maml++": Case(lambda: MAMLPlusPlus(classifier(), inner_steps=2), IMAGE),
+    "maml++-transductive": Case(
+        lambda: MAMLPlusPlus(classifier("transductive"), inner_steps=2), IMAGE
+    ),
+    "maml++-rates-only": Case(
+        lambda: MAMLPlusPlus(
+            classifier(), inner_steps=2, multi_step_loss=False, per_step_norm=False
+        ),
+        IMAGE,
+    ),
+    "maml++-norm-only": Case(
+        lambda: MAMLPlusPlus(
+            classifier(), inner_steps=2, multi_step_loss=False, learned_rates=False
+        ),
+        IMAGE,
+    ),
+    "anil": Case(lambda: ANIL(conv(), outputs=3, inner_steps=3), IMAGE),
+    "anil-regression": Case(lambda: ANIL(MLP(1, [20], 9), outputs=1), (1,), None),
+    "reptile": Case(lambda: Reptile(classifier(), inner_lr=0.01), IMAGE),
+    "reptile-batches": Case(lambda: Reptile(classifier(), inner_lr=0.01, inner_batch=4), IMAGE),
+    "reptile-transductive": Case(lambda: Reptile(classifier("transductive")), IMAGE),
+    "reptile-regression": Case(
+        lambda: Reptile(MLP(1, [20], 1), inner_lr=0.02, optimizer="sgd"), (1,), None
+    ),
+    "r2d2": Case(lambda: R2D2(conv()), IMAGE),
+    "r2d2-regression": Case(lambda: R2D2(MLP(1, [20], 9)), (1,), None),
+    "matching": Case(lambda: MatchingNetwork(conv()), IMAGE),
+    "matching-separate": Case(lambda: MatchingNetwork(conv(), query_encoder=conv()), IMAGE),
+    "matching-full-context": Case(lambda: MatchingNetwork(conv(), reading_steps=3), IMAGE),
+    "nearest-k": Case(lambda: NearestNeighbour(k=3), IMAGE),
+    "soft-nearest": Case(lambda: SoftNearestNeighbour(conv()), IMAGE),
+    "scratch": Case(lambda: Scratch(classifier(), inner_steps=3), IMAGE),
+    "scratch-regression": Case(lambda: Scratch(MLP(1, [20], 1), inner_steps=3), (1,), None),
+    "baseline": Case(lambda: Baseline(conv(), classes=3), IMAGE),
+    "simpleshot": Case(lambda: SimpleShot(conv(), classes=3), IMAGE),
+    "mann": Case(lambda: MANN(conv(), outputs=3, hidden=16, slots=12, width=6), IMAGE),
+    "mann-offset": Case(
+        lambda: MANN(conv(), outputs=4, hidden=16, slots=12, width=6, protocol="offset"), IMAGE
+    ),
+    "mann-feedforward": Case(
+        lambda: MANN(conv(), outputs=3, hidden=16, slots=12, controller="feedforward"), IMAGE
+    ),
+    "mann-regression": Case(lambda: MANN(MLP(1, [8], 8), outputs=1, hidden=16), (1,), None),
+    "transformer": Case(
+        lambda: InContextTransformer(conv(), outputs=3, width=16, heads=2), IMAGE
+    ),
+    "transformer-causal": Case(
+        lambda: InContextTransformer(conv(), outputs=4, width=16, heads=2, causal=True), IMAGE
+    ),
+    "transformer-regression": Case(
+        lambda: InContextTransformer(MLP(1, [8], 8), outputs=1, width=16), (1,), None
+    ),
+    "cnp": Case(lambda: ConditionalNeuralProcess(conv(), outputs=4, width=16), IMAGE),
+    "cnp-regression": Case(
+        lambda: ConditionalNeuralProcess(MLP(1, [8], 8), outputs=1, width=16, regression=True),
+        (1,),
+        None,
+    ),
     "lstm": Case(lambda: BlackBoxLSTM(conv(), outputs=3, hidden=16), IMAGE),
     "lstm-two-layers": Case(lambda: BlackBoxLSTM(conv(), outputs=4, hidden=9, layers=2), IMAGE),
     "lstm-sequence": Case(

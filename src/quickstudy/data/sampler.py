@@ -107,7 +107,12 @@ class EpisodeSampler:
             )
             return to_float(self.dataset.read(c, e)), y
 
-        return Task.trusted(*part(is_support), *part(is_query), n_way=classes.shape[1])
+        return Task.trusted(
+            *part(is_support),
+            *part(is_query),
+            n_way=classes.shape[1],
+            classes=torch.from_numpy(classes),
+        )
 
     def __iter__(self) -> Iterator[Task]:
         index = 0

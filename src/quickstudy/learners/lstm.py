@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed
+from quickstudy.functional import embed, feature_size
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.nn.norm import BatchNorm, batch_norm_policy
 from quickstudy.task import check_support
@@ -60,12 +60,7 @@ class BlackBoxLSTM(MetaLearner):
         queries: Literal["alone", "sequence"] = "alone",
     ) -> None:
         super().__init__()
-        features = getattr(encoder, "out_features", None)
-        if not isinstance(features, int):
-            raise ValueError(
-                f"{type(encoder).__name__} has no integer attribute out_features: the LSTM needs "
-                "the size of the encoder's output vector"
-            )
+        features = feature_size(encoder)
         if min(outputs, hidden, layers) < 1:
             raise ValueError("outputs, hidden and layers must each be at least 1")
         if queries not in ("alone", "sequence"):

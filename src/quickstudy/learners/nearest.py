@@ -1,26 +1,30 @@
-"""Nearest neighbour: the baseline every meta-learner has to beat."""
+"""Nearest neighbours: the baseline every meta-learner has to beat, and its soft, trained form."""
 
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, squared_distances
+from quickstudy.functional import embed, squared_distances, vote
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import check_support
 
-__all__ = ["NearestNeighbour"]
+__all__ = ["NearestNeighbour", "SoftNearestNeighbour"]
 
 
 class NearestNeighbour(MetaLearner):
-    """The class of the closest support example, by Euclidean distance.
+    """The class of the closest support example, or of most of the ``k`` closest.
 
-    The logit of a class is minus the squared distance to its nearest example, so their order is
-    the nearest-neighbour rule::
+    By Euclidean distance (Cover & Hart 1967). For one neighbour the logit of a class is minus the
+    squared distance to its nearest example, so their order is the rule, and an encoder can be
+    trained by it. For more it is the class's number of votes; among equals the one with the
+    closer example comes first::
 
-        logits[q, n] = -min_{s: y_s = n} ||e(x_q) - e(x_s)||^2
+        k = 1:  logits[q, n] = -min_{s: y_s = n} ||e(x_q) - e(x_s)||^2
+        k > 1:  logits[q, n] = votes_n - (classes with a closer example) / N
 
     Args:
-        encoder: ``e``, a module ``[n,...] -> [n,D]``. Default: the pixels themselves, and then
-            there is nothing to train.
+        encoder: ``e``, a module ``[n,...] -> [n,D]``, for instance of a trained learner. Default:
+            the pixels themselves, and then there is nothing to train.
+        k: neighbours that vote; all of the support where it has fewer.
 
     ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``.
 
@@ -33,23 +37,72 @@ class NearestNeighbour(MetaLearner):
         tensor([[0]])
     """
 
-    def __init__(self, encoder: nn.Module | None = None) -> None:
+    def __init__(self, encoder: nn.Module | None = None, *, k: int = 1) -> None:
         super().__init__()
+        if k < 1:
+            raise ValueError(f"k is {k}; expected at least 1")
         self.encoder = nn.Flatten() if encoder is None else encoder
+        self.k = k
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_way(n_way)
-        check_support(support_x, support_y, n_way)
-        classes = torch.arange(n_way or 0, device=support_y.device)
-        return {
-            "support": embed(self.encoder, support_x),
-            "labels": support_y,
-            "classes": classes.expand(len(support_y), -1),
-        }
+        return _remember(self.encoder, support_x, support_y, n_way or 0)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         distances = squared_distances(embed(self.encoder, query_x), phi["support"])
-        T, Q, _ = distances.shape
+        T, Q, S = distances.shape
         labels = phi["labels"].unsqueeze(1).expand_as(distances)
-        nearest = distances.new_full((T, Q, phi["classes"].shape[1]), torch.inf)
-        return -nearest.scatter_reduce(2, labels, distances, "amin")
+        N = phi["classes"].shape[1]
+        closest = distances.new_full((T, Q, N), torch.inf)
+        closest = closest.scatter_reduce(2, labels, distances, "amin")
+        if self.k == 1:
+            return -closest
+        voters = distances.topk(min(self.k, S), largest=False).indices
+        votes = distances.new_zeros(T, Q, N)
+        votes = votes.scatter_add(2, labels.gather(2, voters), torch.ones_like(distances))
+        return votes - closest.argsort(-1).argsort(-1).to(votes.dtype) / N
+
+
+class SoftNearestNeighbour(MetaLearner):
+    """Every support example votes, the nearer the more: nearest neighbour, trained end to end.
+
+    The classifier of neighbourhood components analysis (Goldberger et al. 2004, eq. 1 and 2),
+    with the support in place of the training set::
+
+        p(y = n | x) = sum of softmax_s( -||e(x) - e(x_s)||^2 ) over s with y_s = n
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]``.
+
+    ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``, as `NearestNeighbour`
+    has it, which can use the trained encoder.
+
+    Differs from the paper: ``e`` is any network, where the paper's is linear.
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = SoftNearestNeighbour(Conv4())
+        >>> hard = NearestNeighbour(learner.encoder, k=3)
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way)
+        return _remember(self.encoder, support_x, support_y, n_way or 0)
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        distances = squared_distances(embed(self.encoder, query_x), phi["support"])
+        return vote(-distances, phi["labels"], phi["classes"].shape[1])
+
+
+def _remember(encoder: nn.Module, support_x: Tensor, support_y: Tensor, n_way: int) -> Phi:
+    check_support(support_x, support_y, n_way)
+    classes = torch.arange(n_way, device=support_y.device)
+    return {
+        "support": embed(encoder, support_x),
+        "labels": support_y,
+        "classes": classes.expand(len(support_y), -1),
+    }

@@ -1,0 +1,290 @@
+"""The inner loop: gradient steps on one task's support that can be differentiated through.
+
+An inner optimiser turns gradients into directions, a rate scales them, and `descend` takes the
+steps. Optimisers and rates combine freely; every update is a new value, nothing is changed in
+place. See `quickstudy.learners.MAML` for the algorithm.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quickstudy.functional import example_loss
+from quickstudy.learner import Phi
+from quickstudy.nn.norm import Source, batch_norm_policy, statistics_from
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "InnerOptimizer",
+    "LearnedRates",
+    "Parameters",
+    "check_inner",
+    "descend",
+    "fit_network",
+    "inner_optimizer",
+    "record_statistics",
+    "run_network",
+    "stack_states",
+]
+
+Parameters = dict[str, Tensor]
+State = dict[str, Parameters]
+Rate = Callable[[int, str], Tensor | float]
+
+
+class InnerOptimizer(Protocol):
+    """Turns gradients into directions to move against, as `torch.optim` would.
+
+    ``direction(gradients, state, step)`` returns the directions and the next state; ``step``
+    counts from 0, where ``state`` is empty.
+    """
+
+    def direction(
+        self, gradients: Parameters, state: State, step: int
+    ) -> tuple[Parameters, State]: ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent, with momentum as `torch.optim.SGD` has it: ``v <- momentum * v + g``."""
+
+    momentum: float = 0.0
+
+    def direction(
+        self, gradients: Parameters, state: State, step: int
+    ) -> tuple[Parameters, State]:
+        if not self.momentum or not step:
+            return gradients, {"velocity": gradients}
+        before = state["velocity"]
+        velocity = {k: self.momentum * before[k] + g for k, g in gradients.items()}
+        return velocity, {"velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1), as `torch.optim.Adam` has it.
+
+    A gradient of exactly zero (a dead unit) gets a direction and a derivative of zero, where the
+    formula's square root would give an infinite derivative. Reptile uses ``beta1=0``.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def direction(
+        self, gradients: Parameters, state: State, step: int
+    ) -> tuple[Parameters, State]:
+        first, second, directions = {}, {}, {}
+        scale = 1 / (1 - self.beta1 ** (step + 1))
+        root = 1 / math.sqrt(1 - self.beta2 ** (step + 1))
+        for k, g in gradients.items():
+            first[k] = (1 - self.beta1) * g
+            second[k] = (1 - self.beta2) * g.square()
+            if step:
+                first[k] = first[k] + self.beta1 * state["first"][k]
+                second[k] = second[k] + self.beta2 * state["second"][k]
+            tiny = torch.finfo(g.dtype).tiny
+            deviation = root * second[k].clamp_min(tiny).sqrt()
+            directions[k] = scale * first[k] / (deviation + self.eps)
+        return directions, {"first": first, "second": second}
+
+
+def inner_optimizer(name: str) -> InnerOptimizer:
+    """``"sgd"``, ``"momentum"`` (0.9) or ``"adam"``, for those who choose by name.
+
+    Raises:
+        ValueError: another name.
+    """
+    known: dict[str, InnerOptimizer] = {"sgd": SGD(), "momentum": SGD(0.9), "adam": Adam()}
+    if name not in known:
+        raise ValueError(f"inner optimizer {name!r}; expected one of {', '.join(known)}")
+    return known[name]
+
+
+def check_inner(inner_lr: float, inner_steps: int) -> None:
+    """Raise ``ValueError`` for a rate or a number of steps that makes no sense."""
+    if inner_lr <= 0:
+        raise ValueError(f"inner_lr is {inner_lr}; expected a positive number")
+    if inner_steps < 0:
+        raise ValueError(f"inner_steps is {inner_steps}; expected 0 or more")
+
+
+class LearnedRates(nn.Module):
+    """Inner learning rates that are parameters themselves, found by the outer loop.
+
+    Args:
+        parameters: the parameters they are for, by name.
+        initial: where every rate starts.
+        per: ``"parameter"``, a rate for every single number, sign included (Meta-SGD), or
+            ``"tensor"``, one for each weight tensor (MAML++).
+        steps: different rates for each of so many steps; later steps repeat the last.
+            Default: the same at every step.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        initial: float,
+        *,
+        per: str,
+        steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if per not in ("parameter", "tensor"):
+            raise ValueError(f"per is {per!r}; expected 'parameter' or 'tensor'")
+        self.index = {name: i for i, name in enumerate(parameters)}
+        self.rates = nn.ParameterList(
+            nn.Parameter(
+                p.new_full((steps or 1, *(p.shape if per == "parameter" else ())), initial)
+            )
+            for p in parameters.values()
+        )
+
+    def forward(self, step: int, name: str) -> Tensor:
+        rates: Tensor = self.rates[self.index[name]]
+        return rates[min(step, len(rates) - 1)]
+
+
+def descend(
+    loss: Callable[[Parameters, int], Tensor],
+    phi: Parameters,
+    *,
+    steps: int,
+    rate: float | Rate,
+    optimizer: InnerOptimizer,
+    first_order: bool = False,
+) -> list[Parameters]:
+    """``phi_{l+1} = phi_l - rate_l * direction(grad loss(phi_l))`` for ``l = 0 .. steps-1``.
+
+    Args:
+        loss: a scalar, from the parameters and the number ``l`` of the step.
+        phi: where to start.
+        steps: how many.
+        rate: a number, or a function of step and name.
+        optimizer: makes directions of gradients.
+        first_order: treat the gradients as constants in the outer derivative.
+
+    Returns:
+        ``phi_0 .. phi_steps``. Where gradients are enabled outside, they carry the graph of all
+        steps; under `torch.no_grad` they are plain values and no step's graph outlives it.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("adapting by gradients needs torch.no_grad(), not inference_mode")
+    outer = torch.is_grad_enabled()
+    path, state = [phi], dict[str, Parameters]()
+    for step in range(steps):
+        with torch.enable_grad():
+            if not outer:
+                phi = {k: p.detach().requires_grad_() for k, p in phi.items()}
+            gradients = torch.autograd.grad(
+                loss(phi, step),
+                list(phi.values()),
+                create_graph=outer and not first_order,
+                materialize_grads=True,
+            )
+        directions, state = optimizer.direction(dict(zip(phi, gradients, strict=True)), state, step)
+        phi = {
+            k: p - (rate(step, k) if callable(rate) else rate) * directions[k]
+            for k, p in phi.items()
+        }
+        path.append(phi)
+    return path if outer else [{k: p.detach() for k, p in phi.items()} for phi in path]
+
+
+def fit_network(
+    network: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    n_way: int | None,
+    *,
+    steps: int,
+    rate: float | Rate,
+    optimizer: InnerOptimizer,
+    first_order: bool = False,
+    batch: int | None = None,
+) -> list[Parameters]:
+    """Adapt all trainable parameters of a network to one task: its state after each step.
+
+    Support images are normalised by their own batch. If the policy is inductive, the states hold
+    the support's statistics under their own parameters, for the queries.
+
+    Args:
+        network: ``[n,...] -> [n,outputs]``.
+        support_x: ``[S,...]``.
+        support_y: ``[S]`` or ``[S,d]``.
+        n_way: outputs that count, ``None`` for regression.
+        steps: see `descend`, as the other arguments.
+        rate: see there.
+        optimizer: see there.
+        first_order: see there.
+        batch: examples of each step, taken in turn from the support; default all of it.
+
+    Returns:
+        Parameters and buffers by name, for 0 to ``steps`` steps.
+    """
+    fixed: Parameters = dict(network.named_buffers())
+    phi: Parameters = {}
+    for name, p in network.named_parameters():
+        (phi if p.requires_grad else fixed)[name] = p
+
+    def loss(phi: Parameters, step: int) -> Tensor:
+        x, y = support_x, support_y
+        if batch is not None and batch < len(y):
+            rows = torch.arange(step * batch, (step + 1) * batch, device=y.device) % len(y)
+            x, y = x[rows], y[rows]
+        return example_loss(functional_call(network, {**phi, **fixed}, (x,))[:, :n_way], y)
+
+    with statistics_from(network, "batch"):
+        path = descend(
+            loss, phi, steps=steps, rate=rate, optimizer=optimizer, first_order=first_order
+        )
+    return [{**phi, **fixed} for phi in path]
+
+
+def record_statistics(network: nn.Module, state: Parameters, support_x: Tensor) -> Parameters:
+    """The state with the support's batch statistics in it, if the policy is inductive."""
+    state = dict(state)
+    if batch_norm_policy(network) == "inductive":
+        with statistics_from(network, "record"):
+            functional_call(network, state, (support_x,))
+    return state
+
+
+def stack_states(states: Sequence[Parameters], support_y: Tensor, n_way: int | None) -> Phi:
+    """``phi`` of several tasks: ``{"network": {name: [T,...]}, "classes": [T,N]}``."""
+    phi: Phi = {"network": {name: torch.stack([s[name] for s in states]) for name in states[0]}}
+    if n_way is not None:
+        classes = torch.arange(n_way, device=support_y.device)
+        phi["classes"] = classes.expand(len(support_y), -1)
+    return phi
+
+
+def run_network(
+    network: nn.Module, phi: Phi, query_x: Tensor, source: Source | None = None
+) -> Tensor:
+    """Answer each task's queries ``[T,Q,...]`` with its own adapted network: ``[T,Q,N]``.
+
+    Args:
+        network: the one that was adapted.
+        phi: from `stack_states`.
+        query_x: the queries.
+        source: whose statistics normalise; default by policy: the batch's own if transductive,
+            else those in ``phi``.
+    """
+    if source is None:
+        source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
+    n_way = phi["classes"].shape[1] if "classes" in phi else None
+    states = ({name: p[t] for name, p in phi["network"].items()} for t in range(len(query_x)))
+    with statistics_from(network, source):
+        outputs = [
+            functional_call(network, state, (x,))[:, :n_way]
+            for state, x in zip(states, query_x, strict=True)
+        ]
+    return torch.stack(outputs)

@@ -1,0 +1,79 @@
+"""ANIL: adapt the last layer only."""
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.functional import embed, example_loss, feature_size
+from quickstudy.inner import SGD, Parameters, check_inner, descend
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import check_support
+
+__all__ = ["ANIL"]
+
+
+class ANIL(MetaLearner):
+    """Almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, arXiv:1909.09157, section 4)::
+
+        phi_{l+1} = phi_l - alpha * grad_phi L(phi_l, e(D_tr))      phi: the last layer alone
+        loss      = L(phi_L, e(D_ts)), by phi_0 and by the encoder e
+
+    The encoder runs once for each example, however many steps follow, and all tasks take their
+    steps together.
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]`` with an ``out_features`` attribute.
+        outputs: most classes of a task, or the size ``d`` of a regression target.
+        inner_lr: ``alpha``, on the mean loss over the support.
+        inner_steps: ``L``; may be changed afterwards.
+
+    ``phi``: ``{"weight": [T,outputs,D], "bias": [T,outputs], "classes": [T,N]}``.
+
+    Differs from the paper: batch norm in the encoder follows its policy (running averages for
+    ``"inductive"``), since the encoder is not adapted. The authors' is transductive.
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = ANIL(Conv4(), outputs=5, inner_steps=5)
+    """
+
+    label_equivariant = False
+
+    def __init__(
+        self, encoder: nn.Module, *, outputs: int, inner_lr: float = 0.1, inner_steps: int = 1
+    ) -> None:
+        super().__init__()
+        check_inner(inner_lr, inner_steps)
+        if outputs < 1:
+            raise ValueError(f"outputs is {outputs}; expected at least 1")
+        self.encoder = encoder
+        self.head = nn.Linear(feature_size(encoder), outputs)
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+
+    @property
+    def max_way(self) -> int | None:
+        return self.head.out_features
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way, regression=True)
+        check_support(support_x, support_y, n_way)
+        z = embed(self.encoder, support_x)
+        T = len(z)
+
+        def loss(phi: Parameters, step: int) -> Tensor:
+            """The sum over tasks, so that each task's gradient is its own."""
+            output = z @ phi["weight"].mT + phi["bias"].unsqueeze(1)
+            return T * example_loss(output[..., :n_way], support_y)
+
+        start = {k: p.expand(T, *p.shape) for k, p in self.head.named_parameters()}
+        phi: Phi = dict(
+            descend(loss, start, steps=self.inner_steps, rate=self.inner_lr, optimizer=SGD())[-1]
+        )
+        if n_way is not None:
+            phi["classes"] = torch.arange(n_way, device=support_y.device).expand(T, -1)
+        return phi
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        n_way = phi["classes"].shape[1] if "classes" in phi else None
+        output = embed(self.encoder, query_x) @ phi["weight"].mT + phi["bias"].unsqueeze(1)
+        return output[..., :n_way]

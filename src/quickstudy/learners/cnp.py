@@ -1,0 +1,82 @@
+"""Conditional neural process: a training set is the mean of what is said of its examples."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.functional import class_means, embed, feature_size
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.nn import MLP
+from quickstudy.task import check_support
+
+__all__ = ["ConditionalNeuralProcess"]
+
+
+class ConditionalNeuralProcess(MetaLearner):
+    """Conditional neural process (Garnelo, Rosenbaum, Maddison et al. 2018, arXiv:1807.01613)::
+
+        r_s = h(e(x_s), y_s)                                                      (eq. 1)
+        r   = mean of r_s over the support                                        (eq. 2)
+        y   = g(e(x), r)                                                          (eq. 3)
+
+    In classification ``r`` is the means of each class, side by side, as in section 4.3: nothing
+    for a class the task does not have.
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]`` with an ``out_features`` attribute.
+        outputs: most classes of a task, or the size ``d`` of a regression target.
+        width: of ``r_s`` and of the hidden layers of ``h`` and ``g``.
+        regression: whether it is for regression; the two forms differ in ``h`` and ``r``.
+
+    ``phi``: ``{"r": [T,width], or [T,outputs*width] in classification, "classes": [T,N]}``.
+
+    Differs from the paper: in regression the mean squared error is minimised and no variance
+    predicted, so that all learners are measured alike.
+
+    Example:
+        >>> from quickstudy.nn import MLP
+        >>> learner = ConditionalNeuralProcess(MLP(1, [40], 40), outputs=1, regression=True)
+    """
+
+    label_equivariant = False
+
+    def __init__(
+        self, encoder: nn.Module, *, outputs: int, width: int = 128, regression: bool = False
+    ) -> None:
+        super().__init__()
+        if min(outputs, width) < 1:
+            raise ValueError("outputs and width must each be at least 1")
+        D = feature_size(encoder)
+        self.encoder = encoder
+        self.outputs = outputs
+        self.regression = regression
+        self.h = MLP(D + outputs if regression else D, [width, width], width)
+        self.g = MLP(D + (width if regression else outputs * width), [width, width], outputs)
+
+    @property
+    def max_way(self) -> int | None:
+        return self.outputs
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way, regression=self.regression)
+        if self.regression and n_way is not None:
+            raise ValueError("this ConditionalNeuralProcess was built for regression (n_way=None)")
+        check_support(support_x, support_y, n_way)
+        z = embed(self.encoder, support_x)
+        if n_way is None:
+            return {"r": _each(self.h, torch.cat([z, support_y], dim=-1)).mean(1)}
+        means = class_means(_each(self.h, z), support_y, n_way)
+        r = F.pad(means, (0, 0, 0, self.outputs - n_way)).flatten(1)
+        classes = torch.arange(n_way, device=support_y.device)
+        return {"r": r, "classes": classes.expand(len(z), -1)}
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        z = embed(self.encoder, query_x)
+        r = phi["r"].unsqueeze(1).expand(-1, z.shape[1], -1)
+        n_way = phi["classes"].shape[1] if "classes" in phi else None
+        return _each(self.g, torch.cat([z, r], dim=-1))[..., :n_way]
+
+
+def _each(network: nn.Module, x: Tensor) -> Tensor:
+    """Apply a network to every example: ``[T,n,...] -> [T,n,D]``."""
+    return network(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]

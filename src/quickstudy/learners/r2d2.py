@@ -1,0 +1,72 @@
+"""R2-D2: ridge regression as the last layer, solved anew for every task."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.functional import embed
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import check_support
+
+__all__ = ["R2D2"]
+
+
+class R2D2(MetaLearner):
+    """Ridge regression differentiable discriminator (Bertinetto et al. 2019, arXiv:1805.08136).
+
+    Between metric and gradient learners: the inner problem is solved exactly, in closed form, and
+    the solution is differentiated through::
+
+        X = [e(x_s), 1],  Y = onehot(y_s)
+        W = argmin ||X W - Y||^2 + lambda ||W||^2 = X^T (X X^T + lambda I)^-1 Y    (eq. 4 and 5)
+        logits = a * [e(x), 1] W                                                   (eq. 6)
+
+    The matrix to solve has the size of the support, not of the features. ``lambda`` and ``a`` are
+    learned with the encoder.
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]``.
+        penalty: where ``lambda`` starts.
+        scale: where ``a`` starts.
+
+    ``phi``: ``{"weight": [T,D+1,N]}``; in regression the targets stand for the one-hot labels.
+
+    Differs from the paper: eq. 6 also adds a learned number to all logits alike, which the
+    softmax does not see; ``lambda`` is learned as a logarithm, so that it stays positive. Nothing
+    is left to divide by the size of the support: ``lambda`` learns it.
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = R2D2(Conv4())
+    """
+
+    def __init__(self, encoder: nn.Module, *, penalty: float = 50.0, scale: float = 10.0) -> None:
+        super().__init__()
+        if penalty <= 0 or scale <= 0:
+            raise ValueError(f"penalty is {penalty} and scale {scale}; both must be positive")
+        self.encoder = encoder
+        self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way, regression=True)
+        check_support(support_x, support_y, n_way)
+        X = self._features(support_x)
+        Y = (support_y if n_way is None else F.one_hot(support_y, n_way)).to(X.dtype)
+        gram = X @ X.mT
+        ridge = self.log_penalty.exp().to(X.dtype) * torch.eye(
+            gram.shape[1], dtype=X.dtype, device=X.device
+        )
+        weight = X.mT @ torch.linalg.solve(gram + ridge, Y)
+        return {"weight": (self.log_scale.exp() * weight).to(support_x.dtype)}
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        weight = phi["weight"]
+        X = self._features(query_x)
+        return (X @ weight.to(X.dtype)).to(weight.dtype)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """``[e(x), 1]``, in single precision at least: the solver knows no less."""
+        z = embed(self.encoder, x)
+        z = z if z.dtype == torch.float64 else z.float()
+        return F.pad(z, (0, 1), value=1.0)

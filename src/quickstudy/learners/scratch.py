@@ -1,0 +1,90 @@
+"""Learning from scratch: what a network makes of the support alone."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.functional import output_size
+from quickstudy.inner import (
+    check_inner,
+    fit_network,
+    inner_optimizer,
+    record_statistics,
+    run_network,
+    stack_states,
+)
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import check_support
+
+__all__ = ["Scratch"]
+
+
+class Scratch(MetaLearner):
+    """A network trained on each task's support from a random start, with no experience of others.
+
+    Whoever has never seen a cat or a dog: the baseline that the lecture's claim is about. Nothing
+    here is meta-learned, so there is nothing to train beforehand::
+
+        phi = inner_steps of an optimiser on L(., D_tr) from one random initialisation
+
+    Args:
+        network: ``f``, a module ``[n,...] -> [n,outputs]``; its parameters are frozen where they
+            are, the start of every task.
+        inner_lr: of the optimiser.
+        inner_steps: how many steps; may be changed afterwards.
+        optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
+
+    ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
+    "classes": [T,N]}``. Batch norm as in `MAML`: inductive means the support's statistics.
+
+    Example:
+        >>> from quickstudy.nn import MLP
+        >>> learner = Scratch(MLP(64, [32], 5))
+    """
+
+    label_equivariant = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        inner_lr: float = 1e-3,
+        inner_steps: int = 50,
+        optimizer: Literal["adam", "sgd", "momentum"] = "adam",
+    ) -> None:
+        super().__init__()
+        check_inner(inner_lr, inner_steps)
+        self.network = network.requires_grad_(False)
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.optimizer = inner_optimizer(optimizer)
+
+    @property
+    def max_way(self) -> int | None:
+        return output_size(self.network)
+
+    @torch.no_grad()
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way, regression=True)
+        check_support(support_x, support_y, n_way)
+        self.network.requires_grad_(True)
+        try:
+            states = []
+            for x, y in zip(support_x, support_y, strict=True):
+                path = fit_network(
+                    self.network,
+                    x,
+                    y,
+                    n_way,
+                    steps=self.inner_steps,
+                    rate=self.inner_lr,
+                    optimizer=self.optimizer,
+                )
+                states.append(record_statistics(self.network, path[-1], x))
+        finally:
+            self.network.requires_grad_(False)
+        return stack_states(states, support_y, n_way)
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        return run_network(self.network, phi, query_x)

@@ -1,0 +1,77 @@
+"""SimpleShot: pretrain on all training classes, then nearest centroid of normalised features."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.functional import (
+    class_means,
+    embed,
+    feature_size,
+    pretraining_loss,
+    squared_distances,
+)
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task, check_support
+
+__all__ = ["SimpleShot"]
+
+
+class SimpleShot(MetaLearner):
+    """SimpleShot with CL2N features (Wang, Chao, Weinberger & van der Maaten 2019).
+
+    arXiv:1911.04623. Trained as `Baseline`, by cross-entropy over all training classes; a new
+    task is answered by the nearest centroid of centred, normalised features (section 3)::
+
+        z   = (e(x) - m) / ||e(x) - m||,    m = mean feature of the training classes
+        c_n = mean of z_s over the support examples of class n
+        logits[n] = -||z - c_n||^2
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]`` with an ``out_features`` attribute.
+        classes: how many training classes there are in all.
+        momentum: weight of a new batch in the running average ``m``.
+
+    ``phi``: ``{"centroids": [T,N,D]}``.
+
+    Training needs to know which class each label stands for: `Task.classes`, which the samplers
+    fill in.
+
+    Differs from the paper: ``m`` is a running average kept in training, not a pass over all
+    training images afterwards.
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = SimpleShot(Conv4(), classes=964)
+    """
+
+    mean: Tensor
+
+    def __init__(self, encoder: nn.Module, *, classes: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = nn.Linear(feature_size(encoder), classes)
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(feature_size(encoder)))
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way)
+        check_support(support_x, support_y, n_way)
+        return {"centroids": class_means(self._features(support_x), support_y, n_way or 0)}
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        return -squared_distances(self._features(query_x), phi["centroids"])
+
+    def loss(self, task: Task) -> Tensor:
+        """Cross-entropy over all training classes, a scalar; in training it also moves ``m``."""
+
+        def encode(x: Tensor) -> Tensor:
+            z: Tensor = self.encoder(x)
+            if self.training:
+                self.mean.lerp_(z.detach().mean(0), self.momentum)
+            return z
+
+        return pretraining_loss(encode, self.classifier, task)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return F.normalize(embed(self.encoder, x) - self.mean, dim=-1)

@@ -1,0 +1,136 @@
+"""In-context learning: a transformer reads the support, and queries attend to it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.functional import embed, feature_size
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.nn.norm import BatchNorm, batch_norm_policy
+from quickstudy.task import check_support
+
+__all__ = ["InContextTransformer"]
+
+
+class InContextTransformer(MetaLearner):
+    """A transformer whose context is the training set.
+
+    The black box of today (as in GPICL, Kirsch et al. 2022, arXiv:2212.04458, and prior-fitted
+    networks, Mueller et al. 2022, arXiv:2112.10510); blocks as Vaswani et al. (2017), normalised
+    before each part::
+
+        token_s = W_x e(x_s) + W_y onehot(y_s)        support tokens attend to each other
+        token_q = W_x e(x_q)                          query tokens attend to the support alone
+        logits  = W_o norm(token_q after the last block)
+
+    Without positions and with full attention, the support is a *set*: its order does not matter.
+    A query never sees another query. ``causal=True`` lets a support example attend to itself and
+    those before it only: the sequence model, which can read on as examples arrive.
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]`` with an ``out_features`` attribute.
+        outputs: most classes of a task, or the size ``d`` of a regression target.
+        width: of a token; divisible by ``heads``.
+        layers: blocks.
+        heads: of each attention.
+        causal: attend to earlier support examples only.
+
+    ``phi``: the keys and values of the support in each block,
+    ``{"keys": [T,layers,heads,S,width/heads], "values": the same, "classes": [T,N]}``.
+
+    Differs from the papers: embeddings pass a batch norm, as in `BlackBoxLSTM`; there are no
+    position embeddings, and a query does not attend to itself (its residual path carries it).
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = InContextTransformer(Conv4(), outputs=5)
+    """
+
+    label_equivariant = False
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        outputs: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(outputs, width, layers, heads) < 1:
+            raise ValueError("outputs, width, layers and heads must each be at least 1")
+        if width % heads:
+            raise ValueError(f"width is {width}; expected a multiple of heads, {heads}")
+        features = feature_size(encoder)
+        policy = batch_norm_policy(encoder) or "inductive"
+        self.encoder = nn.Sequential(encoder, BatchNorm(features, policy=policy))
+        self.embed_x = nn.Linear(features, width)
+        self.embed_y = nn.Linear(outputs, width, bias=False)
+        nn.init.normal_(self.embed_y.weight)  # a one-hot column then weighs what an image does
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
+        self.outputs = outputs
+        self.causal = causal
+        self.order_invariant = not causal
+
+    @property
+    def max_way(self) -> int | None:
+        return self.outputs
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_way(n_way, regression=True)
+        check_support(support_x, support_y, n_way)
+        z = embed(self.encoder, support_x)
+        label = support_y if n_way is None else F.one_hot(support_y, self.outputs)
+        tokens = self.embed_x(z) + self.embed_y(label.to(z.dtype))
+        keys, values = [], []
+        for block in self.blocks:
+            key, value = block.keys_values(tokens)
+            keys.append(key)
+            values.append(value)
+            tokens = block(tokens, key, value, causal=self.causal)
+        phi: Phi = {"keys": torch.stack(keys, dim=1), "values": torch.stack(values, dim=1)}
+        if n_way is not None:
+            classes = torch.arange(n_way, device=support_y.device)
+            phi["classes"] = classes.expand(len(support_y), -1)
+        return phi
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        tokens = self.embed_x(embed(self.encoder, query_x))
+        for layer, block in enumerate(self.blocks):
+            tokens = block(tokens, phi["keys"][:, layer], phi["values"][:, layer])
+        n_way = phi["classes"].shape[1] if "classes" in phi else None
+        return self.head(self.norm(tokens))[..., :n_way]  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Attention to given keys and values, then a multi-layer perceptron; both residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``[T,n,width] -> 2 x [T,heads,n,width/heads]``."""
+        key, value = self.key_value(self.norm_attention(tokens)).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
+
+    def forward(self, tokens: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
+        query = self._split(self.query(self.norm_attention(tokens)))
+        seen = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
+        return tokens + self.mlp(self.norm_mlp(tokens))  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
