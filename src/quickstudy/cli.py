@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -17,8 +17,8 @@ from quickstudy.experiment import (
     Experiment,
     LearnerName,
     Part,
+    Optimizer,
     Policy,
-    Queries,
     Schedule,
     SplitName,
 )
@@ -96,8 +96,9 @@ def _top(
         raise typer.Exit
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def train(
+    context: typer.Context,
     learner: Annotated[LearnerName | None, typer.Argument(help="What to train.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run.")] = None,
     resume: Annotated[
@@ -121,7 +122,8 @@ def train(
     tasks: Annotated[int, typer.Option(help="Tasks in a batch.")] = _DEFAULT.tasks,
     within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
     steps: Annotated[int, typer.Option(help="Outer steps.")] = _DEFAULT.steps,
-    lr: Annotated[float, typer.Option(help="Outer learning rate (Adam).")] = _DEFAULT.lr,
+    lr: Annotated[float, typer.Option(help="Outer learning rate.")] = _DEFAULT.lr,
+    optimizer: Annotated[Optimizer, typer.Option(help="Of the outer loop.")] = _DEFAULT.optimizer,
     schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = _DEFAULT.schedule,
     halve_every: Annotated[int, typer.Option(help="For halve, in steps.")] = _DEFAULT.halve_every,
     backbone: Annotated[Backbone, typer.Option(help="The network.")] = _DEFAULT.backbone,
@@ -129,15 +131,6 @@ def train(
     batch_norm: Annotated[
         Policy, typer.Option(help="inductive, or transductive: queries see each other.")
     ] = _DEFAULT.batch_norm,
-    inner_lr: Annotated[
-        float, typer.Option(help="MAML: rate of the inner steps on the mean loss.")
-    ] = _DEFAULT.inner_lr,
-    inner_steps: Annotated[int, typer.Option(help="MAML.")] = _DEFAULT.inner_steps,
-    first_order: Annotated[bool, typer.Option(help="MAML without second derivatives.")] = False,
-    hidden: Annotated[int, typer.Option(help="LSTM: size of the state.")] = _DEFAULT.hidden,
-    queries: Annotated[
-        Queries, typer.Option(help="LSTM: read queries alone, or as one sequence.")
-    ] = _DEFAULT.queries,
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     validation_tasks: Annotated[int, typer.Option(help="Tasks of a validation.")] = 200,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
@@ -149,17 +142,26 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Train a learner on many tasks, or go on with a run (--resume)."""
+    """Train a learner on many tasks, or go on with a run (--resume).
+
+    A learner's own options are given the same way (--inner-lr 0.5); `quickstudy learners` lists
+    them. Reptile, the baselines and sinusoids have other defaults where those below do not suit.
+    """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")
     if resume is not None:
         experiment, machine = Experiment.load(resume), _machine(resume)
     else:
-        given = dict(locals())
-        fields = {f.name for f in dataclasses.fields(Experiment)} - {"data", "split", "root"}
-        experiment = _with_data(
-            Experiment(**{name: given[name] for name in fields}), data, root, split
-        )
+        names = {f.name for f in dataclasses.fields(Experiment)} - {"learner", "split", "root"}
+        given = {
+            name: value
+            for name, value in context.params.items()
+            if name in names and getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+        }
+        assert learner is not None
+        given["options"] = _learner_options(learner, context.args)
+        experiment = _with_data(Experiment.suited(learner, **given), data, root, split)
+        experiment = experiment.with_classes()
         machine = {
             "accelerator": accelerator,
             "devices": devices,
@@ -184,17 +186,20 @@ def _train(
     import torch
     from lightning_fabric import Fabric
 
+    from quickstudy.training import save_untrained
     from quickstudy.training import train as run
 
     if machine["threads"] is not None:
         torch.set_num_threads(machine["threads"])
     learner = experiment.build_learner()
-    optimizer, scheduler = (None, None)
-    if any(True for _ in learner.parameters()):
-        optimizer, scheduler = experiment.build_optimizer(learner)
+    if not any(p.requires_grad for p in learner.parameters()):
+        save_untrained(learner, folder, {**experiment.about(), "machine_options": machine})
+        _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
+        return
+    optimizer, scheduler = experiment.build_optimizer(learner)
     tasks = experiment.sampler("train")
     validation = None
-    if experiment.splits.validation is not None:
+    if experiment.data != "sinusoid" and experiment.splits.validation is not None:
         validation = experiment.sampler("validation", tasks=1)
     fabric = Fabric(
         accelerator=machine["accelerator"],
@@ -204,7 +209,8 @@ def _train(
     fabric.launch()
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        _say(f"{experiment.learner}: {experiment.splits}")
+        what = "sinusoids" if experiment.data == "sinusoid" else experiment.splits
+        _say(f"{experiment.learner}: {what}")
     result = run(
         learner,
         tasks,
@@ -225,6 +231,42 @@ def _train(
     if fabric.is_global_zero:
         best = "" if result.best is None else f"; best validation {result.best}"
         _say(f"{result.steps} steps in {result.seconds / 60:.1f} minutes, in {folder}{best}")
+
+
+def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
+    """Options of the learner's class from the rest of the line: ``--inner-lr 0.5 --causal``."""
+    from quickstudy.experiment import learner_options
+
+    known = learner_options(learner)
+    options: dict[str, Any] = {}
+    rest = [part for word in words for part in word.split("=", 1)]
+    while rest:
+        word = rest.pop(0)
+        name = word.removeprefix("--").replace("-", "_")
+        value = not name.startswith("no_")
+        name = name if name in known else name.removeprefix("no_")
+        if not word.startswith("--") or name not in known:
+            flags = (f"--{option.replace('_', '-')}" for option in known)
+            raise ValueError(f"{learner} has no option {word}; it has: {', '.join(flags) or 'none'}")
+        kind = known[name]
+        if kind is bool:
+            options[name] = value
+        elif not rest:
+            raise ValueError(f"{word} needs a value")
+        else:
+            options[name] = _parse(word, rest.pop(0), kind)
+    return options
+
+
+def _parse(flag: str, text: str, kind: Any) -> Any:
+    """``text`` as an int, a float, or one of a ``Literal``'s words."""
+    if kind not in (int, float) and int not in get_args(kind):
+        return text
+    try:
+        return float(text) if kind is float else int(text)
+    except ValueError:
+        what = "a number" if kind is float else "an integer"
+        raise ValueError(f"{flag} is {text!r}; expected {what}") from None
 
 
 def _machine(run: Path) -> dict[str, Any]:
@@ -529,7 +571,5 @@ def _tasks(
         "seed": seed,
     }
     tasks = experiment.sampler(part, **settings, tasks=1)
-    split = experiment.splits
-    about = {"data": experiment.data, "split": split.name, "split_fingerprint": split.fingerprint}
-    about |= {"part": part, **settings}
+    about = {**experiment.about_data(), "part": part, **settings}
     return tasks, {**about, "tasks": json.dumps(about)}

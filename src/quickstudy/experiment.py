@@ -6,7 +6,7 @@ Names become objects here and nowhere else; the library itself is configured by 
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -16,31 +16,91 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim.lr_scheduler import LRScheduler
 
-    from quickstudy.data import EpisodeSampler, Split
+    from quickstudy.data import Split, TaskSource
     from quickstudy.learner import MetaLearner
 
-__all__ = ["Experiment"]
+__all__ = ["LEARNERS", "Experiment", "learner_options"]
 
-LearnerName = Literal["nearest", "protonet", "maml", "lstm"]
-DataName = Literal["omniglot", "alphabets", "digits", "folder"]
+LearnerName = Literal[
+    "scratch",
+    "baseline",
+    "simpleshot",
+    "nearest",
+    "soft-nearest",
+    "protonet",
+    "matching",
+    "r2d2",
+    "maml",
+    "fomaml",
+    "reptile",
+    "anil",
+    "meta-sgd",
+    "maml++",
+    "lstm",
+    "mann",
+    "transformer",
+    "cnp",
+]
+DataName = Literal["omniglot", "alphabets", "digits", "folder", "sinusoid"]
 SplitName = Literal["published", "vinyals", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
-Schedule = Literal["constant", "cosine", "halve"]
+Schedule = Literal["constant", "cosine", "linear", "halve"]
+Optimizer = Literal["adam", "sgd"]
 Backbone = Literal["conv4", "mlp"]
 Downsample = Literal["pool", "stride"]
 Policy = Literal["inductive", "transductive"]
-Queries = Literal["alone", "sequence"]
+
+LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
+    "scratch": ("Scratch", {}),
+    "baseline": ("Baseline", {}),
+    "simpleshot": ("SimpleShot", {}),
+    "nearest": ("NearestNeighbour", {}),
+    "soft-nearest": ("SoftNearestNeighbour", {}),
+    "protonet": ("ProtoNet", {}),
+    "matching": ("MatchingNetwork", {}),
+    "r2d2": ("R2D2", {}),
+    "maml": ("MAML", {}),
+    "fomaml": ("MAML", {"first_order": True}),
+    "reptile": ("Reptile", {}),
+    "anil": ("ANIL", {}),
+    "meta-sgd": ("MetaSGD", {}),
+    "maml++": ("MAMLPlusPlus", {}),
+    "lstm": ("BlackBoxLSTM", {}),
+    "mann": ("MANN", {}),
+    "transformer": ("InContextTransformer", {}),
+    "cnp": ("ConditionalNeuralProcess", {}),
+}
+"""The class of each name, and the options that the name stands for."""
+
+_SUITED: dict[str, dict[str, Any]] = {
+    "reptile": {
+        "optimizer": "sgd",
+        "lr": 1.0,
+        "schedule": "linear",
+        "shot": 10,
+        "query": 1,
+        "tasks": 5,
+    },
+    "baseline": {"way": 64, "query": 1},
+    "simpleshot": {"way": 64, "query": 1},
+    "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
+}
+_BY_CONTEXT = ("outputs", "classes", "regression")
+_TEST_SEED = 1 << 32
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Everything that decides the outcome of a run, as plain values.
 
+    ``options`` are keywords of the learner's class, see `learner_options`.
+
     Raises:
         ValueError: a value is not one of those allowed; names the field.
     """
 
     learner: LearnerName
+    options: dict[str, Any] = field(default_factory=dict)
     data: DataName = "omniglot"
     root: str | None = None
     split: SplitName = "published"
@@ -58,30 +118,35 @@ class Experiment:
     within_group: bool = False
     steps: int = 1000
     lr: float = 1e-3
+    optimizer: Optimizer = "adam"
     schedule: Schedule = "cosine"
     halve_every: int = 2000
     backbone: Backbone = "conv4"
     downsample: Downsample = "pool"
     batch_norm: Policy = "inductive"
-    inner_lr: float = 0.4
-    inner_steps: int = 1
-    first_order: bool = False
-    hidden: int = 256
-    queries: Queries = "alone"
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            allowed = get_args(kind)
-            if kind in (int, float, bool, str):
-                if type(value) is not kind and not (kind is float and type(value) is int):
-                    raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
-            elif str not in allowed and value not in allowed:
-                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
-        for name in ("way", "shot", "query", "tasks", "steps", "classes", "hidden"):
+            if name != "options":
+                _check(name, getattr(self, name), kind)
+        for name in ("way", "shot", "query", "tasks", "steps", "classes"):
             if getattr(self, name) < (2 if name == "way" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is too small")
+        known = learner_options(self.learner) | {"classes": int} if self.options else {}
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(
+                    f"{self.learner} has no option {name!r}; it has: "
+                    f"{', '.join(learner_options(self.learner)) or 'none'}"
+                )
+            _check(name, value, known[name])
+
+    @classmethod
+    def suited(cls, learner: LearnerName, **given: Any) -> "Experiment":
+        """The experiment with the values given, and for the rest those that suit the learner."""
+        suited = {**_SUITED.get(given.get("data", ""), {}), **_SUITED.get(learner, {})}
+        return cls(learner, **{**suited, **given})
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Experiment":
@@ -101,11 +166,14 @@ class Experiment:
 
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again."""
-        return {
-            "experiment": dataclasses.asdict(self),
-            "split": self.splits.name,
-            "split_fingerprint": self.splits.fingerprint,
-        }
+        return {"experiment": dataclasses.asdict(self), **self.about_data()}
+
+    def about_data(self) -> dict[str, Any]:
+        """Which split of which data."""
+        if self.data == "sinusoid":
+            return {"data": self.data}
+        split = self.splits
+        return {"data": self.data, "split": split.name, "split_fingerprint": split.fingerprint}
 
     @cached_property
     def splits(self) -> "Split":
@@ -113,6 +181,8 @@ class Experiment:
         from quickstudy import data
 
         split: Split
+        if self.data == "sinusoid":
+            raise ValueError("sinusoid tasks have no classes to split")
         if self.data == "alphabets":
             parts = [
                 data.alphabets(n, size=self.size, seed=self.seed, first_class=first)
@@ -138,10 +208,16 @@ class Experiment:
             split = self._deal(images)
         return split.rotated() if self.rotations else split
 
-    def sampler(self, part: Part, **changes: Any) -> "EpisodeSampler":
-        """Tasks from one part of the split; ``changes`` are arguments of `EpisodeSampler`."""
-        from quickstudy.data import EpisodeSampler
+    def sampler(self, part: Part, **changes: Any) -> "TaskSource":
+        """Tasks from one part of the data; ``changes`` are arguments of `EpisodeSampler`."""
+        from quickstudy.data import EpisodeSampler, SinusoidSampler
 
+        if self.data == "sinusoid":
+            names = ("shot", "query", "tasks", "seed")
+            chosen = {name: changes.get(name, getattr(self, name)) for name in names}
+            if part == "test":
+                chosen["seed"] += _TEST_SEED
+            return SinusoidSampler(**chosen)
         dataset = self.splits.parts().get(part)
         if dataset is None:
             raise ValueError(f"the split {self.splits.name!r} has no {part} classes")
@@ -166,42 +242,64 @@ class Experiment:
     def build_optimizer(
         self, learner: "MetaLearner"
     ) -> tuple["torch.optim.Optimizer", "LRScheduler | None"]:
-        """Adam and the outer learning rate's schedule."""
+        """The outer optimiser, and its rate's schedule."""
         import torch
-        from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+        from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, StepLR
 
-        optimizer = torch.optim.Adam(learner.parameters(), lr=self.lr)
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.SGD
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        optimizer = kind(parameters, lr=self.lr)
+        if self.schedule == "linear":
+            return optimizer, LinearLR(optimizer, 1.0, 0.0, self.steps)
         if self.schedule == "cosine":
             return optimizer, CosineAnnealingLR(optimizer, self.steps)
         if self.schedule == "halve":
             return optimizer, StepLR(optimizer, self.halve_every, gamma=0.5)
         return optimizer, None
 
-    def _learner(self) -> "MetaLearner":
-        from torch import nn
+    def with_classes(self) -> "Experiment":
+        """The same, with the number of training classes written down if the learner needs it."""
+        if "classes" not in _signature(self.learner) or "classes" in self.options:
+            return self
+        classes = self.splits.train.n_classes if self.data != "sinusoid" else 1
+        return dataclasses.replace(self, options={**self.options, "classes": classes})
 
+    def _learner(self) -> "MetaLearner":
         from quickstudy import learners
 
-        if self.learner == "nearest":
-            return learners.NearestNeighbour()
+        regression = self.data == "sinusoid"
+        outputs = 1 if regression else self.way
+        name, preset = LEARNERS[self.learner]
+        parameters = _signature(self.learner)
+        options = {**preset, **self.with_classes().options}
+        context = {"outputs": outputs, "regression": regression}
+        options |= {k: v for k, v in context.items() if k in parameters}
+        for k, kind in learner_options(self.learner).items():
+            if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
+                options[k] = self._encoder() if options.get(k) else None
+        if "network" in parameters:
+            options["network"] = self._network(outputs)
+        elif "encoder" in parameters and "encoder" not in options:
+            options["encoder"] = self._encoder()
+        learner: MetaLearner = getattr(learners, name)(**options)
+        return learner
+
+    def _network(self, outputs: int) -> "nn.Module":
+        from torch import nn
+
+        from quickstudy.nn import MLP
+
+        if self.data == "sinusoid":
+            return MLP(1, [40, 40], outputs)
         encoder = self._encoder()
-        if self.learner == "protonet":
-            return learners.ProtoNet(encoder)
-        if self.learner == "lstm":
-            return learners.BlackBoxLSTM(
-                encoder, outputs=self.way, hidden=self.hidden, queries=self.queries
-            )
         features: Any = encoder.out_features
-        return learners.MAML(
-            nn.Sequential(encoder, nn.Linear(features, self.way)),
-            inner_lr=self.inner_lr,
-            inner_steps=self.inner_steps,
-            first_order=self.first_order,
-        )
+        return nn.Sequential(encoder, nn.Linear(features, outputs))
 
     def _encoder(self) -> "nn.Module":
         from quickstudy.nn import MLP, Conv4
 
+        if self.data == "sinusoid":
+            return MLP(1, [40], 40)
         if self.backbone == "mlp":
             return MLP(self.channels * self.size**2, [256, 128], 64)
         return Conv4(
@@ -225,3 +323,41 @@ class Experiment:
         if self.split == "group":
             return data.by_group(dataset, seed=self.seed)
         return data.random_split(dataset, 0.15, 0.2, seed=self.seed)
+
+
+def learner_options(name: LearnerName) -> dict[str, Any]:
+    """The options of a learner, by name, with their types: keywords of its class.
+
+    A network that may be given (Matching's second encoder) is asked for by a flag.
+    """
+    from torch import nn
+
+    _, preset = LEARNERS[name]
+    options = {}
+    for option, kind in _signature(name).items():
+        if option in preset or option in _BY_CONTEXT or kind is nn.Module:
+            continue
+        options[option] = bool if nn.Module in get_args(kind) else kind
+    return options
+
+
+def _signature(name: LearnerName) -> dict[str, Any]:
+    """The parameters of the learner's class, with their types."""
+    from quickstudy import learners
+
+    hints = get_type_hints(getattr(learners, LEARNERS[name][0]).__init__)
+    hints.pop("return", None)
+    return hints
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    """Raise ``ValueError`` unless ``value`` is of ``kind``: a type, a ``Literal``, or a union."""
+    allowed = get_args(kind)
+    if kind in (int, float, bool, str):
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
+    elif value is None and type(None) in allowed:
+        pass
+    elif type(value) not in allowed and value not in allowed:
+        expected = (getattr(a, "__name__", a) for a in allowed)
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(str, expected))}")

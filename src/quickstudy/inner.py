@@ -27,9 +27,10 @@ __all__ = [
     "check_inner",
     "descend",
     "fit_network",
-    "inner_optimizer",
+    "optimizer_named",
     "record_statistics",
     "run_network",
+    "split_parameters",
     "stack_states",
 ]
 
@@ -56,9 +57,7 @@ class SGD:
 
     momentum: float = 0.0
 
-    def direction(
-        self, gradients: Parameters, state: State, step: int
-    ) -> tuple[Parameters, State]:
+    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
         if not self.momentum or not step:
             return gradients, {"velocity": gradients}
         before = state["velocity"]
@@ -78,9 +77,7 @@ class Adam:
     beta2: float = 0.999
     eps: float = 1e-8
 
-    def direction(
-        self, gradients: Parameters, state: State, step: int
-    ) -> tuple[Parameters, State]:
+    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
         first, second, directions = {}, {}, {}
         scale = 1 / (1 - self.beta1 ** (step + 1))
         root = 1 / math.sqrt(1 - self.beta2 ** (step + 1))
@@ -96,7 +93,7 @@ class Adam:
         return directions, {"first": first, "second": second}
 
 
-def inner_optimizer(name: str) -> InnerOptimizer:
+def optimizer_named(name: str) -> InnerOptimizer:
     """``"sgd"``, ``"momentum"`` (0.9) or ``"adam"``, for those who choose by name.
 
     Raises:
@@ -104,7 +101,7 @@ def inner_optimizer(name: str) -> InnerOptimizer:
     """
     known: dict[str, InnerOptimizer] = {"sgd": SGD(), "momentum": SGD(0.9), "adam": Adam()}
     if name not in known:
-        raise ValueError(f"inner optimizer {name!r}; expected one of {', '.join(known)}")
+        raise ValueError(f"inner_optimizer is {name!r}; expected one of {', '.join(known)}")
     return known[name]
 
 
@@ -176,7 +173,7 @@ def descend(
         steps; under `torch.no_grad` they are plain values and no step's graph outlives it.
     """
     if torch.is_inference_mode_enabled():
-        raise RuntimeError("adapting by gradients needs torch.no_grad(), not inference_mode")
+        raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
     outer = torch.is_grad_enabled()
     path, state = [phi], dict[str, Parameters]()
     for step in range(steps):
@@ -209,6 +206,7 @@ def fit_network(
     optimizer: InnerOptimizer,
     first_order: bool = False,
     batch: int | None = None,
+    frozen: bool = False,
 ) -> list[Parameters]:
     """Adapt all trainable parameters of a network to one task: its state after each step.
 
@@ -225,14 +223,12 @@ def fit_network(
         optimizer: see there.
         first_order: see there.
         batch: examples of each step, taken in turn from the support; default all of it.
+        frozen: adapt parameters that do not require a gradient, too.
 
     Returns:
         Parameters and buffers by name, for 0 to ``steps`` steps.
     """
-    fixed: Parameters = dict(network.named_buffers())
-    phi: Parameters = {}
-    for name, p in network.named_parameters():
-        (phi if p.requires_grad else fixed)[name] = p
+    phi, fixed = split_parameters(network, frozen=frozen)
 
     def loss(phi: Parameters, step: int) -> Tensor:
         x, y = support_x, support_y
@@ -246,6 +242,18 @@ def fit_network(
             loss, phi, steps=steps, rate=rate, optimizer=optimizer, first_order=first_order
         )
     return [{**phi, **fixed} for phi in path]
+
+
+def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Parameters, Parameters]:
+    """What the inner loop adapts, and the rest of the network's state.
+
+    Adapted are the parameters that require a gradient, or all of them with ``frozen``.
+    """
+    fixed: Parameters = dict(network.named_buffers())
+    phi: Parameters = {}
+    for name, p in network.named_parameters():
+        (phi if frozen or p.requires_grad else fixed)[name] = p
+    return phi, fixed
 
 
 def record_statistics(network: nn.Module, state: Parameters, support_x: Tensor) -> Parameters:

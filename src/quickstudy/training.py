@@ -41,7 +41,7 @@ from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
 from quickstudy.runlog import RunLog
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "save_untrained", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -236,6 +236,20 @@ def train(
     return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
 
 
+def save_untrained(
+    learner: MetaLearner, run_dir: str | os.PathLike[str], about: dict[str, Any] | None = None
+) -> None:
+    """The run folder of a learner that has nothing to train: its weights as they are.
+
+    Raises:
+        FileExistsError: ``run_dir`` holds a run.
+    """
+    folder = Path(run_dir)
+    _saved_state(folder, resume=False)
+    _write_run(folder, 0, None, about)
+    save_weights(folder / FINAL, learner)
+
+
 def _saved_state(folder: Path | None, resume: bool) -> dict[str, Any] | None:
     if folder is None:
         if resume:
@@ -255,8 +269,8 @@ def _write_run(folder: Path, steps: int, fabric: Any, about: dict[str, Any] | No
     run = {
         **(about or {}),
         "steps": steps,
-        "processes": fabric.world_size,
-        "device": str(fabric.device),
+        "processes": 1 if fabric is None else fabric.world_size,
+        "device": "cpu" if fabric is None else str(fabric.device),
         "torch_threads": torch.get_num_threads(),
         "seed": torch.initial_seed(),
         "versions": {

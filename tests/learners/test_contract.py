@@ -51,10 +51,10 @@ CASES = {
     "maml-transductive": Case(lambda: MAML(classifier("transductive"), inner_lr=0.1), IMAGE),
     "maml-regression": Case(lambda: MAML(MLP(1, [20, 20], 1), inner_lr=0.01), (1,), None),
     "maml-momentum": Case(
-        lambda: MAML(classifier(), inner_lr=0.05, inner_steps=3, optimizer="momentum"), IMAGE
+        lambda: MAML(classifier(), inner_lr=0.05, inner_steps=3, inner_optimizer="momentum"), IMAGE
     ),
     "maml-adam": Case(
-        lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, optimizer="adam"), IMAGE
+        lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, inner_optimizer="adam"), IMAGE
     ),
     "meta-sgd": Case(lambda: MetaSGD(classifier(), inner_lr=0.1), IMAGE),
     "meta-sgd-regression": Case(lambda: MetaSGD(MLP(1, [20], 1), inner_lr=0.01), (1,), None),
@@ -80,7 +80,7 @@ CASES = {
     "reptile-batches": Case(lambda: Reptile(classifier(), inner_lr=0.01, inner_batch=4), IMAGE),
     "reptile-transductive": Case(lambda: Reptile(classifier("transductive")), IMAGE),
     "reptile-regression": Case(
-        lambda: Reptile(MLP(1, [20], 1), inner_lr=0.02, optimizer="sgd"), (1,), None
+        lambda: Reptile(MLP(1, [20], 1), inner_lr=0.02, inner_optimizer="sgd"), (1,), None
     ),
     "r2d2": Case(lambda: R2D2(conv()), IMAGE),
     "r2d2-regression": Case(lambda: R2D2(MLP(1, [20], 9)), (1,), None),
@@ -101,9 +101,7 @@ CASES = {
         lambda: MANN(conv(), outputs=3, hidden=16, slots=12, controller="feedforward"), IMAGE
     ),
     "mann-regression": Case(lambda: MANN(MLP(1, [8], 8), outputs=1, hidden=16), (1,), None),
-    "transformer": Case(
-        lambda: InContextTransformer(conv(), outputs=3, width=16, heads=2), IMAGE
-    ),
+    "transformer": Case(lambda: InContextTransformer(conv(), outputs=3, width=16, heads=2), IMAGE),
     "transformer-causal": Case(
         lambda: InContextTransformer(conv(), outputs=4, width=16, heads=2, causal=True), IMAGE
     ),

@@ -4,9 +4,9 @@ from quickstudy.learners.anil import ANIL
 from quickstudy.learners.baseline import Baseline
 from quickstudy.learners.cnp import ConditionalNeuralProcess
 from quickstudy.learners.lstm import BlackBoxLSTM
-from quickstudy.learners.mann import MANN
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
+from quickstudy.learners.mann import MANN
 from quickstudy.learners.matching import MatchingNetwork
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.nearest import NearestNeighbour, SoftNearestNeighbour

@@ -8,7 +8,7 @@ from quickstudy.functional import output_size
 from quickstudy.inner import (
     check_inner,
     fit_network,
-    inner_optimizer,
+    optimizer_named,
     record_statistics,
     run_network,
     stack_states,
@@ -36,8 +36,8 @@ class MAML(MetaLearner):
         inner_steps: ``L``; may be changed afterwards, for instance to take more at evaluation.
             Trained with none, it is the plain pretrained network of the paper's section 5.1.
         first_order: drop the second derivative (section 5.2 of the paper): cheaper, a bit worse.
-        optimizer: what makes a step of a gradient, ``"sgd"``, ``"momentum"`` or ``"adam"``; all
-            are differentiated through.
+        inner_optimizer: what makes a step of a gradient: ``"sgd"``, ``"momentum"`` or ``"adam"``.
+            All are differentiated through.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``.
@@ -63,7 +63,7 @@ class MAML(MetaLearner):
         inner_lr: float = 0.4,
         inner_steps: int = 1,
         first_order: bool = False,
-        optimizer: Literal["sgd", "momentum", "adam"] = "sgd",
+        inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd",
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps)
@@ -71,7 +71,7 @@ class MAML(MetaLearner):
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.first_order = first_order
-        self.optimizer = inner_optimizer(optimizer)
+        self.inner_optimizer = optimizer_named(inner_optimizer)
 
     @property
     def max_way(self) -> int | None:
@@ -89,7 +89,7 @@ class MAML(MetaLearner):
                 n_way,
                 steps=self.inner_steps,
                 rate=self.inner_lr,
-                optimizer=self.optimizer,
+                optimizer=self.inner_optimizer,
                 first_order=self.first_order,
             )
             states.append(record_statistics(self.network, path[-1], x))

@@ -13,6 +13,7 @@ from quickstudy.inner import (
     descend,
     record_statistics,
     run_network,
+    split_parameters,
     stack_states,
 )
 from quickstudy.learner import MetaLearner, Phi
@@ -143,10 +144,7 @@ class MAMLPlusPlus(MetaLearner):
     def _path(self, x: Tensor, y: Tensor, n_way: int | None) -> list[Parameters]:
         """The state of one task after 0 to L steps."""
         self.check_way(n_way, regression=True)
-        fixed: Parameters = dict(self.network.named_buffers())
-        phi: Parameters = {}
-        for name, p in self.network.named_parameters():
-            (phi if p.requires_grad else fixed)[name] = p
+        phi, fixed = split_parameters(self.network)
 
         def state(phi: Parameters, step: int) -> Parameters:
             return {**phi, **fixed, **self._norm_state(step)}

@@ -39,7 +39,7 @@ class Reptile(MetaLearner):
         inner_steps: ``L``; may be changed afterwards (the paper: 5 in training, 50 at test).
         inner_batch: examples of an inner step, taken from the support in turn and around again;
             ``None`` for all of them. With it the order of the support matters.
-        optimizer: ``"adam"`` (beta1 = 0, beta2 = 0.999) or ``"sgd"``.
+        inner_optimizer: ``"adam"`` (beta1 = 0, beta2 = 0.999) or ``"sgd"``.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``. Batch norm as in `MAML`: inductive means the support's statistics.
@@ -50,7 +50,7 @@ class Reptile(MetaLearner):
 
     Example:
         >>> from quickstudy.nn import MLP
-        >>> learner = Reptile(MLP(1, [64, 64], 1), inner_lr=0.02, optimizer="sgd")
+        >>> learner = Reptile(MLP(1, [64, 64], 1), inner_lr=0.02, inner_optimizer="sgd")
     """
 
     label_equivariant = False
@@ -62,20 +62,20 @@ class Reptile(MetaLearner):
         inner_lr: float = 1e-3,
         inner_steps: int = 5,
         inner_batch: int | None = None,
-        optimizer: Literal["adam", "sgd"] = "adam",
+        inner_optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps)
         if inner_batch is not None and inner_batch < 1:
             raise ValueError(f"inner_batch is {inner_batch}; expected at least 1, or None")
         known: dict[str, InnerOptimizer] = {"adam": Adam(beta1=0.0), "sgd": SGD()}
-        if optimizer not in known:
-            raise ValueError(f"optimizer is {optimizer!r}; expected 'adam' or 'sgd'")
+        if inner_optimizer not in known:
+            raise ValueError(f"inner_optimizer is {inner_optimizer!r}; expected 'adam' or 'sgd'")
         self.network = network
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.inner_batch = inner_batch
-        self.optimizer = known[optimizer]
+        self.inner_optimizer = known[inner_optimizer]
         self.order_invariant = inner_batch is None
 
     @property
@@ -95,7 +95,7 @@ class Reptile(MetaLearner):
                 n_way,
                 steps=self.inner_steps,
                 rate=self.inner_lr,
-                optimizer=self.optimizer,
+                optimizer=self.inner_optimizer,
                 batch=self.inner_batch,
             )
             states.append(record_statistics(self.network, path[-1], x))

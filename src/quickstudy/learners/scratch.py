@@ -9,7 +9,7 @@ from quickstudy.functional import output_size
 from quickstudy.inner import (
     check_inner,
     fit_network,
-    inner_optimizer,
+    optimizer_named,
     record_statistics,
     run_network,
     stack_states,
@@ -33,7 +33,7 @@ class Scratch(MetaLearner):
             are, the start of every task.
         inner_lr: of the optimiser.
         inner_steps: how many steps; may be changed afterwards.
-        optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
+        inner_optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``. Batch norm as in `MAML`: inductive means the support's statistics.
@@ -51,14 +51,14 @@ class Scratch(MetaLearner):
         *,
         inner_lr: float = 1e-3,
         inner_steps: int = 50,
-        optimizer: Literal["adam", "sgd", "momentum"] = "adam",
+        inner_optimizer: Literal["adam", "sgd", "momentum"] = "adam",
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps)
         self.network = network.requires_grad_(False)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
-        self.optimizer = inner_optimizer(optimizer)
+        self.inner_optimizer = optimizer_named(inner_optimizer)
 
     @property
     def max_way(self) -> int | None:
@@ -68,22 +68,19 @@ class Scratch(MetaLearner):
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_way(n_way, regression=True)
         check_support(support_x, support_y, n_way)
-        self.network.requires_grad_(True)
-        try:
-            states = []
-            for x, y in zip(support_x, support_y, strict=True):
-                path = fit_network(
-                    self.network,
-                    x,
-                    y,
-                    n_way,
-                    steps=self.inner_steps,
-                    rate=self.inner_lr,
-                    optimizer=self.optimizer,
-                )
-                states.append(record_statistics(self.network, path[-1], x))
-        finally:
-            self.network.requires_grad_(False)
+        states = []
+        for x, y in zip(support_x, support_y, strict=True):
+            path = fit_network(
+                self.network,
+                x,
+                y,
+                n_way,
+                steps=self.inner_steps,
+                rate=self.inner_lr,
+                optimizer=self.inner_optimizer,
+                frozen=True,
+            )
+            states.append(record_statistics(self.network, path[-1], x))
         return stack_states(states, support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
