@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from quickstudy.cli import main
-from quickstudy.experiment import Experiment
+from quickstudy.experiment import Experiment, LearnerName
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["--data", "alphabets", "--classes", "30", "--way", "3", "--backbone", "mlp", "--quiet"]
@@ -129,12 +130,133 @@ def test_both_batch_norm_columns(run: Run) -> None:
     assert columns[0]["file"] != columns[1]["file"]
 
 
+@pytest.mark.parametrize("name", get_args(LearnerName))
+def test_every_learner_trains_and_evaluates(run: Run, tmp_path: Path, name: str) -> None:
+    """By its name alone; the real Omniglot is in docs/results.md."""
+    small = ["--data", "alphabets", "--classes", "30", "--backbone", "mlp", "--quiet"]
+    status, _, err = run("train", name, *small, "--way", "3", "--steps", "2", "--out", "r")
+    assert status == 0, err
+    assert (tmp_path / "r" / "final.safetensors").exists()
+    status, out, err = run("evaluate", "r", "--tasks", "3", "--shot", "2")
+    assert status == 0, err
+    assert out.startswith(f"{name}: ")
+    status, _, err = run("train", "--resume", "r", "--quiet")
+    assert status == 0, err
+
+
+REGRESSION = ("maml", "reptile", "meta-sgd", "lstm", "transformer", "cnp", "anil", "r2d2", "mann")
+
+
+@pytest.mark.parametrize("name", REGRESSION)
+def test_sinusoids(run: Run, name: str) -> None:
+    rate = ["--inner-lr", "0.01"] if name in ("maml", "meta-sgd", "reptile") else []
+    status, _, err = run(
+        *("train", name, "--data", "sinusoid", "--steps", "3", "--quiet", "--out", "r", *rate)
+    )
+    assert status == 0, err
+    status, out, err = run("evaluate", "r", "--tasks", "4", "--shot", "5", "--json")
+    assert status == 0, err
+    assert json.loads(out)["metric"] == "mean squared error"
+
+
+def test_learner_options_reach_the_learner(run: Run, tmp_path: Path) -> None:
+    options = ("--no-per-step-norm", "--inner-steps=2", "--inner-lr", "0.05")
+    status, _, err = run("train", "maml++", *SMALL, "--steps", "1", "--out", "r", *options)
+    assert status == 0, err
+    given = Experiment.load(tmp_path / "r").options
+    assert given == {"per_step_norm": False, "inner_steps": 2, "inner_lr": 0.05}
+    learner = Experiment.load(tmp_path / "r").build_learner()
+    assert learner.inner_steps == 2
+    status, _, err = run("train", "matching", *SMALL, "--steps", "1", "--query-encoder", "-o", "m")
+    assert status == 0, err
+    assert Experiment.load(tmp_path / "m").build_learner().query_encoder is not None
+
+
+def test_list_of_learners(run: Run) -> None:
+    status, out, _ = run("learners")
+    assert status == 0
+    for name in get_args(LearnerName):
+        assert name in out
+    assert "--inner-lr 0.4" in out
+
+
+def test_compare_shows_the_claim(run: Run, tmp_path: Path) -> None:
+    """By examples and by steps, against learning from scratch, with a two-class example."""
+    for name, more in (("maml", ["--inner-lr", "0.1"]), ("protonet", [])):
+        status, _, err = run("train", name, *SMALL, "--steps", "3", "--out", f"runs/{name}", *more)
+        assert status == 0, err
+    options = ("--shots", "1,3", "--query", "4", "--tasks", "6", "--inner-steps", "0,2", "--json")
+    status, out, err = run("compare", "runs/maml", "runs/protonet", "nearest", *options)
+    assert status == 0, err
+    rows = {row["learner"]: row for row in json.loads(out)}
+    assert list(rows) == ["scratch", "maml", "protonet", "nearest"]
+    for row in rows.values():
+        assert sorted(row["by_shot"]) == ["1", "3"]
+        assert all(e["tasks"] == 6 and e["ci95"] > 0 for e in row["by_shot"].values())
+        assert 0 <= row["example"] <= 1
+        expected = row["by_shot"]["1"]["mean"] - rows["scratch"]["by_shot"]["1"]["mean"]
+        assert row["against_scratch"]["1"]["difference"] == pytest.approx(expected)
+    assert sorted(rows["maml"]["by_step"]) == ["0", "2"]
+    assert rows["protonet"]["by_step"] == {}
+    for picture in ("examples", "steps", "two-classes"):
+        assert (tmp_path / "comparison" / f"{picture}.png").stat().st_size > 5000
+    status, out, err = run("compare", "runs/maml", *options[:-1])
+    assert status == 0, err
+    assert "two classes never seen" in out
+    assert "against scratch" in out
+
+
+def test_compare_sinusoids(run: Run, tmp_path: Path) -> None:
+    for name in ("maml", "cnp"):
+        options = ["--inner-lr", "0.01"] if name == "maml" else []
+        status, _, err = run(
+            *("train", name, "--data", "sinusoid", "--steps", "2", "-o", name, "--quiet"), *options
+        )
+        assert status == 0, err
+    status, out, err = run("compare", "maml", "cnp", "--tasks", "5", "--inner-steps", "0,1")
+    assert status == 0, err
+    assert "mean squared error" in out
+    assert (tmp_path / "comparison" / "adaptation.png").exists()
+
+
+def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
+    status, _, err = run("train", "soft-nearest", *SMALL, "--steps", "2", "--out", "r")
+    assert status == 0, err
+    status, out, err = run("evaluate", "r", "--nearest", "3", "--shot", "4", "--tasks", "3")
+    assert status == 0, err
+    assert "±" in out
+    status, _, err = run("train", "mann", *SMALL, "--steps", "1", "--protocol", "offset", "-o", "m")
+    assert status == 0, err
+    status, out, err = run(
+        *("evaluate", "m", "--by-instance", "--shot", "4", "--tasks", "5", "--json")
+    )
+    assert status == 0, err
+    instances = json.loads(out)
+    assert list(instances) == ["1", "2", "3", "4"]
+    assert len(instances["2"]["scores"]) == 5
+    status, _, err = run("evaluate", "r", "--by-instance", "--tasks", "2")
+    assert status == 2
+    assert "does not read sequences" in err
+    status, _, err = run("evaluate", "r", "--inner-steps", "2")
+    assert status == 2
+    assert "takes no inner steps" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("train",), "name a learner to train"),
         (("train", "protont"), "protont"),
-        (("train", "nearest", *SMALL), "nothing to train"),
+        (
+            ("train", "protonet", *SMALL, "--inner-lr", "1"),
+            "has no option --inner-lr; it has: none",
+        ),
+        (("train", "reptile", *SMALL, "--inner-steps"), "--inner-steps needs a value"),
+        (("train", "reptile", *SMALL, "--inner-steps", "x"), "'x'; expected an integer"),
+        (("train", "mann", *SMALL, "--protocol", "x"), "expected one of support, offset"),
+        (("train", "lstm", *SMALL, "--outputs", "3"), "no option --outputs"),
+        (("train", "protonet", "--data", "sinusoid"), "cannot learn a regression task"),
+        (("data", "check", "sinusoid"), "no classes to split"),
         (("train", "protonet", "--way", "1"), "way is 1"),
         (("train", "protonet", "--data", "folder"), "needs a root"),
         (("train", "protonet", "--root", "nowhere"), "nowhere"),
@@ -145,7 +267,7 @@ def test_both_batch_norm_columns(run: Run) -> None:
         (("evaluate", "nowhere"), "not a run folder"),
         (("evaluate", "nearest", "--data", "digits", "--tasks", "0"), "n_tasks is 0"),
         (("evaluate", "nearest", "--frozen", "nowhere.qs"), "there is no file nowhere.qs"),
-        (("compare", "nearest"), "at least two"),
+        (("compare", "nearest"), "at least one run"),
         (("compare", "a.json", "b.json"), "a.json"),
         (("data", "check", "folder", "--root", "nowhere"), "nowhere"),
         (("evaluat",), "evaluat"),

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from quickstudy.demo import CURVE_STEPS, PIXELS, SCRATCH, UNTRAINED, run_demo
-from quickstudy.plots import plot_adaptation, plot_classes, plot_task
+from quickstudy.plots import plot_classes, plot_curves, plot_regression, plot_task
+from quickstudy.testing import make_task
 
 
 def test_demo(tmp_path: Path) -> None:
@@ -50,5 +51,8 @@ def test_pictures_refuse_what_they_cannot_draw(tmp_path: Path) -> None:
         plot_classes(ClassDataset.from_arrays(np.zeros((4, 3)), [0, 0, 1, 1]), tmp_path / "x.png")
     with pytest.raises(ValueError, match="only classification tasks of images"):
         plot_task(SinusoidSampler(shot=2, query=2)[0], {}, tmp_path / "x.png")
-    plot_adaptation({}, tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").exists()
+    with pytest.raises(ValueError, match="no curve"):
+        plot_curves({}, tmp_path / "x.png", x="steps")
+    with pytest.raises(ValueError, match="only regression tasks"):
+        plot_regression(make_task((2,), 3), {}, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()

@@ -16,8 +16,8 @@ from quickstudy.experiment import (
     Downsample,
     Experiment,
     LearnerName,
-    Part,
     Optimizer,
+    Part,
     Policy,
     Schedule,
     SplitName,
@@ -26,6 +26,7 @@ from quickstudy.experiment import (
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
     from quickstudy.learner import MetaLearner
+    from quickstudy.task import Task
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +40,8 @@ app.add_typer(data_app, name="data")
 
 Weights = Literal["auto", "best", "final", "checkpoint"]
 DemoData = Literal["alphabets", "omniglot"]
-BASELINES = ("nearest",)
+SCRATCH = "scratch"
+BASELINES = ("nearest", SCRATCH)
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 
@@ -156,7 +158,7 @@ def train(
         given = {
             name: value
             for name, value in context.params.items()
-            if name in names and getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+            if name in names and _was_given(context, name)
         }
         assert learner is not None
         given["options"] = _learner_options(learner, context.args)
@@ -192,12 +194,13 @@ def _train(
     if machine["threads"] is not None:
         torch.set_num_threads(machine["threads"])
     learner = experiment.build_learner()
+    tasks = experiment.sampler("train")
     if not any(p.requires_grad for p in learner.parameters()):
-        save_untrained(learner, folder, {**experiment.about(), "machine_options": machine})
+        if not resume:
+            save_untrained(learner, folder, {**experiment.about(), "machine_options": machine})
         _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
         return
     optimizer, scheduler = experiment.build_optimizer(learner)
-    tasks = experiment.sampler("train")
     validation = None
     if experiment.data != "sinusoid" and experiment.splits.validation is not None:
         validation = experiment.sampler("validation", tasks=1)
@@ -233,6 +236,10 @@ def _train(
         _say(f"{result.steps} steps in {result.seconds / 60:.1f} minutes, in {folder}{best}")
 
 
+def _was_given(context: typer.Context, name: str) -> bool:
+    return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+
+
 def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
     """Options of the learner's class from the rest of the line: ``--inner-lr 0.5 --causal``."""
     from quickstudy.experiment import learner_options
@@ -247,7 +254,8 @@ def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
         name = name if name in known else name.removeprefix("no_")
         if not word.startswith("--") or name not in known:
             flags = (f"--{option.replace('_', '-')}" for option in known)
-            raise ValueError(f"{learner} has no option {word}; it has: {', '.join(flags) or 'none'}")
+            has = ", ".join(flags) or "none"
+            raise ValueError(f"{learner} has no option {word}; it has: {has}")
         kind = known[name]
         if kind is bool:
             options[name] = value
@@ -289,7 +297,7 @@ def _with_data(
 
 @app.command()
 def evaluate(
-    target: Annotated[str, typer.Argument(help="A run folder, or: nearest.")],
+    target: Annotated[str, typer.Argument(help="A run folder, or: nearest, scratch.")],
     way: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     shot: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
@@ -299,7 +307,15 @@ def evaluate(
     batch_norm: Annotated[
         Policy | None, typer.Option(help="Whose statistics; default: as trained.")
     ] = None,
-    inner_steps: Annotated[int | None, typer.Option(help="MAML: steps on a new task.")] = None,
+    inner_steps: Annotated[
+        int | None, typer.Option(help="Gradient learners: steps on a new task.")
+    ] = None,
+    nearest: Annotated[
+        int | None, typer.Option(help="Answer by so many nearest neighbours in its space.")
+    ] = None,
+    by_instance: Annotated[
+        bool, typer.Option(help="MANN (offset): accuracy at each example of a class.")
+    ] = False,
     data: DataOption = None,
     root: RootOption = None,
     split: SplitOption = None,
@@ -316,8 +332,11 @@ def evaluate(
     """Accuracy on unseen classes, with its 95% confidence interval; scores of each task on disk."""
     from quickstudy.evaluation import FrozenTasks
     from quickstudy.evaluation import evaluate as run
+    from quickstudy.tables import instance_table
 
     experiment, learner = _learner(target, weights, inner_steps)
+    if nearest is not None:
+        learner = _nearest(learner, nearest)
     experiment = _with_data(experiment, data, root, split)
     if rotations is not None:
         experiment = dataclasses.replace(experiment, rotations=rotations)
@@ -326,6 +345,9 @@ def evaluate(
         kept = FrozenTasks.freeze(tasks, n_tasks, about)
         kept.save(freeze)
         tasks, about = kept, {**about, "tasks": kept.fingerprint}
+    if by_instance:
+        instance_table(learner, tasks, n_tasks, as_json)
+        return
     result = run(
         learner,
         tasks,
@@ -349,50 +371,114 @@ def evaluate(
 def compare(
     targets: Annotated[
         list[str],
-        typer.Argument(help="Two or more: saved evaluations (JSON), or run folders and: nearest."),
+        typer.Argument(help="Run folders, nearest, scratch; or saved evaluations (JSON)."),
     ],
     way: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
-    shot: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Examples a class: 1,5.")] = None,
     query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
-    n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 600,
+    inner_steps: Annotated[str, typer.Option(help="Gradient steps to try.")] = "0,1,3,5,10",
+    n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 200,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
     data: DataOption = None,
     root: RootOption = None,
     split: SplitOption = None,
     seed: Annotated[int, typer.Option(help="Decides the tasks.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(
+        "comparison"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare learners on the same tasks: each with its interval, and paired with the first."""
-    from rich.console import Console
-    from rich.table import Table
+    """Learners on the same tasks: by examples, by gradient steps, and against none before.
 
-    from quickstudy.evaluation import Evaluation
-    from quickstudy.evaluation import compare as pair
-    from quickstudy.evaluation import evaluate as run
+    Saved evaluations are compared as they are, paired with the first.
+    """
+    from quickstudy.tables import saved_table, study_rows, study_table
 
-    if len(targets) < 2:
-        raise ValueError("compare needs at least two runs or evaluations")
     if all(target.endswith(".json") for target in targets):
-        results = [Evaluation.load(target) for target in targets]
-    else:
-        found = [_learner(target) for target in targets]
-        trained = next((e for e, _ in found if e.learner not in BASELINES), found[0][0])
-        experiment = _with_data(trained, data, root, split)
-        tasks, about = _tasks(experiment, frozen, "test", way, shot, query, False, seed)
-        results = [run(learner, tasks, n_tasks=n_tasks, about=about) for _, learner in found]
-    pairs = [pair(result, results[0]) for result in results]
-    if as_json:
-        rows = [
-            {**dataclasses.asdict(p), **r.as_dict(), "target": t}
-            for t, r, p in zip(targets, results, pairs, strict=True)
-        ]
-        print(json.dumps(rows))
+        saved_table(targets, as_json)
         return
-    table = Table("", results[0].metric, "batch norm", f"against {targets[0]}")
-    for i, (target, result, difference) in enumerate(zip(targets, results, pairs, strict=True)):
-        figure = str(result).partition(" (")[0]
-        table.add_row(target, figure, result.batch_norm or "-", str(difference) if i else "")
-    Console().print(table)
+    from quickstudy.comparison import draw_study, study
+    from quickstudy.evaluation import FrozenTasks
+
+    found = {Path(target).name: _learner(target) for target in targets if target not in BASELINES}
+    if not found:
+        raise ValueError("compare needs at least one run to compare with the baselines")
+    first = next(iter(found.values()))[0]
+    experiment = _with_data(dataclasses.replace(first, way=way or first.way), data, root, split)
+    for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
+        if name == "nearest" and experiment.data == "sinusoid":
+            raise ValueError("nearest cannot learn sinusoids")
+        plain = dataclasses.replace(experiment, learner=name, options={})  # type: ignore[arg-type]
+        found[name] = (plain, plain.build_learner())
+    found = {SCRATCH: found.pop(SCRATCH), **found}
+    if frozen is not None:
+        kept = FrozenTasks.load(frozen)
+        tasks: dict[int, TaskSource] = {int(kept.about.get("shot", 1)): kept}
+    else:
+        default = "5,10" if experiment.data == "sinusoid" else "1,5"
+        tasks = {}
+        for shot in _integers("shots", shots or default):
+            source, about = _tasks(
+                experiment, None, "test", experiment.way, shot, query, False, seed
+            )
+            tasks[shot] = FrozenTasks.freeze(source, n_tasks, about)
+    example, names = _example(experiment, seed)
+    result = study(
+        {name: learner for name, (_, learner) in found.items()},
+        tasks,
+        example,
+        names=names,
+        steps=_integers("inner-steps", inner_steps),
+        n_tasks=n_tasks,
+        baseline=SCRATCH,
+        say=_say,
+    )
+    try:
+        learners = {name: learner for name, (_, learner) in found.items()}
+        pictures = draw_study(result, learners, out)
+    except ModuleNotFoundError as missing:
+        _say(str(missing))
+        pictures = []
+    if as_json:
+        print(json.dumps(study_rows(result)))
+        return
+    study_table(result, "sinusoids" if experiment.data == "sinusoid" else f"{experiment.way}-way")
+    if pictures:
+        _say(f"pictures: {', '.join(map(str, pictures))}")
+
+
+def _integers(name: str, text: str) -> list[int]:
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise ValueError(f"--{name} is {text!r}; expected integers such as 1,5") from None
+
+
+def _example(experiment: Experiment, seed: int) -> tuple["Task", list[str] | None]:
+    """Two classes never seen, one example of each; or one sinusoid, seen all along."""
+    import torch
+
+    from quickstudy.data import EpisodeSampler
+    from quickstudy.task import Task
+
+    if experiment.data == "sinusoid":
+        task = experiment.sampler("test", shot=10, query=200, tasks=1, seed=seed)[0]
+        return Task(*task.tensors(), n_way=None), None
+    sampler = experiment.sampler("test", way=2, shot=1, query=6, tasks=1, seed=seed)
+    assert isinstance(sampler, EpisodeSampler)
+    task, names = sampler[0], sampler.class_names(0)[0]
+    order = torch.arange(task.query_x.shape[1])
+    return Task(
+        task.support_x, task.support_y, task.query_x[:, order], task.query_y[:, order], 2
+    ), names
+
+
+@app.command("learners")
+def list_learners() -> None:
+    """Every learner by name, with its class and its own options."""
+    from quickstudy.tables import learner_table
+
+    learner_table()
 
 
 @data_app.command("list")
@@ -493,6 +579,7 @@ def demo(
     from rich.table import Table
 
     from quickstudy.demo import SHOTS, run_demo
+    from quickstudy.tables import figure
 
     if data == "omniglot" and root is None:
         from quickstudy.data.omniglot import cache_dir
@@ -513,9 +600,21 @@ def demo(
         return
     table = Table("10-way accuracy on classes never seen", *(f"{s} a class" for s in SHOTS))
     for name, row in result.table.items():
-        table.add_row(name, *(str(row[s]).partition(" (")[0] for s in SHOTS))
+        table.add_row(name, *(figure(row[s]) for s in SHOTS))
     Console().print(table)
     print(f"{result.seconds:.0f} seconds; pictures: {', '.join(map(str, result.pictures))}")
+
+
+def _nearest(learner: "MetaLearner", k: int) -> "MetaLearner":
+    """The k-nearest-neighbour rule in the feature space of another learner."""
+    from torch import nn
+
+    from quickstudy.learners import NearestNeighbour
+
+    encoder = getattr(learner, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"{type(learner).__name__} has no encoder to measure distances with")
+    return NearestNeighbour(encoder, k=k)
 
 
 def _learner(
@@ -539,11 +638,9 @@ def _learner(
     else:
         load_weights(files[weights], learner)
     if inner_steps is not None:
-        from quickstudy.learners import MAML
-
-        if not isinstance(learner, MAML):
+        if not hasattr(learner, "inner_steps"):
             raise ValueError(f"{experiment.learner} takes no inner steps")
-        learner.inner_steps = inner_steps
+        learner.inner_steps = inner_steps  # type: ignore[assignment]
     return experiment, learner
 
 

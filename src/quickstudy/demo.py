@@ -28,7 +28,7 @@ from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.experiment import Experiment
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, NearestNeighbour
-from quickstudy.plots import plot_adaptation, plot_task
+from quickstudy.plots import plot_curves, plot_task
 from quickstudy.training import train
 
 __all__ = ["DemoResult", "run_demo"]
@@ -133,9 +133,11 @@ def run_demo(
     pictures = (out / "task.png", out / "adaptation.png")
     _draw_task(rows, learners, unseen, pictures[0], seed, names=root is None)
     order = [row.curve for row in rows if row.curve]
-    plot_adaptation(
+    plot_curves(
         {name: curves[name] for name in order},
         pictures[1],
+        x="inner gradient steps on the support",
+        baseline="random start",
         title="MAML meets a new 10-way 1-shot task",
     )
     ordered = {name: table[name] for name in _order(rows)}
@@ -159,7 +161,8 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
     def plan(steps: int, **changes: Any) -> Experiment:
         return replace(base, steps=max(1, round(steps * scale)), **changes)
 
-    maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, inner_lr=0.5, inner_steps=2)
+    inner = {"inner_lr": 0.5, "inner_steps": 2}
+    maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, options=inner)
     random = replace(maml, seed=seed + 1)
     protonet = plan(500, way=30, lr=2e-3)
     return [
@@ -216,7 +219,7 @@ def _run(
     table = {shot: evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks) for shot in SHOTS}
     curve: dict[int, Evaluation] = {}
     if row.curve is not None and isinstance(learner, MAML):
-        learner.inner_lr = row.plan.inner_lr
+        learner.inner_lr = row.plan.options["inner_lr"]
         for learner.inner_steps in CURVE_STEPS:
             curve[learner.inner_steps] = evaluate(
                 learner, _tests(unseen, 1, seed), n_tasks=max(2, n_tasks // 2)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,16 @@ from quickstudy.learner import MetaLearner
 from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
 from quickstudy.task import Task
 
-__all__ = ["Comparison", "Evaluation", "FrozenTasks", "compare", "evaluate", "task_scores"]
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "FrozenTasks",
+    "Reader",
+    "accuracy_by_instance",
+    "compare",
+    "evaluate",
+    "task_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,13 @@ class Comparison:
     ci95: float
     p_value: float
     tasks: int
+    metric: str = "accuracy"
 
     def __str__(self) -> str:
-        return (
-            f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points "
-            f"(paired over {self.tasks} tasks, p = {self.p_value:.2g})"
-        )
+        figure = f"{self.difference:+.4f} ± {self.ci95:.4f}"
+        if self.metric == "accuracy":
+            figure = f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points"
+        return f"{figure} (paired over {self.tasks} tasks, p = {self.p_value:.2g})"
 
 
 def task_scores(output: Tensor, y: Tensor) -> Tensor:
@@ -151,6 +161,54 @@ def evaluate(
     return Evaluation(tuple(scores[:n_tasks]), metric, batch_norm or own, about or {})
 
 
+class Reader(Protocol):
+    """A learner that answers each example of a sequence when it first sees it (`MANN.read`)."""
+
+    def read(self, x: Tensor, y: Tensor, n_way: int | None) -> Tensor: ...
+
+
+def accuracy_by_instance(
+    learner: Reader, tasks: TaskSource, *, n_tasks: int = 600, about: dict[str, Any] | None = None
+) -> dict[int, Evaluation]:
+    """Accuracy on the 1st, 2nd, ... example of each class in a sequence (Santoro 2016, table 1).
+
+    The sequence is the support of a task, in its order. On the first example of a class there is
+    nothing to go by but which classes have been seen; what follows shows one-shot learning.
+
+    Args:
+        learner: one that reads sequences, in evaluation mode.
+        tasks: classification tasks; queries are not used. As many instances are reported as every
+            class has in every task.
+        n_tasks: how many.
+        about: kept with each result.
+
+    Raises:
+        ValueError: the learner or its protocol gives no answers while it reads.
+    """
+    if not hasattr(learner, "read"):
+        raise ValueError(f"{type(learner).__name__} does not read sequences: it has no `read`")
+    scores: dict[int, list[float]] = {}
+    done = index = 0
+    with torch.no_grad(), torch.random.fork_rng():
+        while done < n_tasks:
+            task = tasks[index]
+            output = learner.read(task.support_x, task.support_y, task.n_way)
+            right = (output.argmax(-1) == task.support_y).double()
+            member = nn.functional.one_hot(task.support_y, task.n_way or 0)
+            instance = member.cumsum(1).gather(2, task.support_y.unsqueeze(2)).squeeze(2)
+            shots = int(member.sum(1).min())
+            for j in range(1, shots + 1):
+                at = (instance == j).double()
+                scores.setdefault(j, []).extend(((right * at).sum(1) / at.sum(1)).tolist())
+            done += len(task)
+            index += 1
+    return {
+        j: Evaluation(tuple(s[:n_tasks]), about=about or {})
+        for j, s in scores.items()
+        if len(s) >= n_tasks
+    }
+
+
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Paired comparison: the mean difference over the *same* tasks, and Student's paired test.
 
@@ -172,7 +230,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         float(differences[0] == 0) if same else float(ttest_rel(first.scores, second.scores).pvalue)
     )
     mean = sum(differences) / len(differences)
-    return Comparison(mean, _ci95(differences), p_value, len(differences))
+    return Comparison(mean, _ci95(differences), p_value, len(differences), first.metric)
 
 
 def _ci95(values: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ place. See `quickstudy.learners.MAML` for the algorithm.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,7 +127,7 @@ class LearnedRates(nn.Module):
 
     def __init__(
         self,
-        parameters: Parameters,
+        parameters: Mapping[str, Tensor],
         initial: float,
         *,
         per: str,

@@ -1,5 +1,7 @@
 """Pictures (matplotlib, the ``plot`` extra)."""
 
+import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +16,14 @@ if TYPE_CHECKING:
     from quickstudy.data import ClassDataset
     from quickstudy.evaluation import Evaluation
 
-__all__ = ["plot_adaptation", "plot_classes", "plot_task"]
+__all__ = ["plot_classes", "plot_curves", "plot_regression", "plot_task"]
 
 INK, RIGHT, WRONG, PALE = "#1f2933", "#1a7f5a", "#c2352b", "#9aa5b1"
-LINES = ("#2667c9", "#c2571a", "#1a7f5a", "#7b4fb5")
+STAGES = ("#f0b429", "#c2571a", "#2667c9")
+LINES = (
+    *("#2667c9", "#c2571a", "#1a7f5a", "#7b4fb5", "#c2352b", "#0f8b8d", "#a36a00", "#d6409f"),
+    *("#5b6770", "#4c8c2b", "#8d5b4c", "#3f4fa0"),
+)
 
 
 def _pyplot() -> Any:
@@ -192,41 +198,117 @@ def _row_label(axes: Any, text: str) -> None:
     )
 
 
-def plot_adaptation(
+def plot_curves(
     curves: Mapping[str, Mapping[int, "Evaluation"]],
     path: str | os.PathLike[str],
     *,
+    x: str,
     title: str = "",
+    baseline: str | None = None,
 ) -> None:
-    """Accuracy against inner step, with 95% intervals; one line a learner.
+    """Score against a number, with 95% intervals; one line a learner, named at its end.
 
     Args:
-        curves: evaluation by number of inner steps, by name of the line.
+        curves: evaluation by number (of inner steps, of examples), by name of the line.
         path: of the PNG.
+        x: what the number is.
         title: above the plot.
+        baseline: the line to draw in grey dashes.
     """
+    if not any(curves.values()):
+        raise ValueError("there is no curve to draw")
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    for (name, curve), colour in zip(curves.items(), LINES, strict=False):
-        steps = sorted(curve)
-        mean = [100 * curve[s].mean for s in steps]
-        low = [100 * (curve[s].mean - curve[s].ci95) for s in steps]
-        high = [100 * (curve[s].mean + curve[s].ci95) for s in steps]
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(steps, mean, "o-", color=colour, markersize=4)
-        axes.annotate(
-            name,
-            (steps[-1], mean[-1]),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=9,
+    figure, axes = plt.subplots(figsize=(6.4, 3.2 + 0.14 * len(curves)))
+    metric = next(e.metric for curve in curves.values() for e in curve.values())
+    scale = 100 if metric == "accuracy" else 1
+    ends = {}
+    colours = itertools.cycle(LINES)
+    for name, curve in curves.items():
+        colour, style = (PALE, "o--") if name == baseline else (next(colours), "o-")
+        numbers = sorted(curve)
+        mean = [scale * curve[n].mean for n in numbers]
+        low = [scale * (curve[n].mean - curve[n].ci95) for n in numbers]
+        high = [scale * (curve[n].mean + curve[n].ci95) for n in numbers]
+        axes.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(numbers, mean, style, color=colour, markersize=4)
+        ends[name] = (numbers[-1], mean[-1], colour)
+    bottom, top = axes.get_ylim()
+    heights = _apart(
+        [end[1] for end in ends.values()], 0.055 * (top - bottom) * 10 / (10 + len(ends)) * 1.4
+    )
+    right = max(end[0] for end in ends.values())
+    left = min(min(curve) for curve in curves.values())
+    for (name, (last, value, colour)), height in zip(ends.items(), heights, strict=True):
+        at = right + 0.06 * (right - left or 1)
+        axes.plot([last, at * 0.995], [value, height], color=colour, linewidth=0.6, clip_on=False)
+        axes.text(
+            at, height, name, va="center", color=INK if colour == PALE else colour, fontsize=8.5
         )
-    axes.set_xlabel("inner gradient steps on the support")
-    axes.set_ylabel("accuracy on queries, %")
+    axes.set_xlim(left - 0.02 * (right - left or 1), right + 0.02 * (right - left or 1))
+    axes.set_ylim(bottom, top)
+    axes.set_xticks(sorted({n for curve in curves.values() for n in curve}))
+    axes.set_xlabel(x)
+    axes.set_ylabel("accuracy on queries, %" if metric == "accuracy" else metric)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     _save(figure, path)
+
+
+def plot_regression(
+    task: Task,
+    answers: Mapping[str, Mapping[str, Tensor]],
+    path: str | os.PathLike[str],
+) -> None:
+    """One regression task with one input: its support, the truth, and each learner's curves.
+
+    Args:
+        task: its first task is drawn; the queries, in order of ``x``, are the truth.
+        answers: predictions for the queries ``[1,Q,1]``, by their label, by learner.
+        path: of the PNG.
+    """
+    if task.n_way is not None or task.support_x.shape[2:] != (1,):
+        raise ValueError("only regression tasks with a single input can be drawn")
+    plt = _pyplot()
+    columns = min(4, len(answers))
+    rows = math.ceil(len(answers) / columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.4 * rows), squeeze=False, sharex=True, sharey=True
+    )
+    order = task.query_x[0, :, 0].argsort()
+    x = task.query_x[0, order, 0]
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (name, curves) in zip(grid.flat, answers.items(), strict=False):
+        axes.axis("on")
+        axes.plot(x, task.query_y[0, order, 0], color=PALE, linewidth=4, alpha=0.6, label="truth")
+        for (label, y), colour in zip(
+            curves.items(), ("#f0b429", "#c2571a", "#2667c9"), strict=False
+        ):
+            axes.plot(x, y[0, order, 0].detach(), color=colour, linewidth=1.4, label=label)
+        support = (task.support_x[0, :, 0], task.support_y[0, :, 0])
+        axes.plot(*support, "o", color=INK, markersize=4, label="support")
+        axes.set_title(name, fontsize=9, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+    most = max(range(len(answers)), key=lambda i: len(list(answers.values())[i]))
+    handles = grid.flat[most].get_legend_handles_labels()
+    figure.legend(*handles, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    figure.subplots_adjust(bottom=0.12 + 0.1 / rows, hspace=0.35)
+    _save(figure, path)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """The same heights, moved as little as it takes to lie ``gap`` apart, in the same order."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed: list[float] = []
+    for rank, i in enumerate(order):
+        low = placed[-1] + gap if rank else heights[i]
+        placed.append(max(heights[i], low))
+    excess = [p - heights[i] for p, i in zip(placed, order, strict=True)]
+    shift = sum(excess) / len(excess)
+    result = [0.0] * len(heights)
+    for p, i in zip(placed, order, strict=True):
+        result[i] = p - shift
+    return result

@@ -116,7 +116,8 @@ def train(
         about: kept in ``run.json``: whatever is needed to build this run again.
 
     Raises:
-        ValueError: the learner has nothing to train, or an argument makes no sense.
+        ValueError: the learner has nothing to train, its tasks do not fit it, or an argument
+            makes no sense.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
         FloatingPointError: the loss is no longer finite.
         KeyboardInterrupt: the run was asked to stop, after saving.
@@ -131,6 +132,7 @@ def train(
             raise ValueError(f"{name} is {value}; expected at least 1")
     if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
+    _rehearse(learner, tasks)
     folder = None if run_dir is None else Path(run_dir)
     saved = _saved_state(folder, resume)
     if fabric is None:
@@ -234,6 +236,17 @@ def train(
     if folder is not None and chief:
         save_weights(folder / FINAL, learner)
     return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
+
+
+def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:
+    """One task through the learner: what does not fit shows before anything is written."""
+    device = next(learner.parameters()).device
+    training = learner.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            learner.eval()(tasks[0][:1].to(device))
+    finally:
+        learner.train(training)
 
 
 def save_untrained(

@@ -75,5 +75,5 @@ class ANIL(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         n_way = phi["classes"].shape[1] if "classes" in phi else None
-        output = embed(self.encoder, query_x) @ phi["weight"].mT + phi["bias"].unsqueeze(1)
+        output: Tensor = embed(self.encoder, query_x) @ phi["weight"].mT + phi["bias"].unsqueeze(1)
         return output[..., :n_way]

@@ -178,7 +178,7 @@ class MANN(MetaLearner):
             h, c = self.controller(inputs, (state.h, state.c))
         else:
             h, c = torch.tanh(self.controller(inputs)), state.c
-        key = torch.tanh(self.keys(h)).unflatten(-1, (self.reads, self.width))
+        key = torch.tanh(self.keys(h)).view(-1, self.reads, self.width)
         gate = torch.sigmoid(self.gates(h)).unsqueeze(-1)
         memory, weights, usage = access(
             state.memory, state.weights, state.usage, key, gate, self.decay

@@ -52,7 +52,7 @@ class NearestNeighbour(MetaLearner):
         distances = squared_distances(embed(self.encoder, query_x), phi["support"])
         T, Q, S = distances.shape
         labels = phi["labels"].unsqueeze(1).expand_as(distances)
-        N = phi["classes"].shape[1]
+        N = int(phi["classes"].shape[1])
         closest = distances.new_full((T, Q, N), torch.inf)
         closest = closest.scatter_reduce(2, labels, distances, "amin")
         if self.k == 1:
@@ -60,7 +60,8 @@ class NearestNeighbour(MetaLearner):
         voters = distances.topk(min(self.k, S), largest=False).indices
         votes = distances.new_zeros(T, Q, N)
         votes = votes.scatter_add(2, labels.gather(2, voters), torch.ones_like(distances))
-        return votes - closest.argsort(-1).argsort(-1).to(votes.dtype) / N
+        rank = closest.argsort(-1).argsort(-1).to(votes.dtype)
+        return votes - rank / N
 
 
 class SoftNearestNeighbour(MetaLearner):

@@ -61,7 +61,7 @@ class R2D2(MetaLearner):
         return {"weight": (self.log_scale.exp() * weight).to(support_x.dtype)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        weight = phi["weight"]
+        weight: Tensor = phi["weight"]
         X = self._features(query_x)
         return (X @ weight.to(X.dtype)).to(weight.dtype)
 

@@ -88,6 +88,7 @@ class InContextTransformer(MetaLearner):
         tokens = self.embed_x(z) + self.embed_y(label.to(z.dtype))
         keys, values = [], []
         for block in self.blocks:
+            assert isinstance(block, _Block)
             key, value = block.keys_values(tokens)
             keys.append(key)
             values.append(value)
@@ -133,4 +134,5 @@ class _Block(nn.Module):
         return tokens + self.mlp(self.norm_mlp(tokens))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        T, n, width = x.shape
+        return x.view(T, n, self.heads, width // self.heads).transpose(1, 2)

@@ -1,0 +1,130 @@
+"""Tables for people, and the same for programs: what the command line prints."""
+
+import dataclasses
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from quickstudy.evaluation import Evaluation, accuracy_by_instance
+from quickstudy.evaluation import compare as pair
+
+if TYPE_CHECKING:
+    from quickstudy.comparison import Study
+    from quickstudy.data import TaskSource
+
+__all__ = [
+    "figure",
+    "instance_table",
+    "learner_table",
+    "saved_table",
+    "study_rows",
+    "study_table",
+]
+
+
+def figure(result: Evaluation) -> str:
+    """Mean and interval, without what they are of."""
+    return str(result).partition(" (")[0].removeprefix("mean squared error ")
+
+
+def saved_table(targets: list[str], as_json: bool) -> None:
+    """Saved evaluations, each paired with the first."""
+    if len(targets) < 2:
+        raise ValueError("compare needs at least two evaluations")
+    results = [Evaluation.load(target) for target in targets]
+    pairs = [pair(result, results[0]) for result in results]
+    if as_json:
+        rows = [
+            {**dataclasses.asdict(p), **r.as_dict(), "target": t}
+            for t, r, p in zip(targets, results, pairs, strict=True)
+        ]
+        print(json.dumps(rows))
+        return
+    table = Table("", results[0].metric, "batch norm", f"against {targets[0]}")
+    for i, (target, result, difference) in enumerate(zip(targets, results, pairs, strict=True)):
+        table.add_row(
+            target, figure(result), result.batch_norm or "-", str(difference) if i else ""
+        )
+    Console().print(table)
+
+
+def study_rows(result: "Study") -> list[dict[str, Any]]:
+    """A study as plain values, a row a learner."""
+    scores = result.example_scores()
+    return [
+        {
+            "learner": name,
+            "by_shot": {shot: e.as_dict() for shot, e in row.items()},
+            "by_step": {step: e.as_dict() for step, e in result.by_step.get(name, {}).items()},
+            "against_scratch": {
+                shot: dataclasses.asdict(pair(e, result.by_shot[result.baseline][shot]))
+                for shot, e in row.items()
+            },
+            "example": scores[name],
+        }
+        for name, row in result.by_shot.items()
+    ]
+
+
+def study_table(result: "Study", what: str) -> None:
+    """A study: by examples, by gradient steps, and its example."""
+    shots = list(next(iter(result.by_shot.values())))
+    metric = next(iter(result.by_shot[result.baseline].values())).metric
+    print(f"{what}, {metric} by number of examples:")
+    table = Table("", *map(str, shots), f"against {result.baseline}, at {shots[0]}")
+    for name, row in result.by_shot.items():
+        against = pair(row[shots[0]], result.by_shot[result.baseline][shots[0]])
+        figures = (figure(e) for e in row.values())
+        table.add_row(
+            name, *figures, "" if name == result.baseline else str(against).partition(" (")[0]
+        )
+    console = Console()
+    console.print(table)
+    if result.by_step:
+        steps = list(next(iter(result.by_step.values())))
+        print(f"{what}, {metric} by gradient steps, at {shots[0]}:")
+        table = Table("", *map(str, steps))
+        for name, curve in result.by_step.items():
+            table.add_row(name, *(figure(e) for e in curve.values()))
+        console.print(table)
+    if result.names is not None:
+        both = " and ".join(result.names)
+        print(f"One task of two classes never seen, {both}, one example each:")
+        for name, score in result.example_scores().items():
+            n = result.example.query_y.shape[1]
+            print(f"  {name}: {round(score * n)} of {n} right")
+
+
+def instance_table(learner: Any, tasks: "TaskSource", n_tasks: int, as_json: bool) -> None:
+    """Accuracy at the 1st, 2nd, ... example of a class."""
+    results = accuracy_by_instance(learner.eval(), tasks, n_tasks=n_tasks)
+    if as_json:
+        print(json.dumps({j: result.as_dict() for j, result in results.items()}))
+        return
+    table = Table("instance of its class", "accuracy")
+    for j, result in results.items():
+        table.add_row(str(j), figure(result))
+    Console().print(table)
+
+
+def learner_table() -> None:
+    """Every learner by name, with its class and its own options."""
+    from quickstudy import learners
+    from quickstudy.experiment import LEARNERS, learner_options
+
+    table = Table("name", "class", "options of its own, with their defaults", box=None)
+    for name, (kind, preset) in LEARNERS.items():
+        parameters = inspect.signature(getattr(learners, kind)).parameters
+        options = []
+        for option, expected in learner_options(name).items():
+            value = preset.get(option, parameters[option].default)
+            flag = option.replace("_", "-")
+            if expected is bool:
+                options.append(f"--no-{flag}" if value else f"--{flag}")
+            else:
+                options.append(f"--{flag}" if value is None else f"--{flag} {value}")
+        table.add_row(name, kind, "  ".join(options))
+    Console().print(table)
