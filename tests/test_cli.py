@@ -192,7 +192,7 @@ def test_compare_shows_the_claim(run: Run, tmp_path: Path) -> None:
     assert list(rows) == ["scratch", "maml", "protonet", "nearest"]
     for row in rows.values():
         assert sorted(row["by_shot"]) == ["1", "3"]
-        assert all(e["tasks"] == 6 and e["ci95"] > 0 for e in row["by_shot"].values())
+        assert all(e["tasks"] == 6 and e["ci95"] >= 0 for e in row["by_shot"].values())
         assert 0 <= row["example"] <= 1
         expected = row["by_shot"]["1"]["mean"] - rows["scratch"]["by_shot"]["1"]["mean"]
         assert row["against_scratch"]["1"]["difference"] == pytest.approx(expected)

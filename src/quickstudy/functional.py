@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.nn.norm import batch_norm_policy
+from quickstudy.nn.norm import BatchNorm, batch_norm_policy
 from quickstudy.task import Task
 
 __all__ = [
+    "NormedEncoder",
+    "check_vectors",
     "class_means",
     "embed",
     "example_loss",
@@ -35,12 +37,37 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
         z = torch.cat([encoder(task) for task in x])
     else:
         z = encoder(x.flatten(0, 1))
+    return check_vectors(z, x.flatten(0, 1)).reshape(T, n, -1)
+
+
+def check_vectors(z: Tensor, x: Tensor) -> Tensor:
+    """Embeddings ``z [n,D]`` of examples ``x [n,...]`` as they are.
+
+    Raises:
+        ValueError: ``z`` is not one vector an example.
+    """
     if z.dim() != 2:
         raise ValueError(
-            f"the encoder maps {list(x.shape[2:])} to {list(z.shape[1:])}; a learner needs one "
+            f"the encoder maps {list(x.shape[1:])} to {list(z.shape[1:])}; a learner needs one "
             "vector an example (add nn.Flatten())"
         )
-    return z.reshape(T, n, -1)
+    return z
+
+
+class NormedEncoder(nn.Sequential):
+    """An encoder, and batch norm of its embeddings by the encoder's own policy.
+
+    Args:
+        encoder: ``[n,...] -> [n,D]``, with ``out_features``.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        policy = batch_norm_policy(encoder) or "inductive"
+        super().__init__(encoder, BatchNorm(feature_size(encoder), policy=policy))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self[0](x)
+        return self[1](check_vectors(z, x))  # type: ignore[no-any-return]
 
 
 def class_means(z: Tensor, y: Tensor, n_way: int) -> Tensor:
@@ -88,6 +115,8 @@ def pretraining_loss(
     Raises:
         ValueError: the task does not say which class each label stands for.
     """
+    if task.n_way is None:
+        raise ValueError("pretraining classifies; it cannot learn a regression task (n_way=None)")
     if task.classes is None:
         raise ValueError(
             "pretraining on all classes needs tasks with `classes`, the class of the data set "
@@ -95,7 +124,7 @@ def pretraining_loss(
         )
     x = torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1)
     y = task.classes.gather(1, torch.cat([task.support_y, task.query_y], dim=1))
-    return F.cross_entropy(classifier(encoder(x)), y.flatten())
+    return F.cross_entropy(classifier(check_vectors(encoder(x), x)), y.flatten())
 
 
 def feature_size(encoder: nn.Module) -> int:

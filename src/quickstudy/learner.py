@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from quickstudy.functional import example_loss
 from quickstudy.nn.norm import batch_norm_policy
-from quickstudy.task import Task
+from quickstudy.task import Task, check_support
 
 __all__ = ["MetaLearner", "Phi"]
 
@@ -29,7 +29,8 @@ class MetaLearner(nn.Module, ABC):
     Attributes:
         order_invariant: the order of the support examples does not matter.
         label_equivariant: renaming the classes renames the logits and changes nothing else.
-        max_way: most classes a task may have, ``None`` for any number.
+        max_way: most classes a task may have (in regression: the size of a target), ``None`` for
+            any number.
     """
 
     order_invariant: bool = True
@@ -80,6 +81,27 @@ class MetaLearner(nn.Module, ABC):
     def loss(self, task: Task) -> Tensor:
         """The outer loss, a scalar: mean over tasks and queries of ``-log p(y | x, D_tr)``."""
         return example_loss(self(task), task.query_y)
+
+    @final
+    def check_task(
+        self, support_x: Tensor, support_y: Tensor, n_way: int | None, *, regression: bool = False
+    ) -> None:
+        """Raise ``ValueError`` unless this learner can adapt to that support.
+
+        Args:
+            support_x: as in `adapt`.
+            support_y: as in `adapt`.
+            n_way: as in `adapt`.
+            regression: whether this learner can also do regression.
+        """
+        self.check_way(n_way, regression=regression)
+        check_support(support_x, support_y, n_way)
+        d = support_y.shape[-1]
+        if n_way is None and self.max_way not in (None, d):
+            raise ValueError(
+                f"the task has targets of size {d}, but this {type(self).__name__} was built for "
+                f"{self.max_way}"
+            )
 
     @final
     def check_way(self, n_way: int | None, *, regression: bool = False) -> None:

@@ -125,7 +125,11 @@ def plot_task(
     if task.n_way is None or task.support_x.dim() != 5:
         raise ValueError("only classification tasks of images can be drawn")
     plt = _pyplot()
-    names = names or [str(n) for n in range(task.n_way)]
+    names = list(names or map(str, range(task.n_way)))
+    titles = names
+    if max(map(len, names)) > 9:
+        titles = [f"{chr(65 + n)}: {name}".replace("/", "\n") for n, name in enumerate(names)]
+        names = [chr(65 + n) for n in range(task.n_way)]
     column = sorted(range(task.n_way), key=names.__getitem__)
     order = task.support_y[0].argsort(stable=True)
     shown = min(queries, task.query_x.shape[1])
@@ -149,7 +153,8 @@ def plot_task(
         axes.axis("on")
         _show(axes, task.support_x[0, s])
         if not filled[n]:
-            axes.set_title(names[n], fontsize=9, color=INK)
+            size = 9 if titles == names else 5.5
+            axes.set_title(titles[n], fontsize=size, color=INK)
         filled[n] += 1
     _row_label(grid[0][0], "support:\nwhat it learns\nfrom")
     _row_label(grid[shots][0], "query:\nnever seen")

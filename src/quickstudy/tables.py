@@ -26,8 +26,8 @@ __all__ = [
 
 
 def figure(result: Evaluation) -> str:
-    """Mean and interval, without what they are of."""
-    return str(result).partition(" (")[0].removeprefix("mean squared error ")
+    """Mean and interval, in % if an accuracy, without what they are of."""
+    return str(result).partition(" (")[0].removeprefix("mean squared error ").removesuffix("%")
 
 
 def saved_table(targets: list[str], as_json: bool) -> None:
@@ -73,6 +73,7 @@ def study_table(result: "Study", what: str) -> None:
     """A study: by examples, by gradient steps, and its example."""
     shots = list(next(iter(result.by_shot.values())))
     metric = next(iter(result.by_shot[result.baseline].values())).metric
+    metric += ", %" if metric == "accuracy" else ""
     print(f"{what}, {metric} by number of examples:")
     table = Table("", *map(str, shots), f"against {result.baseline}, at {shots[0]}")
     for name, row in result.by_shot.items():
@@ -104,7 +105,7 @@ def instance_table(learner: Any, tasks: "TaskSource", n_tasks: int, as_json: boo
     if as_json:
         print(json.dumps({j: result.as_dict() for j, result in results.items()}))
         return
-    table = Table("instance of its class", "accuracy")
+    table = Table("instance of its class", "accuracy, %")
     for j, result in results.items():
         table.add_row(str(j), figure(result))
     Console().print(table)

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from quickstudy.functional import embed, example_loss, feature_size
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["ANIL"]
 
@@ -55,8 +54,7 @@ class ANIL(MetaLearner):
         return self.head.out_features
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         z = embed(self.encoder, support_x)
         T = len(z)
 

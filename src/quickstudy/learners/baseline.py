@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from quickstudy.functional import embed, example_loss, feature_size, pretraining_loss
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import Task, check_support
+from quickstudy.task import Task
 
 __all__ = ["Baseline"]
 
@@ -44,6 +44,8 @@ class Baseline(MetaLearner):
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps)
+        if classes < 2:
+            raise ValueError(f"classes is {classes}; expected at least 2")
         self.encoder = encoder
         self.classifier = nn.Linear(feature_size(encoder), classes)
         self.inner_lr = inner_lr
@@ -51,8 +53,7 @@ class Baseline(MetaLearner):
 
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)
         T, _, D = z.shape
 

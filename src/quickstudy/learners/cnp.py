@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from quickstudy.functional import class_means, embed, feature_size
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.nn import MLP
-from quickstudy.task import check_support
 
 __all__ = ["ConditionalNeuralProcess"]
 
@@ -58,10 +57,9 @@ class ConditionalNeuralProcess(MetaLearner):
         return self.outputs
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=self.regression)
         if self.regression and n_way is not None:
             raise ValueError("this ConditionalNeuralProcess was built for regression (n_way=None)")
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=self.regression)
         z = embed(self.encoder, support_x)
         if n_way is None:
             return {"r": _each(self.h, torch.cat([z, support_y], dim=-1)).mean(1)}

@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, feature_size
+from quickstudy.functional import NormedEncoder, embed, feature_size
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.nn.norm import BatchNorm, batch_norm_policy
-from quickstudy.task import check_support
 
 __all__ = ["BlackBoxLSTM"]
 
@@ -65,8 +63,7 @@ class BlackBoxLSTM(MetaLearner):
             raise ValueError("outputs, hidden and layers must each be at least 1")
         if queries not in ("alone", "sequence"):
             raise ValueError(f"queries is {queries!r}; expected 'alone' or 'sequence'")
-        policy = batch_norm_policy(encoder) or "inductive"
-        self.encoder = nn.Sequential(encoder, BatchNorm(features, policy=policy))
+        self.encoder = NormedEncoder(encoder)
         self.lstm = nn.LSTM(features + outputs, hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, outputs)
         self.outputs = outputs
@@ -87,8 +84,7 @@ class BlackBoxLSTM(MetaLearner):
         return self.queries == "sequence" or super().transductive
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         z = embed(self.encoder, support_x)
         label = support_y if n_way is None else F.one_hot(support_y, self.outputs)
         _, (h, c) = self.lstm(torch.cat([z, label.to(z.dtype)], dim=-1))

@@ -18,7 +18,7 @@ from quickstudy.inner import (
 )
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.nn.norm import BatchNorm, Source, batch_norm_policy, statistics_from
-from quickstudy.task import Task, check_support
+from quickstudy.task import Task
 
 __all__ = ["MAMLPlusPlus"]
 
@@ -113,7 +113,7 @@ class MAMLPlusPlus(MetaLearner):
         return [others] * (L - 1) + [1 - others * (L - 1)]
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         states = []
         for x, y in zip(support_x, support_y, strict=True):
             state = self._path(x, y, n_way)[-1]
@@ -128,7 +128,7 @@ class MAMLPlusPlus(MetaLearner):
 
     def loss(self, task: Task) -> Tensor:
         """The outer loss, a scalar; in training it also counts the outer steps for ``v``."""
-        check_support(task.support_x, task.support_y, task.n_way)
+        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
         total = task.query_x.new_zeros(())
         for t in range(len(task)):
             x, y, query_x, query_y = (part[t] for part in task.tensors())
@@ -143,7 +143,6 @@ class MAMLPlusPlus(MetaLearner):
 
     def _path(self, x: Tensor, y: Tensor, n_way: int | None) -> list[Parameters]:
         """The state of one task after 0 to L steps."""
-        self.check_way(n_way, regression=True)
         phi, fixed = split_parameters(self.network)
 
         def state(phi: Parameters, step: int) -> Parameters:

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, example_loss, feature_size
+from quickstudy.functional import NormedEncoder, embed, example_loss, feature_size
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.nn.norm import BatchNorm, batch_norm_policy
-from quickstudy.task import Task, check_support
+from quickstudy.task import Task
 
 __all__ = ["MANN"]
 
@@ -79,13 +78,14 @@ class MANN(MetaLearner):
                 "outputs, hidden, slots, width and reads must each be at least 1, and reads at "
                 "most slots"
             )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is {decay}; expected a number from 0 to 1")
         if protocol not in ("support", "offset"):
             raise ValueError(f"protocol is {protocol!r}; expected 'support' or 'offset'")
         if controller not in ("lstm", "feedforward"):
             raise ValueError(f"controller is {controller!r}; expected 'lstm' or 'feedforward'")
         features = feature_size(encoder)
-        policy = batch_norm_policy(encoder) or "inductive"
-        self.encoder = nn.Sequential(encoder, BatchNorm(features, policy=policy))
+        self.encoder = NormedEncoder(encoder)
         inputs = features + outputs + reads * width
         self.controller = (
             nn.LSTMCell(inputs, hidden) if controller == "lstm" else nn.Linear(inputs, hidden)
@@ -141,8 +141,7 @@ class MANN(MetaLearner):
 
     def _read_support(self, x: Tensor, y: Tensor, n_way: int | None) -> tuple[Phi, Tensor]:
         """The state after the support, and the output at each of its steps."""
-        self.check_way(n_way, regression=True)
-        check_support(x, y, n_way)
+        self.check_task(x, y, n_way, regression=True)
         z = embed(self.encoder, x)
         T, S, _ = z.shape
         labels = (y if n_way is None else F.one_hot(y, self.outputs)).to(z.dtype)

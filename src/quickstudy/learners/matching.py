@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from quickstudy.functional import embed, feature_size, vote
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["MatchingNetwork"]
 
@@ -31,7 +30,7 @@ class MatchingNetwork(MetaLearner):
         query_encoder: ``f'``. Default: the same as ``g'``, weights shared.
         reading_steps: ``K``; 0 for no full-context embeddings.
         scale: of the cosine. The paper's softmax has none (1), which bounds how sure it can be:
-            with 60 classes no answer could exceed 0.11.
+            with 60 classes of one example no answer could exceed 0.112.
 
     ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``. With full context the
     bidirectional LSTM reads the support in the order given, so that order matters.
@@ -54,7 +53,7 @@ class MatchingNetwork(MetaLearner):
         super().__init__()
         if reading_steps < 0:
             raise ValueError(f"reading_steps is {reading_steps}; expected 0 or more")
-        if scale <= 0:
+        if not scale > 0:
             raise ValueError(f"scale is {scale}; expected a positive number")
         self.encoder = encoder
         self.query_encoder = query_encoder
@@ -67,8 +66,7 @@ class MatchingNetwork(MetaLearner):
             self.query_lstm = nn.LSTMCell(2 * D, D)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)
         if self.reading_steps:
             forward, backward = self.support_lstm(z)[0].chunk(2, dim=-1)

@@ -13,7 +13,6 @@ from quickstudy.inner import (
     stack_states,
 )
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["MetaSGD"]
 
@@ -68,8 +67,7 @@ class MetaSGD(MetaLearner):
         return output_size(self.network)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         states = []
         for x, y in zip(support_x, support_y, strict=True):
             path = fit_network(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from quickstudy.functional import embed, squared_distances, vote
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
+from quickstudy.task import Task
 
 __all__ = ["NearestNeighbour", "SoftNearestNeighbour"]
 
@@ -45,7 +45,7 @@ class NearestNeighbour(MetaLearner):
         self.k = k
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
+        self.check_task(support_x, support_y, n_way)
         return _remember(self.encoder, support_x, support_y, n_way or 0)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
@@ -62,6 +62,19 @@ class NearestNeighbour(MetaLearner):
         votes = votes.scatter_add(2, labels.gather(2, voters), torch.ones_like(distances))
         rank = closest.argsort(-1).argsort(-1).to(votes.dtype)
         return votes - rank / N
+
+    def loss(self, task: Task) -> Tensor:
+        """The outer loss, a scalar, for one neighbour.
+
+        Raises:
+            ValueError: an encoder would be trained by the votes of ``k > 1``.
+        """
+        if self.k > 1 and any(p.requires_grad for p in self.parameters()):
+            raise ValueError(
+                f"the votes of k={self.k} neighbours have no gradient: train with k=1, or a "
+                "SoftNearestNeighbour, and vote afterwards"
+            )
+        return super().loss(task)
 
 
 class SoftNearestNeighbour(MetaLearner):
@@ -91,7 +104,7 @@ class SoftNearestNeighbour(MetaLearner):
         self.encoder = encoder
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
+        self.check_task(support_x, support_y, n_way)
         return _remember(self.encoder, support_x, support_y, n_way or 0)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
@@ -100,7 +113,6 @@ class SoftNearestNeighbour(MetaLearner):
 
 
 def _remember(encoder: nn.Module, support_x: Tensor, support_y: Tensor, n_way: int) -> Phi:
-    check_support(support_x, support_y, n_way)
     classes = torch.arange(n_way, device=support_y.device)
     return {
         "support": embed(encoder, support_x),

@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from quickstudy.functional import class_means, embed, squared_distances
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["ProtoNet"]
 
@@ -35,8 +34,7 @@ class ProtoNet(MetaLearner):
         self.encoder = encoder
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way)
         return {"prototypes": class_means(embed(self.encoder, support_x), support_y, n_way or 0)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:

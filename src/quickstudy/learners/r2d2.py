@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from quickstudy.functional import embed
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["R2D2"]
 
@@ -49,8 +48,7 @@ class R2D2(MetaLearner):
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         X = self._features(support_x)
         Y = (support_y if n_way is None else F.one_hot(support_y, n_way)).to(X.dtype)
         gram = X @ X.mT

@@ -15,7 +15,6 @@ from quickstudy.inner import (
     stack_states,
 )
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import check_support
 
 __all__ = ["Scratch"]
 
@@ -66,8 +65,7 @@ class Scratch(MetaLearner):
 
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         states = []
         for x, y in zip(support_x, support_y, strict=True):
             path = fit_network(

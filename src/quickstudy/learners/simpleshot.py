@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.functional import (
+    check_vectors,
     class_means,
     embed,
     feature_size,
@@ -12,7 +13,7 @@ from quickstudy.functional import (
     squared_distances,
 )
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import Task, check_support
+from quickstudy.task import Task
 
 __all__ = ["SimpleShot"]
 
@@ -51,12 +52,16 @@ class SimpleShot(MetaLearner):
         super().__init__()
         self.encoder = encoder
         self.classifier = nn.Linear(feature_size(encoder), classes)
+        if classes < 2 or not 0 < momentum <= 1:
+            raise ValueError(
+                f"classes is {classes} and momentum {momentum}; expected at least 2 classes and a "
+                "momentum above 0, at most 1"
+            )
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(feature_size(encoder)))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way)
         return {"centroids": class_means(self._features(support_x), support_y, n_way or 0)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ class SimpleShot(MetaLearner):
         """Cross-entropy over all training classes, a scalar; in training it also moves ``m``."""
 
         def encode(x: Tensor) -> Tensor:
-            z: Tensor = self.encoder(x)
+            z: Tensor = check_vectors(self.encoder(x), x)
             if self.training:
                 self.mean.lerp_(z.detach().mean(0), self.momentum)
             return z

@@ -4,10 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, feature_size
+from quickstudy.functional import NormedEncoder, embed, feature_size
 from quickstudy.learner import MetaLearner, Phi
-from quickstudy.nn.norm import BatchNorm, batch_norm_policy
-from quickstudy.task import check_support
 
 __all__ = ["InContextTransformer"]
 
@@ -64,8 +62,7 @@ class InContextTransformer(MetaLearner):
         if width % heads:
             raise ValueError(f"width is {width}; expected a multiple of heads, {heads}")
         features = feature_size(encoder)
-        policy = batch_norm_policy(encoder) or "inductive"
-        self.encoder = nn.Sequential(encoder, BatchNorm(features, policy=policy))
+        self.encoder = NormedEncoder(encoder)
         self.embed_x = nn.Linear(features, width)
         self.embed_y = nn.Linear(outputs, width, bias=False)
         nn.init.normal_(self.embed_y.weight)  # a one-hot column then weighs what an image does
@@ -81,8 +78,7 @@ class InContextTransformer(MetaLearner):
         return self.outputs
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_way(n_way, regression=True)
-        check_support(support_x, support_y, n_way)
+        self.check_task(support_x, support_y, n_way, regression=True)
         z = embed(self.encoder, support_x)
         label = support_y if n_way is None else F.one_hot(support_y, self.outputs)
         tokens = self.embed_x(z) + self.embed_y(label.to(z.dtype))
