@@ -51,7 +51,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_examples_run(page: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "\n".join(blocks(page, "python"))
     for long, short in SMALLER.items():
@@ -63,7 +63,7 @@ def test_python_examples_run(page: Path, photos: Path, capsys: pytest.CaptureFix
         assert answer.split()[0].startswith("symbol")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_run(
     page: Path,
     photos: Path,

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler
-from quickstudy.evaluation import Evaluation, FrozenTasks, compare, evaluate
+from quickstudy.evaluation import (
+    Evaluation,
+    FrozenTasks,
+    accuracy_by_instance,
+    compare,
+    evaluate,
+)
 from quickstudy.learners import MAML, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
@@ -38,6 +44,32 @@ def test_known_accuracy_and_interval() -> None:
     scores = (0.0, 0.5, 1.0, 0.5)
     assert Evaluation(scores).ci95 == pytest.approx(1.96 * np.std(scores, ddof=1) / 2)
     assert math.isnan(Evaluation((1.0,)).ci95)
+
+
+class Parrot:
+    """Says of each example the class of the one before it, and of the first that of label 0."""
+
+    def read(self, x: torch.Tensor, y: torch.Tensor, n_way: int | None) -> torch.Tensor:
+        said = torch.cat([torch.zeros_like(y[:, :1]), y[:, :-1]], dim=1)
+        return torch.nn.functional.one_hot(said, n_way or 0).float()
+
+
+def test_accuracy_by_instance() -> None:
+    x, query = torch.rand(1, 6, 3), torch.rand(1, 1, 3)
+    y = torch.tensor([[1, 1, 0, 1, 0, 0]])
+    task = Task(x, y, query, torch.zeros(1, 1, dtype=torch.int64), 2)
+    scores = accuracy_by_instance(Parrot(), [task] * 4, n_tasks=4)  # type: ignore[arg-type]
+    # instance 1: class 1 at 0 (says 0), class 0 at 2 (says 1); 2: right, wrong; 3: wrong, right
+    assert {j: result.mean for j, result in scores.items()} == {1: 0.0, 2: 0.5, 3: 0.5}
+    assert len(scores[1].scores) == 4
+    with pytest.raises(ValueError, match="does not read sequences"):
+        accuracy_by_instance(NearestNeighbour(), [task], n_tasks=1)  # type: ignore[arg-type]
+
+
+def test_comparison_speaks_in_its_metric() -> None:
+    a, b = (Evaluation(s, metric="mean squared error") for s in ((1.0, 2.0), (0.5, 0.5)))
+    assert str(compare(a, b)).startswith("+1.0000 ± ")
+    assert str(compare(Evaluation((1.0, 0.5)), Evaluation((0.5, 0.5)))).startswith("+25.00 ± ")
 
 
 def test_batch_size_does_not_matter() -> None:

@@ -50,11 +50,19 @@ def test_good_task() -> None:
         ({"support_y": GOOD["support_y"] * 0}, "task 0 has no example of class 1"),
         ({"n_way": 1, "support_y": GOOD["support_y"] * 0}, "at least 2 classes"),
         ({"n_way": None}, "expects float targets"),
+        ({"classes": torch.zeros(2, 3)}, r"classes has shape \[2, 3\]; expected \[2, 2\]"),
     ],
 )
 def test_bad_task(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Task(**{**GOOD, **change})
+
+
+def test_classes_stay_with_their_tasks() -> None:
+    task = Task(**GOOD, classes=torch.tensor([[7, 3], [5, 9]]))
+    for moved in (task[1:2], task[1:].to(torch.float64), task.to("cpu")[1:2]):
+        assert moved.classes is not None
+        assert moved.classes.tolist() == [[5, 9]]
 
 
 def test_regression_targets_must_agree() -> None:

@@ -400,9 +400,16 @@ def compare(
     from quickstudy.comparison import draw_study, study
     from quickstudy.evaluation import FrozenTasks
 
-    found = {Path(target).name: _learner(target) for target in targets if target not in BASELINES}
+    runs = [target for target in targets if target not in BASELINES]
+    short = [Path(run).name for run in runs]
+    found = {
+        name if short.count(name) == 1 else run: _learner(run)
+        for name, run in zip(short, runs, strict=True)
+    }
     if not found:
         raise ValueError("compare needs at least one run to compare with the baselines")
+    kept = FrozenTasks.load(frozen) if frozen is not None else None
+    way = kept[0].n_way if kept is not None else way
     first = next(iter(found.values()))[0]
     experiment = _with_data(dataclasses.replace(first, way=way or first.way), data, root, split)
     for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
@@ -411,9 +418,8 @@ def compare(
         plain = dataclasses.replace(experiment, learner=name, options={})  # type: ignore[arg-type]
         found[name] = (plain, plain.build_learner())
     found = {SCRATCH: found.pop(SCRATCH), **found}
-    if frozen is not None:
-        kept = FrozenTasks.load(frozen)
-        tasks: dict[int, TaskSource] = {int(kept.about.get("shot", 1)): kept}
+    if kept is not None:
+        tasks = {int(kept.about.get("shot", 1)): kept}
     else:
         default = "5,10" if experiment.data == "sinusoid" else "1,5"
         tasks = {}
@@ -423,8 +429,9 @@ def compare(
             )
             tasks[shot] = FrozenTasks.freeze(source, n_tasks, about)
     example, names = _example(experiment, seed)
+    learners = {name: learner for name, (_, learner) in found.items()}
     result = study(
-        {name: learner for name, (_, learner) in found.items()},
+        learners,
         tasks,
         example,
         names=names,
@@ -434,7 +441,6 @@ def compare(
         say=_say,
     )
     try:
-        learners = {name: learner for name, (_, learner) in found.items()}
         pictures = draw_study(result, learners, out)
     except ModuleNotFoundError as missing:
         _say(str(missing))
@@ -456,21 +462,13 @@ def _integers(name: str, text: str) -> list[int]:
 
 def _example(experiment: Experiment, seed: int) -> tuple["Task", list[str] | None]:
     """Two classes never seen, one example of each; or one sinusoid, seen all along."""
-    import torch
-
     from quickstudy.data import EpisodeSampler
-    from quickstudy.task import Task
 
     if experiment.data == "sinusoid":
-        task = experiment.sampler("test", shot=10, query=200, tasks=1, seed=seed)[0]
-        return Task(*task.tensors(), n_way=None), None
+        return experiment.sampler("test", shot=10, query=200, tasks=1, seed=seed)[0], None
     sampler = experiment.sampler("test", way=2, shot=1, query=6, tasks=1, seed=seed)
     assert isinstance(sampler, EpisodeSampler)
-    task, names = sampler[0], sampler.class_names(0)[0]
-    order = torch.arange(task.query_x.shape[1])
-    return Task(
-        task.support_x, task.support_y, task.query_x[:, order], task.query_y[:, order], 2
-    ), names
+    return sampler[0], sampler.class_names(0)[0]
 
 
 @app.command("learners")

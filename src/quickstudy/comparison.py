@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quickstudy.data.sampler import TaskSource
-from quickstudy.evaluation import Evaluation, evaluate, task_scores
+from quickstudy.evaluation import Evaluation, FrozenTasks, evaluate, task_scores
 from quickstudy.learner import MetaLearner
 from quickstudy.plots import plot_curves, plot_regression, plot_task
 from quickstudy.task import Task
@@ -53,14 +52,13 @@ class Study:
 
 def study(
     learners: Mapping[str, MetaLearner],
-    tasks: Mapping[int, TaskSource],
+    tasks: Mapping[int, FrozenTasks],
     example: Task,
     *,
     baseline: str,
     names: list[str] | None = None,
     steps: Sequence[int] = (),
     n_tasks: int = 200,
-    about: Callable[[str, int], dict[str, object]] = lambda name, shot: {},
     say: Say = print,
 ) -> Study:
     """Measure every learner on the same tasks.
@@ -74,29 +72,27 @@ def study(
         names: of the example's classes.
         steps: numbers of gradient steps, for learners that have ``inner_steps``.
         n_tasks: of each figure.
-        about: kept with each evaluation.
         say: told what is going on.
     """
     by_shot: dict[str, dict[int, Evaluation]] = {}
     by_step: dict[str, dict[int, Evaluation]] = {}
     answers: dict[str, Tensor] = {}
     fewest = min(tasks)
+
+    def score(name: str, shot: int) -> Evaluation:
+        about = {"learner": name, "shot": shot, "tasks": tasks[shot].fingerprint}
+        return evaluate(learners[name], tasks[shot], n_tasks=n_tasks, about=about)
+
     for name, learner in learners.items():
         say(f"{name} ...")
-        by_shot[name] = {
-            shot: evaluate(learner, source, n_tasks=n_tasks, about=about(name, shot))
-            for shot, source in tasks.items()
-        }
+        by_shot[name] = {shot: score(name, shot) for shot in tasks}
         own = getattr(learner, "inner_steps", None)
         if own is not None and steps:
-            curve = {}
+            by_step[name] = {}
             for step in steps:
                 learner.inner_steps = step  # type: ignore[assignment]
-                curve[step] = evaluate(
-                    learner, tasks[fewest], n_tasks=n_tasks, about=about(name, fewest)
-                )
+                by_step[name][step] = score(name, fewest)
             learner.inner_steps = own
-            by_step[name] = curve
         answers[name] = _answer(learner, example)
     return Study(by_shot, by_step, example, names, answers, baseline)
 

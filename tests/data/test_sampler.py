@@ -83,6 +83,8 @@ def test_class_names_tell_what_labels_mean() -> None:
     for t in range(3):
         for x, label in zip(task.query_x[t], task.query_y[t].tolist(), strict=True):
             assert names[t][label] == f"c{int(x[0]):03}"
+        assert task.classes is not None
+        assert [sampler.dataset.names[c] for c in task.classes[t]] == names[t]
 
 
 def test_every_class_and_example_comes_equally_often() -> None:

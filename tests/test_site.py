@@ -1,0 +1,107 @@
+"""The documentation site builds without a warning, is complete, and needs no other host."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quickstudy
+from quickstudy.experiment import LEARNERS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {
+    page: page.read_text() for page in (DOCS / "learners").glob("*.md") if page.stem != "index"
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert not build.returncode, build.stdout + build.stderr
+    assert "WARNING" not in build.stderr, build.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_has_a_page(name: str) -> None:
+    class_name = LEARNERS[name][0]
+    about = [text for text in PAGES.values() if f"`{class_name}`" in text and f"`{name}`" in text]
+    assert about, f"no page of docs/learners names {class_name} and {name}"
+    assert any(f"quickstudy train {name} " in t or f"evaluate {name} " in t for t in about)
+
+
+def test_every_page_says_what_it_should() -> None:
+    for page, text in PAGES.items():
+        for part in (f"(../images/phi/{page.stem}.svg)", "See [the results](../results.md)."):
+            assert part in text, f"{page.name} lacks {part}"
+        for part in ("promise", "Differs from the paper", "Use it"):
+            assert re.search(rf"^## .*{part}", text, re.M), f"{page.name} lacks {part}"
+
+
+@pytest.mark.parametrize("page", [DOCS / "index.md", *PAGES], ids=lambda page: page.stem)
+def test_examples_print_what_they_say(page: Path) -> None:
+    """What a page's code prints is what its comments show, line by line."""
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    assert said.getvalue().splitlines() == re.findall(r"^# (.*)", code, re.M)
+
+
+def test_reference_has_every_public_name(site: Path) -> None:
+    html = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
+    documented = set(re.findall(r'id="(quickstudy\.[^"]*)"', html))
+    paths: dict[tuple[str, int], set[str]] = {}
+    for info in pkgutil.walk_packages(quickstudy.__path__, "quickstudy."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            key = (name, id(getattr(module, name)))
+            paths.setdefault(key, set()).add(f"{info.name}.{name}")
+    for known_as in paths.values():
+        assert known_as & documented, f"not in docs/reference: {' or '.join(sorted(known_as))}"
+
+
+def test_nothing_is_loaded_from_another_host(site: Path) -> None:
+    elsewhere = r"""["'(]\s*((?:https?:)?//[^"')]*)"""
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        loads = re.findall(r"<(?:script|link|img|iframe|source|object|embed)\b[^>]*>", text)
+        loads += re.findall(r"<style\b.*?</style>", text, re.S)
+        for tag in loads:
+            found = re.search(elsewhere, tag)
+            assert not found or "canonical" in tag, f"{page.name} loads {found[1]}"
+    for sheet in site.rglob("*.css"):
+        found = re.search(rf"(?:url|@import)\s*{elsewhere}", sheet.read_text())
+        assert not found, f"{sheet.name} loads {found[1]}"
+
+
+def test_pictures_are_those_of_the_script(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pictures = importlib.util.module_from_spec(spec)
+    sys.modules["pictures"] = pictures
+    spec.loader.exec_module(pictures)
+    drawn = {file.name: file.read_bytes() for file in pictures.draw_all(tmp_path)}
+    kept = {file.name: file.read_bytes() for file in (DOCS / "images" / "phi").iterdir()}
+    assert drawn.keys() == kept.keys()
+    stale = [name for name in drawn if drawn[name] != kept[name]]
+    assert not stale, f"draw them again with python docs/pictures.py: {', '.join(stale)}"
