@@ -8,7 +8,7 @@ place. See `quickstudy.learners.MAML` for the algorithm.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ __all__ = [
     "InnerOptimizer",
     "LearnedRates",
     "Parameters",
+    "adapt_network",
     "check_inner",
     "descend",
     "fit_network",
@@ -242,6 +243,25 @@ def fit_network(
             loss, phi, steps=steps, rate=rate, optimizer=optimizer, first_order=first_order
         )
     return [{**phi, **fixed} for phi in path]
+
+
+def adapt_network(
+    network: nn.Module,
+    support_x: Tensor,
+    support_y: Tensor,
+    n_way: int | None,
+    **how: Any,
+) -> Phi:
+    """Adapt a network to each task, ``[T,S,...]`` and ``[T,S]``; ``how`` is as in `fit_network`.
+
+    Returns:
+        ``{"network": {name: [T,...]}, "classes": [T,N]}``, for `run_network`.
+    """
+    states = []
+    for x, y in zip(support_x, support_y, strict=True):
+        path = fit_network(network, x, y, n_way, **how)
+        states.append(record_statistics(network, path[-1], x))
+    return stack_states(states, support_y, n_way)
 
 
 def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Parameters, Parameters]:

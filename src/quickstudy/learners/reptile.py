@@ -10,11 +10,9 @@ from quickstudy.inner import (
     SGD,
     Adam,
     InnerOptimizer,
+    adapt_network,
     check_inner,
-    fit_network,
-    record_statistics,
     run_network,
-    stack_states,
 )
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
@@ -85,20 +83,16 @@ class Reptile(MetaLearner):
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        states = []
-        for x, y in zip(support_x, support_y, strict=True):
-            path = fit_network(
-                self.network,
-                x,
-                y,
-                n_way,
-                steps=self.inner_steps,
-                rate=self.inner_lr,
-                optimizer=self.inner_optimizer,
-                batch=self.inner_batch,
-            )
-            states.append(record_statistics(self.network, path[-1], x))
-        return stack_states(states, support_y, n_way)
+        return adapt_network(
+            self.network,
+            support_x,
+            support_y,
+            n_way,
+            steps=self.inner_steps,
+            rate=self.inner_lr,
+            optimizer=self.inner_optimizer,
+            batch=self.inner_batch,
+        )
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return run_network(self.network, phi, query_x)

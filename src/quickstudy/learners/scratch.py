@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from quickstudy.functional import output_size
 from quickstudy.inner import (
+    adapt_network,
     check_inner,
-    fit_network,
     optimizer_named,
-    record_statistics,
     run_network,
-    stack_states,
 )
 from quickstudy.learner import MetaLearner, Phi
 
@@ -66,20 +64,16 @@ class Scratch(MetaLearner):
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        states = []
-        for x, y in zip(support_x, support_y, strict=True):
-            path = fit_network(
-                self.network,
-                x,
-                y,
-                n_way,
-                steps=self.inner_steps,
-                rate=self.inner_lr,
-                optimizer=self.inner_optimizer,
-                frozen=True,
-            )
-            states.append(record_statistics(self.network, path[-1], x))
-        return stack_states(states, support_y, n_way)
+        return adapt_network(
+            self.network,
+            support_x,
+            support_y,
+            n_way,
+            steps=self.inner_steps,
+            rate=self.inner_lr,
+            optimizer=self.inner_optimizer,
+            frozen=True,
+        )
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return run_network(self.network, phi, query_x)
