@@ -1,12 +1,15 @@
 """MAML against references we did not write."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import higher
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchopt
 from torch import Tensor, nn
 
 from quickstudy.learners import MAML
@@ -31,37 +34,101 @@ def meta_gradient(learner: MAML, task: Task) -> list[Tensor]:
     return [p.grad.clone() for p in learner.network.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("first_order", [False, True])
-def test_meta_gradient_equals_higher(steps: int, first_order: bool) -> None:
-    torch.manual_seed(0)
-    network = conv_network().double()
-    task = make_task((1, 8, 8), way=3, tasks=4, shot=2, query=3)
-    learner = MAML(network, inner_lr=0.4, inner_steps=steps, first_order=first_order)
-    ours = meta_gradient(learner, task)
+RATES = {"sgd": 0.4, "momentum": 0.2, "adam": 0.02}
 
-    reference = copy.deepcopy(network)
-    reference.zero_grad()
-    optimizer = torch.optim.SGD(reference.parameters(), lr=0.4)
-    for t in range(len(task)):
+
+def torch_optimizer(name: str, network: nn.Module) -> torch.optim.Optimizer:
+    if name == "adam":
+        return torch.optim.Adam(network.parameters(), lr=RATES[name])
+    momentum = {"sgd": 0.0, "momentum": 0.9}[name]
+    return torch.optim.SGD(network.parameters(), lr=RATES[name], momentum=momentum)
+
+
+def higher_gradient(
+    network: nn.Module, name: str, task: Task, steps: int, first_order: bool
+) -> list[Tensor]:
+    total = [torch.zeros_like(p) for p in network.parameters()]
+    for x, y, query_x, query_y in zip(*task.tensors(), strict=True):
         with higher.innerloop_ctx(
-            reference,
-            optimizer,
+            network,
+            torch_optimizer(name, network),
             copy_initial_weights=False,
             track_higher_grads=not first_order,
         ) as (fast, inner):
-            for _ in range(steps):
-                inner.step(F.cross_entropy(fast(task.support_x[t]), task.support_y[t]))
-            loss = F.cross_entropy(fast(task.query_x[t]), task.query_y[t]) / len(task)
-            if first_order:
-                gradients = torch.autograd.grad(loss, list(fast.parameters()))
-                for p, g in zip(reference.parameters(), gradients, strict=True):
-                    p.grad = g if p.grad is None else p.grad + g
-            else:
-                loss.backward()
-    for mine, p in zip(ours, reference.parameters(), strict=True):
-        assert p.grad is not None
-        assert torch.linalg.norm(mine - p.grad) <= 1e-5 * torch.linalg.norm(p.grad)
+            for step in range(1, steps + 1):
+                override = {}
+                if name == "adam":  # it adds eps before it corrects the root's bias
+                    override["eps"] = [1e-8 * math.sqrt(1 - 0.999**step)]
+                inner.step(F.cross_entropy(fast(x), y), override=override)
+            loss = F.cross_entropy(fast(query_x), query_y) / len(task)
+            start = fast if first_order else network
+            gradients = torch.autograd.grad(loss, list(start.parameters()))
+            total = [a + b for a, b in zip(total, gradients, strict=True)]
+    return total
+
+
+def torchopt_gradient(network: nn.Module, name: str, task: Task, steps: int) -> list[Tensor]:
+    network = copy.deepcopy(network)
+    theta = list(network.parameters())
+    start = torchopt.extract_state_dict(network, by="reference")
+    total = [torch.zeros_like(p) for p in theta]
+    for x, y, query_x, query_y in zip(*task.tensors(), strict=True):
+        torchopt.recover_state_dict(network, start)
+        if name == "adam":  # eps_root=0 is its default: eps is outside the root, as ours
+            inner = torchopt.MetaAdam(network, lr=RATES[name], moment_requires_grad=True)
+        else:
+            momentum = {"sgd": 0.0, "momentum": 0.9}[name]
+            inner = torchopt.MetaSGD(
+                network, lr=RATES[name], momentum=momentum, moment_requires_grad=True
+            )
+        for _ in range(steps):
+            inner.step(F.cross_entropy(network(x), y))
+        loss = F.cross_entropy(network(query_x), query_y) / len(task)
+        gradients = torch.autograd.grad(loss, theta)
+        total = [a + b for a, b in zip(total, gradients, strict=True)]
+    return total
+
+
+def assert_equal(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    for mine, p in zip(ours, theirs, strict=True):
+        assert torch.linalg.norm(mine - p) <= 1e-9 * torch.linalg.norm(p)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_meta_gradient_equals_higher(steps: int, name: str, first_order: bool) -> None:
+    torch.manual_seed(0)
+    network = conv_network().double()
+    task = make_task((1, 8, 8), way=3, tasks=4, shot=2, query=3)
+    learner = MAML(
+        network,
+        inner_lr=RATES[name],
+        inner_steps=steps,
+        inner_optimizer=name,
+        first_order=first_order,
+    )
+    theirs = higher_gradient(network, name, task, steps, first_order)
+    assert_equal(meta_gradient(learner, task), theirs)
+
+
+@pytest.fixture
+def _double_precision() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("_double_precision")  # torchopt computes beta**step in the default dtype
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_meta_gradient_equals_torchopt(steps: int, name: str) -> None:
+    torch.manual_seed(0)
+    network = conv_network().double()
+    task = make_task((1, 8, 8), way=3, tasks=4, shot=2, query=3)
+    learner = MAML(network, inner_lr=RATES[name], inner_steps=steps, inner_optimizer=name)
+    assert_equal(meta_gradient(learner, task), torchopt_gradient(network, name, task, steps))
 
 
 @pytest.mark.parametrize("policy", ["inductive", "transductive"])
@@ -87,16 +154,49 @@ def test_meta_gradient_equals_finite_differences(policy: str) -> None:
         assert float((g * direction).sum()) == pytest.approx(numeric, rel=1e-5, abs=1e-8)
 
 
-def test_linear_regression_closed_form() -> None:
-    """One step on ``y = w x`` with squared error is ``w - 2 lr mean(x (w x - y))``."""
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_linear_regression_closed_form(steps: int) -> None:
+    """With exact targets the error contracts: ``phi_L - w = (I - 2 lr X'X / S)^L (theta - w)``."""
     torch.manual_seed(0)
-    network = nn.Linear(1, 1, bias=False).double()
-    task = make_task((1,), None, tasks=3, shot=5)
-    phi = MAML(network, inner_lr=0.1).adapt(task.support_x, task.support_y, None)
-    w = network.weight.detach()
-    x, y = task.support_x, task.support_y
-    expected = w - 0.1 * 2 * (x * (w * x - y)).mean(1)
-    assert torch.allclose(phi["network"]["weight"].squeeze(1), expected)
+    rng = np.random.default_rng(0)
+    network = nn.Linear(4, 1, bias=False).double()
+    theta = network.weight.detach().numpy()[0]
+    support, query, w = (rng.normal(size=(3, *s)) for s in ((6, 4), (5, 4), (4, 1)))
+    task = Task(*map(torch.from_numpy, (support, support @ w, query, query @ w)), n_way=None)
+    learner = MAML(network, inner_lr=0.1, inner_steps=steps)
+    phi = learner.adapt(task.support_x, task.support_y, None)["network"]["weight"].detach()
+
+    gradients = []
+    for t in range(3):
+        hessian, query_hessian = (2 * X[t].T @ X[t] / len(X[t]) for X in (support, query))
+        contraction = np.linalg.matrix_power(np.eye(4) - 0.1 * hessian, steps)
+        error = contraction @ (theta - w[t, :, 0])
+        np.testing.assert_allclose(phi[t, 0], w[t, :, 0] + error, rtol=1e-10)
+        gradients.append(contraction @ query_hessian @ error)
+    (ours,) = meta_gradient(learner, task)
+    np.testing.assert_allclose(ours[0], np.mean(gradients, axis=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_inner_adam_with_a_dead_unit(steps: int) -> None:
+    """Its gradients are exactly zero, where Adam's square root has no derivative."""
+    torch.manual_seed(0)
+    network, alive = MLP(8, [5], 3).double(), MLP(8, [4], 3).double()
+    with torch.no_grad():
+        network.layers[0].bias[4] = -1e3
+        for name, p in alive.named_parameters():
+            whole = network.get_parameter(name)
+            p.copy_(whole[tuple(slice(n) for n in p.shape)])
+    task = make_task((8,), 3)
+    ours, without = (
+        meta_gradient(MAML(f, inner_lr=0.02, inner_steps=steps, inner_optimizer="adam"), task)
+        for f in (network, alive)
+    )
+    for whole, part in zip(ours, without, strict=True):
+        kept = tuple(slice(n) for n in part.shape)
+        assert torch.allclose(whole[kept], part, rtol=1e-9, atol=0)
+        whole[kept] = 0
+        assert not whole.any()
 
 
 def test_first_order_differs_only_in_the_gradient() -> None:
@@ -146,6 +246,10 @@ def test_transductive_and_inductive_share_weights_but_not_answers() -> None:
     [
         (lambda: MAML(MLP(2, [], 2), inner_lr=0), "inner_lr is 0"),
         (lambda: MAML(MLP(2, [], 2), inner_lr=0.1, inner_steps=-1), "inner_steps is -1"),
+        (
+            lambda: MAML(MLP(2, [], 2), inner_optimizer="lion"),
+            "inner_optimizer is 'lion'; expected one of sgd, momentum, adam",
+        ),
     ],
 )
 def test_bad_arguments(build: Callable[[], MAML], message: str) -> None:
