@@ -28,7 +28,7 @@ $(READY): requirements.txt pyproject.toml
 
 lock:  ## renew requirements.txt from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet hatchling editables '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet hatchling editables '.[dev]' $$(grep '^torch==' requirements.txt)
 	{ head -1 requirements.txt; .venv-lock/bin/python -m pip freeze --exclude quickstudy | sed 's/+cpu//'; } > requirements.new
 	mv requirements.new requirements.txt && rm -rf .venv-lock
 

@@ -160,11 +160,11 @@ def test_sinusoids(run: Run, name: str) -> None:
 
 
 def test_learner_options_reach_the_learner(run: Run, tmp_path: Path) -> None:
-    options = ("--no-per-step-norm", "--inner-steps=2", "--inner-lr", "0.05")
+    options = ("--no-per-step-scales", "--inner-steps=2", "--inner-lr", "0.05")
     status, _, err = run("train", "maml++", *SMALL, "--steps", "1", "--out", "r", *options)
     assert status == 0, err
     given = Experiment.load(tmp_path / "r").options
-    assert given == {"per_step_norm": False, "inner_steps": 2, "inner_lr": 0.05}
+    assert given == {"per_step_scales": False, "inner_steps": 2, "inner_lr": 0.05}
     learner = Experiment.load(tmp_path / "r").build_learner()
     assert learner.inner_steps == 2
     status, _, err = run("train", "matching", *SMALL, "--steps", "1", "--query-encoder", "-o", "m")

@@ -1,5 +1,6 @@
 """The inner loop against `torch.optim`, `torch.autograd.gradcheck` and plain arithmetic."""
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ from quickstudy.inner import (
     check_inner,
     descend,
     fit_network,
-    optimizer_named,
     split_parameters,
 )
 from quickstudy.nn import MLP
@@ -256,13 +256,13 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="inner_steps is -1; expected 0 or more"):
         check_inner(0.1, -1)
     check_inner(1e-9, 0)
-    with pytest.raises(ValueError, match="inner_optimizer is 'SGD'; expected one of sgd, mom"):
-        optimizer_named("SGD")
+    with pytest.raises(ValueError, match="inner_optimizer is 'SGD'; expected an InnerOptimizer"):
+        check_inner(0.1, 1, "SGD")
+    with pytest.raises(ValueError, match="inner_lr is nan"):
+        check_inner(math.nan, 1)
+    with pytest.raises(ValueError, match="momentum is 1"):
+        SGD(1)
+    with pytest.raises(ValueError, match="expected betas"):
+        Adam(beta2=1.0)
     with pytest.raises(ValueError, match="per is 'layer'; expected 'parameter' or 'tensor'"):
         LearnedRates({}, 0.1, per="layer")
-
-
-def test_optimizers_by_name() -> None:
-    assert optimizer_named("sgd") == SGD(momentum=0)
-    assert optimizer_named("momentum") == SGD(momentum=0.9)
-    assert optimizer_named("adam") == Adam(beta1=0.9, beta2=0.999, eps=1e-8)

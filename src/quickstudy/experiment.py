@@ -46,6 +46,7 @@ SplitName = Literal["published", "vinyals", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
 Optimizer = Literal["adam", "sgd"]
+InnerName = Literal["sgd", "momentum", "adam"]
 Backbone = Literal["conv4", "mlp"]
 Downsample = Literal["pool", "stride"]
 Policy = Literal["inductive", "transductive"]
@@ -277,6 +278,8 @@ class Experiment:
         for k, kind in learner_options(self.learner).items():
             if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
                 options[k] = self._encoder() if options.get(k) else None
+            elif kind is InnerName and k in options:
+                options[k] = _inner_optimizer(options[k], self.learner)
         if "network" in parameters:
             options["network"] = self._network(outputs)
         elif "encoder" in parameters and "encoder" not in options:
@@ -332,13 +335,26 @@ def learner_options(name: LearnerName) -> dict[str, Any]:
     """
     from torch import nn
 
+    from quickstudy.inner import InnerOptimizer
+
     _, preset = LEARNERS[name]
     options = {}
     for option, kind in _signature(name).items():
         if option in preset or option in _BY_CONTEXT or kind is nn.Module:
             continue
+        if kind is InnerOptimizer:
+            kind = InnerName
         options[option] = bool if nn.Module in get_args(kind) else kind
     return options
+
+
+def _inner_optimizer(name: InnerName, learner: LearnerName) -> Any:
+    """SGD, SGD with momentum 0.9, or Adam: Reptile's without first moment, as its paper has it."""
+    from quickstudy.inner import SGD, Adam
+
+    if name == "adam":
+        return Adam(beta1=0.0 if learner == "reptile" else 0.9)
+    return SGD(0.9 if name == "momentum" else 0.0)
 
 
 def _signature(name: LearnerName) -> dict[str, Any]:

@@ -28,7 +28,6 @@ __all__ = [
     "check_inner",
     "descend",
     "fit_network",
-    "optimizer_named",
     "record_statistics",
     "run_network",
     "split_parameters",
@@ -41,7 +40,7 @@ Rate = Callable[[int, str], Tensor | float]
 
 
 class InnerOptimizer(Protocol):
-    """Turns gradients into directions to move against, as `torch.optim` would.
+    """Turns gradients into directions to move against, as `torch.optim` would: `SGD`, `Adam`.
 
     ``direction(gradients, state, step)`` returns the directions and the next state; ``step``
     counts from 0, where ``state`` is empty.
@@ -57,6 +56,10 @@ class SGD:
     """Gradient descent, with momentum as `torch.optim.SGD` has it: ``v <- momentum * v + g``."""
 
     momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; expected at least 0 and below 1")
 
     def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
         if not self.momentum or not step:
@@ -78,6 +81,10 @@ class Adam:
     beta2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0):
+            raise ValueError(f"{self}: expected betas of at least 0 and below 1, and eps above 0")
+
     def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
         first, second, directions = {}, {}, {}
         scale = 1 / (1 - self.beta1 ** (step + 1))
@@ -94,24 +101,18 @@ class Adam:
         return directions, {"first": first, "second": second}
 
 
-def optimizer_named(name: str) -> InnerOptimizer:
-    """``"sgd"``, ``"momentum"`` (0.9) or ``"adam"``, for those who choose by name.
-
-    Raises:
-        ValueError: another name.
-    """
-    known: dict[str, InnerOptimizer] = {"sgd": SGD(), "momentum": SGD(0.9), "adam": Adam()}
-    if name not in known:
-        raise ValueError(f"inner_optimizer is {name!r}; expected one of {', '.join(known)}")
-    return known[name]
-
-
-def check_inner(inner_lr: float, inner_steps: int) -> None:
-    """Raise ``ValueError`` for a rate or a number of steps that makes no sense."""
-    if inner_lr <= 0:
+def check_inner(
+    inner_lr: float, inner_steps: int, inner_optimizer: InnerOptimizer | None = None
+) -> None:
+    """Raise ``ValueError`` for a rate, a number of steps or an optimiser that makes no sense."""
+    if not inner_lr > 0:
         raise ValueError(f"inner_lr is {inner_lr}; expected a positive number")
     if inner_steps < 0:
         raise ValueError(f"inner_steps is {inner_steps}; expected 0 or more")
+    if inner_optimizer is not None and not hasattr(inner_optimizer, "direction"):
+        raise ValueError(
+            f"inner_optimizer is {inner_optimizer!r}; expected an InnerOptimizer such as SGD()"
+        )
 
 
 class LearnedRates(nn.Module):
@@ -273,6 +274,8 @@ def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Param
     phi: Parameters = {}
     for name, p in network.named_parameters():
         (phi if frozen or p.requires_grad else fixed)[name] = p
+    if not phi:
+        raise ValueError("the network has no parameter to adapt: none, or all of them frozen")
     return phi, fixed
 
 

@@ -437,7 +437,7 @@ def test_cnp_regression_equals_numpy() -> None:
     phi = learner.adapt(task.support_x, task.support_y, None)
     answers = learner.predict(phi, task.query_x).detach().numpy()
     for t in range(2):
-        z, q = (linear(w, "encoder", x[t].numpy()) for x in (task.support_x, task.query_x))
+        z, q = (normed(w, x[t]) for x in (task.support_x, task.query_x))
         y = task.support_y[t].numpy()
         r = np.mean([mlp(w, "h", np.concatenate(pair)) for pair in zip(z, y, strict=True)], axis=0)
         np.testing.assert_allclose(phi["r"][t].detach().numpy(), r, rtol=1e-9)
@@ -456,7 +456,7 @@ def test_cnp_classification_equals_numpy(way: int) -> None:
     phi = learner.adapt(support_x, support_y, way)
     logits = learner.predict(phi, task.query_x).detach().numpy()
     for t in range(2):
-        z, q = (linear(w, "encoder", x[t].numpy()) for x in (support_x, task.query_x))
+        z, q = (normed(w, x[t]) for x in (support_x, task.query_x))
         y = support_y[t].numpy()
         said = np.stack([mlp(w, "h", a) for a in z])
         r = np.concatenate(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from quickstudy.inner import SGD, Adam
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import (
     ANIL,
@@ -51,10 +52,10 @@ CASES = {
     "maml-transductive": Case(lambda: MAML(classifier("transductive"), inner_lr=0.1), IMAGE),
     "maml-regression": Case(lambda: MAML(MLP(1, [20, 20], 1), inner_lr=0.01), (1,), None),
     "maml-momentum": Case(
-        lambda: MAML(classifier(), inner_lr=0.05, inner_steps=3, inner_optimizer="momentum"), IMAGE
+        lambda: MAML(classifier(), inner_lr=0.05, inner_steps=3, inner_optimizer=SGD(0.9)), IMAGE
     ),
     "maml-adam": Case(
-        lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, inner_optimizer="adam"), IMAGE
+        lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, inner_optimizer=Adam()), IMAGE
     ),
     "meta-sgd": Case(lambda: MetaSGD(classifier(), inner_lr=0.1), IMAGE),
     "meta-sgd-regression": Case(lambda: MetaSGD(MLP(1, [20], 1), inner_lr=0.01), (1,), None),
@@ -64,13 +65,17 @@ CASES = {
     ),
     "maml++-rates-only": Case(
         lambda: MAMLPlusPlus(
-            classifier(), inner_steps=2, multi_step_loss=False, per_step_norm=False
+            classifier(), inner_steps=2, multi_step_loss=False, per_step_scales=False
         ),
         IMAGE,
     ),
     "maml++-norm-only": Case(
         lambda: MAMLPlusPlus(
-            classifier(), inner_steps=2, multi_step_loss=False, learned_rates=False
+            classifier(),
+            inner_steps=2,
+            multi_step_loss=False,
+            learned_rates=False,
+            per_step_averages=True,
         ),
         IMAGE,
     ),
@@ -80,7 +85,7 @@ CASES = {
     "reptile-batches": Case(lambda: Reptile(classifier(), inner_lr=0.01, inner_batch=4), IMAGE),
     "reptile-transductive": Case(lambda: Reptile(classifier("transductive")), IMAGE),
     "reptile-regression": Case(
-        lambda: Reptile(MLP(1, [20], 1), inner_lr=0.02, inner_optimizer="sgd"), (1,), None
+        lambda: Reptile(MLP(1, [20], 1), inner_lr=0.02, inner_optimizer=SGD()), (1,), None
     ),
     "r2d2": Case(lambda: R2D2(conv()), IMAGE),
     "r2d2-regression": Case(lambda: R2D2(MLP(1, [20], 9)), (1,), None),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.inner import SGD, Adam
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     ANIL,
@@ -182,7 +183,7 @@ def author_weights(steps: int, done: int, anneal: int) -> list[float]:
 @pytest.mark.parametrize("multi_step_loss", [False, True])
 @pytest.mark.parametrize("way", [3, None])
 def test_rates_per_tensor_and_step_equal_higher(multi_step_loss: bool, way: int | None) -> None:
-    learner = plus_plus(smooth(way or 1), per_step_norm=False, multi_step_loss=multi_step_loss)
+    learner = plus_plus(smooth(way or 1), per_step_scales=False, multi_step_loss=multi_step_loss)
     task = examples(way)
     criterion = F.mse_loss if way is None else F.cross_entropy
     for _ in range(4):
@@ -208,22 +209,40 @@ def test_rates_per_tensor_and_step_equal_higher(multi_step_loss: bool, way: int 
 @pytest.mark.parametrize("multi_step_loss", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("network", "per_step_norm"),
-    [(smooth, False), (normed, False), (normed, True), (lambda: normed("transductive"), True)],
-    ids=["no-norm", "norm", "norm-per-step", "norm-per-step-transductive"],
+    ("network", "scales", "averages"),
+    [
+        (smooth, False, False),
+        (normed, False, False),
+        (normed, True, False),
+        (normed, False, True),
+        (normed, True, True),
+        (lambda: normed("transductive"), True, False),
+        (lambda: normed("transductive"), True, True),
+    ],
+    ids=["no-norm", "norm", "scales", "averages", "both", "transductive", "transductive-both"],
 )
 def test_maml_plus_plus_equals_finite_differences(
-    network: Callable[[], nn.Module], per_step_norm: bool, training: bool, multi_step_loss: bool
+    network: Callable[[], nn.Module],
+    scales: bool,
+    averages: bool,
+    training: bool,
+    multi_step_loss: bool,
 ) -> None:
     """By every rate, weight, scale and shift of every step."""
-    learner = plus_plus(network(), 2, per_step_norm=per_step_norm, multi_step_loss=multi_step_loss)
+    learner = plus_plus(
+        network(),
+        2,
+        per_step_scales=scales,
+        per_step_averages=averages,
+        multi_step_loss=multi_step_loss,
+    )
     learner.anneal_steps = 1  # the weights have settled: finite differences count as steps, too
     task = examples()
     for _ in range(3):
         learner.loss(task)  # running averages that differ by step
     learner.train(training)
     ours = gradients(learner, task)
-    parts = {"network", "rates", "norms"} if per_step_norm else {"network", "rates"}
+    parts = {"network", "rates", "norms"} if scales else {"network", "rates"}
     assert {name.partition(".")[0] for name in ours} == parts
     assert_same(ours, finite_differences(learner, task), 1e-6)
 
@@ -251,7 +270,7 @@ def test_multi_step_loss_is_a_sum_of_maml_losses(
     network: Callable[[], nn.Module], done: int
 ) -> None:
     f, task = network(), examples()
-    learner = MAMLPlusPlus(f, inner_lr=0.2, inner_steps=3, anneal_steps=10, per_step_norm=False)
+    learner = MAMLPlusPlus(f, inner_lr=0.2, inner_steps=3, anneal_steps=10, per_step_scales=False)
     learner.double()
     for _ in range(done):
         learner.loss(task)
@@ -268,7 +287,7 @@ def test_multi_step_loss_is_a_sum_of_maml_losses(
 @pytest.mark.parametrize("first_order", [False, True])
 def test_without_its_remedies_it_is_maml(first_order: bool) -> None:
     task = examples()
-    off = {"learned_rates": False, "multi_step_loss": False, "per_step_norm": False}
+    off = {"learned_rates": False, "multi_step_loss": False, "per_step_scales": False}
     for network in (smooth(), normed()):
         how = {"inner_lr": 0.2, "inner_steps": 3, "first_order": first_order}
         learner, reference = MAMLPlusPlus(network, **how, **off), MAML(network, **how)
@@ -283,7 +302,7 @@ def averages(learner: MAMLPlusPlus) -> Gradients:
 
 
 def test_per_step_averages_move_in_training_only_and_differ_by_step() -> None:
-    learner = plus_plus(normed())
+    learner = plus_plus(normed(), per_step_averages=True)
     before = averages(learner)
     assert sorted(before) == ["norms.1.running_mean", "norms.1.running_var"]
     for done in range(3):
@@ -302,7 +321,7 @@ def test_per_step_averages_move_in_training_only_and_differ_by_step() -> None:
 
 def test_first_averages_by_hand() -> None:
     """Before any step all see the support under theta, one task after the other."""
-    learner, task = plus_plus(normed()), examples()
+    learner, task = plus_plus(normed(), per_step_averages=True), examples()
     linear = learner.network[0].weight.detach()
     mean, var = torch.zeros(4).double(), torch.ones(4).double()
     for x in task.support_x:
@@ -315,7 +334,7 @@ def test_first_averages_by_hand() -> None:
 
 
 def experienced() -> MAMLPlusPlus:
-    learner = plus_plus(normed())
+    learner = plus_plus(normed(), per_step_averages=True)
     for done in range(5):
         learner.loss(examples(seed=done))
     return learner.eval()
@@ -385,7 +404,7 @@ def test_state_dict_carries_averages_and_outer_steps() -> None:
     learner, task = experienced(), examples(seed=9)
     state = learner.state_dict()
     assert state["norms.1.running_mean"].shape == state["norms.1.running_var"].shape == (4, 4)
-    other = plus_plus(normed()).eval()
+    other = plus_plus(normed(), per_step_averages=True).eval()
     assert not torch.allclose(other(task), learner(task))
     other.load_state_dict(state)
     assert torch.equal(other(task), learner(task))
@@ -429,7 +448,8 @@ def test_reptile_moves_towards_torch_optims_solution(
     name: str, batch: int | None, way: int | None
 ) -> None:
     network, task = smooth(way or 1), examples(way, tasks=3)
-    learner = Reptile(network, inner_lr=0.05, inner_batch=batch, inner_optimizer=name)
+    inner = Adam(beta1=0.0) if name == "adam" else SGD()
+    learner = Reptile(network, inner_lr=0.05, inner_batch=batch, inner_optimizer=inner)
     ends = [
         plain_training(network, REPTILES[name], x, y, 5, batch)
         for x, y in zip(task.support_x, task.support_y, strict=True)
@@ -485,7 +505,8 @@ SCRATCH = {
 def test_scratch_equals_torch_optim(name: str, way: int | None) -> None:
     network, task = smooth(way or 1), examples(way)
     before = copy.deepcopy(network.state_dict())
-    learner = Scratch(network, inner_lr=0.05, inner_steps=30, inner_optimizer=name)
+    inner = {"adam": Adam(), "sgd": SGD(), "momentum": SGD(0.9)}[name]
+    learner = Scratch(network, inner_lr=0.05, inner_steps=30, inner_optimizer=inner)
     logits = learner(task)
     for answer, (x, y, query_x, _) in zip(logits, each(task), strict=True):
         expected = plain_training(network, SCRATCH[name], x, y, 30)(query_x)
@@ -691,18 +712,10 @@ def test_bad_inner_arguments(options: dict[str, float], message: str) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (
-            lambda f: MAML(f, inner_optimizer="lbfgs"),
-            "inner_optimizer is 'lbfgs'; expected one of sgd, momentum, adam",
-        ),
-        (
-            lambda f: Scratch(f, inner_optimizer="rmsprop"),
-            "inner_optimizer is 'rmsprop'; expected one of sgd, momentum, adam",
-        ),
-        (
-            lambda f: Reptile(f, inner_optimizer="momentum"),
-            "inner_optimizer is 'momentum'; expected 'adam' or 'sgd'",
-        ),
+        (lambda f: MAML(f, inner_optimizer="lbfgs"), "inner_optimizer is 'lbfgs'; expected an"),
+        (lambda f: Scratch(f, inner_optimizer=torch.optim.SGD), "expected an InnerOptimizer"),
+        (lambda f: Reptile(f, inner_optimizer="adam"), "expected an InnerOptimizer such as SGD"),
+        (lambda f: MAML(f.requires_grad_(False))(make_task((2,), 2)), "no parameter to adapt"),
         (lambda f: Reptile(f, inner_batch=0), "inner_batch is 0; expected at least 1, or None"),
         (lambda f: Reptile(f, inner_batch=-2), "inner_batch is -2; expected at least 1"),
         (lambda f: MAMLPlusPlus(f, inner_steps=0), "must each be at least 1"),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import torchopt
 from torch import Tensor, nn
 
+from quickstudy.inner import SGD, Adam
 from quickstudy.learners import MAML
 from quickstudy.nn import MLP, Conv4, set_batch_norm_policy
 from quickstudy.task import Task
@@ -34,6 +35,7 @@ def meta_gradient(learner: MAML, task: Task) -> list[Tensor]:
     return [p.grad.clone() for p in learner.network.parameters() if p.grad is not None]
 
 
+INNER = {"sgd": SGD(), "momentum": SGD(0.9), "adam": Adam()}
 RATES = {"sgd": 0.4, "momentum": 0.2, "adam": 0.02}
 
 
@@ -105,7 +107,7 @@ def test_meta_gradient_equals_higher(steps: int, name: str, first_order: bool) -
         network,
         inner_lr=RATES[name],
         inner_steps=steps,
-        inner_optimizer=name,
+        inner_optimizer=INNER[name],
         first_order=first_order,
     )
     theirs = higher_gradient(network, name, task, steps, first_order)
@@ -127,7 +129,7 @@ def test_meta_gradient_equals_torchopt(steps: int, name: str) -> None:
     torch.manual_seed(0)
     network = conv_network().double()
     task = make_task((1, 8, 8), way=3, tasks=4, shot=2, query=3)
-    learner = MAML(network, inner_lr=RATES[name], inner_steps=steps, inner_optimizer=name)
+    learner = MAML(network, inner_lr=RATES[name], inner_steps=steps, inner_optimizer=INNER[name])
     assert_equal(meta_gradient(learner, task), torchopt_gradient(network, name, task, steps))
 
 
@@ -189,7 +191,7 @@ def test_inner_adam_with_a_dead_unit(steps: int) -> None:
             p.copy_(whole[tuple(slice(n) for n in p.shape)])
     task = make_task((8,), 3)
     ours, without = (
-        meta_gradient(MAML(f, inner_lr=0.02, inner_steps=steps, inner_optimizer="adam"), task)
+        meta_gradient(MAML(f, inner_lr=0.02, inner_steps=steps, inner_optimizer=Adam()), task)
         for f in (network, alive)
     )
     for whole, part in zip(ours, without, strict=True):
@@ -248,7 +250,7 @@ def test_transductive_and_inductive_share_weights_but_not_answers() -> None:
         (lambda: MAML(MLP(2, [], 2), inner_lr=0.1, inner_steps=-1), "inner_steps is -1"),
         (
             lambda: MAML(MLP(2, [], 2), inner_optimizer="lion"),
-            "inner_optimizer is 'lion'; expected one of sgd, momentum, adam",
+            "inner_optimizer is 'lion'; expected an InnerOptimizer",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import class_means, embed, feature_size
+from quickstudy.functional import NormedEncoder, class_means, embed, feature_size
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.nn import MLP
 
@@ -30,7 +30,8 @@ class ConditionalNeuralProcess(MetaLearner):
     ``phi``: ``{"r": [T,width], or [T,outputs*width] in classification, "classes": [T,N]}``.
 
     Differs from the paper: in regression the mean squared error is minimised and no variance
-    predicted, so that all learners are measured alike.
+    predicted, so that all learners are measured alike; embeddings pass a batch norm, as in
+    `BlackBoxLSTM`.
 
     Example:
         >>> from quickstudy.nn import MLP
@@ -46,7 +47,7 @@ class ConditionalNeuralProcess(MetaLearner):
         if min(outputs, width) < 1:
             raise ValueError("outputs and width must each be at least 1")
         D = feature_size(encoder)
-        self.encoder = encoder
+        self.encoder = NormedEncoder(encoder)
         self.outputs = outputs
         self.regression = regression
         self.h = MLP(D + outputs if regression else D, [width, width], width)

@@ -1,14 +1,13 @@
 """MAML: learn an initialisation from which a few gradient steps suffice."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from quickstudy.functional import output_size
 from quickstudy.inner import (
+    SGD,
+    InnerOptimizer,
     adapt_network,
     check_inner,
-    optimizer_named,
     run_network,
 )
 from quickstudy.learner import MetaLearner, Phi
@@ -33,8 +32,8 @@ class MAML(MetaLearner):
         inner_steps: ``L``; may be changed afterwards, for instance to take more at evaluation.
             Trained with none, it is the plain pretrained network of the paper's section 5.1.
         first_order: drop the second derivative (section 5.2 of the paper): cheaper, a bit worse.
-        inner_optimizer: what makes a step of a gradient: ``"sgd"``, ``"momentum"`` or ``"adam"``.
-            All are differentiated through.
+        inner_optimizer: what makes a step of a gradient, differentiated through: `inner.SGD`, with
+            momentum or without, `inner.Adam`, or your own.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``.
@@ -60,15 +59,15 @@ class MAML(MetaLearner):
         inner_lr: float = 0.4,
         inner_steps: int = 1,
         first_order: bool = False,
-        inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd",
+        inner_optimizer: InnerOptimizer = SGD(),
     ) -> None:
         super().__init__()
-        check_inner(inner_lr, inner_steps)
+        check_inner(inner_lr, inner_steps, inner_optimizer)
         self.network = network
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.first_order = first_order
-        self.inner_optimizer = optimizer_named(inner_optimizer)
+        self.inner_optimizer = inner_optimizer
 
     @property
     def max_way(self) -> int | None:

@@ -26,11 +26,12 @@ __all__ = ["MAMLPlusPlus"]
 class MAMLPlusPlus(MetaLearner):
     """How to train your MAML (Antoniou, Edwards & Storkey 2019, arXiv:1810.09502, section 4).
 
-    MAML, with three of the paper's remedies, each an option of its own::
+    MAML, with four of the paper's remedies, each an option of its own::
 
-        learned_rates   phi_{l+1} = phi_l - alpha_{l,k} grad_k L     layer k, step l   (LSLR)
-        multi_step_loss loss = sum_l v_l L(phi_l, D_ts),  l = 1..L   eq. 2             (MSL)
-        per_step_norm   scale, shift and running averages of batch norm for each step  (BNRS, BNWB)
+        learned_rates      phi_{l+1} = phi_l - alpha_{l,k} grad_k L   layer k, step l   (LSLR)
+        multi_step_loss    loss = sum_l v_l L(phi_l, D_ts),  l = 1..L          eq. 2   (MSL)
+        per_step_scales    batch norm's scale and shift, one for each step             (BNWB)
+        per_step_averages  batch norm's running averages, one for each step            (BNRS)
 
     The weights ``v`` start equal and move linearly, over ``anneal_steps`` outer steps, to almost
     all on the last step (0.03/L stay on each of the others, as in the authors' code).
@@ -42,9 +43,12 @@ class MAMLPlusPlus(MetaLearner):
             trained repeat the last one's rates and batch norm.
         learned_rates: a rate for each tensor and step.
         multi_step_loss: the loss above instead of the last step's.
-        per_step_norm: with the inductive policy, support and queries at step ``l`` are then
-            normalised by running averages of step ``l``. Without it: as in `MAML`. The scales and
-            shifts are not adapted in the inner loop.
+        per_step_scales: the scales and shifts are then learned by the outer loop alone. Whose
+            statistics normalise is as in `MAML`.
+        per_step_averages: normalise support and queries at step ``l`` by running averages of step
+            ``l`` at evaluation (inductive policy), and by the batch in training. Off: on Omniglot
+            it was at chance (docs/results.md), since the statistics of one task's few images are
+            far from the average task's, and the authors' code does not use them either.
         first_order: drop the second derivative.
         anneal_steps: outer steps until ``v`` has settled.
 
@@ -72,7 +76,8 @@ class MAMLPlusPlus(MetaLearner):
         inner_steps: int = 5,
         learned_rates: bool = True,
         multi_step_loss: bool = True,
-        per_step_norm: bool = True,
+        per_step_scales: bool = True,
+        per_step_averages: bool = False,
         first_order: bool = False,
         anneal_steps: int = 1000,
     ) -> None:
@@ -87,10 +92,13 @@ class MAMLPlusPlus(MetaLearner):
         self.anneal_steps = anneal_steps
         self.register_buffer("_outer_steps", torch.zeros((), dtype=torch.int64))
         self.norms = nn.ModuleDict()
-        for name, layer in network.named_modules() if per_step_norm else ():
-            if isinstance(layer, BatchNorm):
-                self.norms[name.replace(".", "/")] = _PerStepNorm(layer, inner_steps + 1)
-                layer.requires_grad_(False)
+        self.per_step_averages = per_step_averages
+        for name, layer in network.named_modules():
+            if isinstance(layer, BatchNorm) and (per_step_scales or per_step_averages):
+                self.norms[name.replace(".", "/")] = _PerStepNorm(
+                    layer, inner_steps + 1, per_step_scales, per_step_averages
+                )
+                layer.requires_grad_(not per_step_scales)
         adapted = {k: p for k, p in network.named_parameters() if p.requires_grad}
         self.rates = (
             LearnedRates(adapted, inner_lr, per="tensor", steps=inner_steps)
@@ -105,7 +113,7 @@ class MAMLPlusPlus(MetaLearner):
     @property
     def step_weights(self) -> list[float]:
         """``v_1 .. v_L`` at this point of training."""
-        L, least = self.inner_steps, 0.03 / max(1, self.inner_steps)
+        L, least = self.inner_steps, 0.03 / self.inner_steps
         if not self.multi_step_loss:
             return [0.0] * (L - 1) + [1.0]
         settled = min(1.0, int(self._outer_steps) / self.anneal_steps)
@@ -117,23 +125,25 @@ class MAMLPlusPlus(MetaLearner):
         states = []
         for x, y in zip(support_x, support_y, strict=True):
             state = self._path(x, y, n_way)[-1]
-            states.append(state if self.norms else record_statistics(self.network, state, x))
+            averages = self.per_step_averages
+            states.append(state if averages else record_statistics(self.network, state, x))
         return stack_states(states, support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         source: Source | None = None
-        if self.norms and self.training:
+        if self.per_step_averages and self.training:
             source = "batch"
         return run_network(self.network, phi, query_x, source)
 
     def loss(self, task: Task) -> Tensor:
         """The outer loss, a scalar; in training it also counts the outer steps for ``v``."""
         self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        weights = list(enumerate(self.step_weights, start=1)) if self.inner_steps else [(0, 1.0)]
         total = task.query_x.new_zeros(())
         for t in range(len(task)):
             x, y, query_x, query_y = (part[t] for part in task.tensors())
             path = self._path(x, y, task.n_way)
-            for step, weight in enumerate(self.step_weights, start=1):
+            for step, weight in weights:
                 if weight:
                     output = self._query(path[step], step, x, query_x)[:, : task.n_way]
                     total = total + weight * example_loss(output, query_y)
@@ -162,7 +172,7 @@ class MAMLPlusPlus(MetaLearner):
         return [state(phi, step) for step, phi in enumerate(path)]
 
     def _query(self, state: Parameters, step: int, support_x: Tensor, x: Tensor) -> Tensor:
-        if self.norms or batch_norm_policy(self.network) != "inductive":
+        if self.per_step_averages or batch_norm_policy(self.network) != "inductive":
             return self._run(state, step, x)
         state = record_statistics(self.network, state, support_x)
         with statistics_from(self.network, "stored"):
@@ -171,7 +181,7 @@ class MAMLPlusPlus(MetaLearner):
     def _run(self, state: Parameters, step: int, x: Tensor) -> Tensor:
         """The network at a step of one task, which may move that step's running averages."""
         source: Source = "batch"
-        if self.norms and batch_norm_policy(self.network) == "inductive":
+        if self.per_step_averages and batch_norm_policy(self.network) == "inductive":
             source = "record" if self.training else "stored"
         state = dict(state)
         with statistics_from(self.network, source):
@@ -192,18 +202,16 @@ class MAMLPlusPlus(MetaLearner):
 
 
 class _PerStepNorm(nn.Module):
-    """Scale, shift and running averages of one batch norm layer for each step: ``[L+1, C]``."""
+    """What one batch norm layer has of its own at each step, each ``[L+1, C]``."""
 
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, layer: BatchNorm, steps: int) -> None:
+    def __init__(self, layer: BatchNorm, steps: int, scales: bool, averages: bool) -> None:
         super().__init__()
         self.momentum = layer.momentum
-        self.weight = nn.Parameter(layer.weight.detach().repeat(steps, 1))
-        self.bias = nn.Parameter(layer.bias.detach().repeat(steps, 1))
-        self.register_buffer("running_mean", layer.running_mean.repeat(steps, 1))
-        self.register_buffer("running_var", layer.running_var.repeat(steps, 1))
+        for part in ("weight", "bias") if scales else ():
+            value = getattr(layer, part).detach().repeat(steps, 1)
+            self.register_parameter(part, nn.Parameter(value))
+        for part in ("running_mean", "running_var") if averages else ():
+            self.register_buffer(part, getattr(layer, part).repeat(steps, 1))
 
     @torch.no_grad()
     def average(self, step: int, name: str, state: Parameters) -> None:

@@ -1,5 +1,7 @@
 """R2-D2: ridge regression as the last layer, solved anew for every task."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,8 +43,10 @@ class R2D2(MetaLearner):
 
     def __init__(self, encoder: nn.Module, *, penalty: float = 50.0, scale: float = 10.0) -> None:
         super().__init__()
-        if penalty <= 0 or scale <= 0:
-            raise ValueError(f"penalty is {penalty} and scale {scale}; both must be positive")
+        if not (0 < penalty < math.inf and 0 < scale < math.inf):
+            raise ValueError(
+                f"penalty is {penalty} and scale {scale}; both must be positive numbers"
+            )
         self.encoder = encoder
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())

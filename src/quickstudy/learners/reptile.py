@@ -1,13 +1,10 @@
 """Reptile: move the start towards where ordinary training on each task ends."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from quickstudy.functional import output_size
 from quickstudy.inner import (
-    SGD,
     Adam,
     InnerOptimizer,
     adapt_network,
@@ -37,7 +34,7 @@ class Reptile(MetaLearner):
         inner_steps: ``L``; may be changed afterwards (the paper: 5 in training, 50 at test).
         inner_batch: examples of an inner step, taken from the support in turn and around again;
             ``None`` for all of them. With it the order of the support matters.
-        inner_optimizer: ``"adam"`` (beta1 = 0, beta2 = 0.999) or ``"sgd"``.
+        inner_optimizer: `inner.Adam` (the paper's beta1 of 0), `inner.SGD`, or your own.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``. Batch norm as in `MAML`: inductive means the support's statistics.
@@ -48,7 +45,8 @@ class Reptile(MetaLearner):
 
     Example:
         >>> from quickstudy.nn import MLP
-        >>> learner = Reptile(MLP(1, [64, 64], 1), inner_lr=0.02, inner_optimizer="sgd")
+        >>> from quickstudy.inner import SGD
+        >>> learner = Reptile(MLP(1, [64, 64], 1), inner_lr=0.02, inner_optimizer=SGD())
     """
 
     label_equivariant = False
@@ -60,20 +58,17 @@ class Reptile(MetaLearner):
         inner_lr: float = 1e-3,
         inner_steps: int = 5,
         inner_batch: int | None = None,
-        inner_optimizer: Literal["adam", "sgd"] = "adam",
+        inner_optimizer: InnerOptimizer = Adam(beta1=0.0),
     ) -> None:
         super().__init__()
-        check_inner(inner_lr, inner_steps)
+        check_inner(inner_lr, inner_steps, inner_optimizer)
         if inner_batch is not None and inner_batch < 1:
             raise ValueError(f"inner_batch is {inner_batch}; expected at least 1, or None")
-        known: dict[str, InnerOptimizer] = {"adam": Adam(beta1=0.0), "sgd": SGD()}
-        if inner_optimizer not in known:
-            raise ValueError(f"inner_optimizer is {inner_optimizer!r}; expected 'adam' or 'sgd'")
         self.network = network
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.inner_batch = inner_batch
-        self.inner_optimizer = known[inner_optimizer]
+        self.inner_optimizer = inner_optimizer
         self.order_invariant = inner_batch is None
 
     @property

@@ -1,15 +1,16 @@
 """Learning from scratch: what a network makes of the support alone."""
 
-from typing import Literal
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.functional import output_size
 from quickstudy.inner import (
+    Adam,
+    InnerOptimizer,
     adapt_network,
     check_inner,
-    optimizer_named,
     run_network,
 )
 from quickstudy.learner import MetaLearner, Phi
@@ -26,11 +27,11 @@ class Scratch(MetaLearner):
         phi = inner_steps of an optimiser on L(., D_tr) from one random initialisation
 
     Args:
-        network: ``f``, a module ``[n,...] -> [n,outputs]``; its parameters are frozen where they
-            are, the start of every task.
+        network: ``f``, a module ``[n,...] -> [n,outputs]``; a frozen copy of it is the start of
+            every task.
         inner_lr: of the optimiser.
         inner_steps: how many steps; may be changed afterwards.
-        inner_optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
+        inner_optimizer: `inner.Adam`, `inner.SGD`, or your own.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``. Batch norm as in `MAML`: inductive means the support's statistics.
@@ -48,14 +49,14 @@ class Scratch(MetaLearner):
         *,
         inner_lr: float = 1e-3,
         inner_steps: int = 50,
-        inner_optimizer: Literal["adam", "sgd", "momentum"] = "adam",
+        inner_optimizer: InnerOptimizer = Adam(),
     ) -> None:
         super().__init__()
-        check_inner(inner_lr, inner_steps)
-        self.network = network.requires_grad_(False)
+        check_inner(inner_lr, inner_steps, inner_optimizer)
+        self.network = copy.deepcopy(network).requires_grad_(False)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
-        self.inner_optimizer = optimizer_named(inner_optimizer)
+        self.inner_optimizer = inner_optimizer
 
     @property
     def max_way(self) -> int | None:
