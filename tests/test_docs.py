@@ -77,7 +77,7 @@ def test_commands_run(
     for line in lines:
         words = shlex.split(line)[1:]
         extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
-        if "folder" in words:
+        if "folder" in words or "sinusoid" in words:
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
         if words[0] == "evaluate" and ("nearest" in words or "omniglot" in words):
             extra += ["--data", "alphabets"]
