@@ -222,9 +222,11 @@ def test_compare_sinusoids(run: Run, tmp_path: Path) -> None:
 def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     status, _, err = run("train", "soft-nearest", *SMALL, "--steps", "2", "--out", "r")
     assert status == 0, err
-    status, out, err = run("evaluate", "r", "--nearest", "3", "--shot", "4", "--tasks", "3")
+    status, out, err = run("evaluate", "r", "--nearest", "3", "--tasks", "3", "--json")
     assert status == 0, err
-    assert "±" in out
+    result = json.loads(out)
+    assert result["about"]["nearest"] == 3
+    assert result["file"] == "r/evaluations/test-3-1-nearest3-plain.json"
     status, _, err = run("train", "mann", *SMALL, "--steps", "1", "--protocol", "offset", "-o", "m")
     assert status == 0, err
     status, out, err = run(

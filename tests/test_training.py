@@ -1,5 +1,6 @@
 """The loop: what it computes, what it keeps, and that nothing is ever lost."""
 
+import copy
 import csv
 import json
 import os
@@ -262,3 +263,15 @@ def test_bfloat16_mixed_precision_trains() -> None:
     quick(learner, Tasks(), steps=4, fabric=fabric)
     assert all(p.dtype == torch.float32 for p in learner.parameters())
     assert not same_weights(learner, build("protonet"))
+
+
+def test_what_does_not_fit_shows_before_the_run_begins(tmp_path: Path) -> None:
+    """Nothing is written, and the learner and the random numbers stay as they were."""
+    learner = BlackBoxLSTM(MLP(8, [4], 4), outputs=2)
+    before, rng = copy.deepcopy(learner.state_dict()), torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"n_way=3.*at most 2"):
+        train(learner, [make_task((8,), 3).to(torch.float32)], steps=1, run_dir=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    assert learner.training
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())

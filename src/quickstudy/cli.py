@@ -337,6 +337,8 @@ def evaluate(
     experiment, learner = _learner(target, weights, inner_steps)
     if nearest is not None:
         learner = _nearest(learner, nearest)
+    given = {"inner_steps": inner_steps, "nearest": nearest}
+    adapted = {name: value for name, value in given.items() if value is not None}
     experiment = _with_data(experiment, data, root, split)
     if rotations is not None:
         experiment = dataclasses.replace(experiment, rotations=rotations)
@@ -353,12 +355,13 @@ def evaluate(
         tasks,
         n_tasks=n_tasks,
         batch_norm=batch_norm,
-        about={"learner": experiment.learner, "run": target, **about},
+        about={"learner": experiment.learner, "run": target, **adapted, **about},
     )
     if out is None:
         folder = Path(target) if target not in BASELINES else Path("runs") / target
-        label = "-".join(str(about[k]) for k in ("part", "way", "shot") if k in about)
-        out = folder / "evaluations" / f"{label or 'frozen'}-{result.batch_norm or 'plain'}.json"
+        parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
+        label = "-".join(parts + [f"{k}{v}" for k, v in adapted.items()])
+        out = folder / "evaluations" / f"{label}-{result.batch_norm or 'plain'}.json"
     result.save(out)
     if as_json:
         print(json.dumps({**result.as_dict(), "file": os.fspath(out)}))
