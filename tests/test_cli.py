@@ -230,11 +230,11 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     status, _, err = run("train", "mann", *SMALL, "--steps", "1", "--protocol", "offset", "-o", "m")
     assert status == 0, err
     status, out, err = run(
-        *("evaluate", "m", "--by-instance", "--shot", "4", "--tasks", "5", "--json")
+        *("evaluate", "m", "--by-instance", "--shot", "19", "--tasks", "5", "--json")
     )
     assert status == 0, err
     instances = json.loads(out)
-    assert list(instances) == ["1", "2", "3", "4"]
+    assert list(instances) == [str(j) for j in range(1, 20)]
     assert len(instances["2"]["scores"]) == 5
     status, _, err = run("evaluate", "r", "--by-instance", "--tasks", "2")
     assert status == 2

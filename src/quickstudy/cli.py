@@ -342,6 +342,7 @@ def evaluate(
     experiment = _with_data(experiment, data, root, split)
     if rotations is not None:
         experiment = dataclasses.replace(experiment, rotations=rotations)
+    query = 1 if by_instance else query
     tasks, about = _tasks(experiment, frozen, part, way, shot, query, within_group, seed)
     if freeze is not None:
         kept = FrozenTasks.freeze(tasks, n_tasks, about)
@@ -418,7 +419,12 @@ def compare(
     for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
         if name == "nearest" and experiment.data == "sinusoid":
             raise ValueError("nearest cannot learn sinusoids")
-        plain = dataclasses.replace(experiment, learner=name, options={})  # type: ignore[arg-type]
+        plain = dataclasses.replace(
+            experiment,
+            learner=name,  # type: ignore[arg-type]
+            options={},
+            downsample=_DEFAULT.downsample,  # the better one where nothing is meta-learned
+        )
         found[name] = (plain, plain.build_learner())
     found = {SCRATCH: found.pop(SCRATCH), **found}
     if kept is not None:
