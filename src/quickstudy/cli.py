@@ -42,6 +42,7 @@ Weights = Literal["auto", "best", "final", "checkpoint"]
 DemoData = Literal["alphabets", "omniglot"]
 SCRATCH = "scratch"
 BASELINES = ("nearest", SCRATCH)
+SCRATCH_SINUSOID = {"inner_lr": 0.01, "inner_steps": 200}  # the best of a few, see docs/results.md
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 
@@ -419,10 +420,11 @@ def compare(
     for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
         if name == "nearest" and experiment.data == "sinusoid":
             raise ValueError("nearest cannot learn sinusoids")
+        sinusoid = name == SCRATCH and experiment.data == "sinusoid"
         plain = dataclasses.replace(
             experiment,
             learner=name,  # type: ignore[arg-type]
-            options={},
+            options=SCRATCH_SINUSOID if sinusoid else {},
             downsample=_DEFAULT.downsample,  # the better one where nothing is meta-learned
         )
         found[name] = (plain, plain.build_learner())
