@@ -238,19 +238,22 @@ def plot_curves(
         axes.plot(numbers, mean, style, color=colour, markersize=4)
         ends[name] = (numbers[-1], mean[-1], colour)
     bottom, top = axes.get_ylim()
-    heights = _apart(
-        [end[1] for end in ends.values()], 0.055 * (top - bottom) * 10 / (10 + len(ends)) * 1.4
-    )
-    right = max(end[0] for end in ends.values())
-    left = min(min(curve) for curve in curves.values())
-    for (name, (last, value, colour)), height in zip(ends.items(), heights, strict=True):
-        at = right + 0.06 * (right - left or 1)
-        axes.plot([last, at * 0.995], [value, height], color=colour, linewidth=0.6, clip_on=False)
-        axes.text(
-            at, height, name, va="center", color=INK if colour == PALE else colour, fontsize=8.5
-        )
-    axes.set_xlim(left - 0.02 * (right - left or 1), right + 0.02 * (right - left or 1))
+    if metric != "accuracy":  # an error can grow without bound: show what is better than the start
+        bottom, top = 0, 1.25 * max(curve[min(curve)].mean for curve in curves.values())
     axes.set_ylim(bottom, top)
+    left = min(min(curve) for curve in curves.values())
+    right = max(last for last, _, _ in ends.values())
+    span = right - left or 1
+    axes.set_xlim(left - 0.02 * span, right + 0.02 * span)
+    shown = [
+        min(max(value, bottom), top) if value == value else top for _, value, _ in ends.values()
+    ]
+    heights = _apart(shown, (top - bottom) * 0.17 / (2.4 + 0.14 * len(curves)))
+    for (name, (last, _, colour)), value, height in zip(ends.items(), shown, heights, strict=True):
+        line = [last, right + 0.055 * span]
+        axes.plot(line, [value, height], color=colour, linewidth=0.6, clip_on=False)
+        ink = INK if colour == PALE else colour
+        axes.text(right + 0.06 * span, height, name, va="center", color=ink, fontsize=8.5)
     axes.set_xticks(sorted({n for curve in curves.values() for n in curve}))
     axes.set_xlabel(x)
     axes.set_ylabel("accuracy on queries, %" if metric == "accuracy" else metric)
@@ -285,6 +288,8 @@ def plot_regression(
     x = task.query_x[0, order, 0]
     for axes in grid.flat:
         axes.axis("off")
+    truth = task.query_y[0, :, 0]
+    grid[0][0].set_ylim(float(truth.min()) - 1, float(truth.max()) + 1)
     for axes, (name, curves) in zip(grid.flat, answers.items(), strict=False):
         axes.axis("on")
         axes.plot(x, task.query_y[0, order, 0], color=PALE, linewidth=4, alpha=0.6, label="truth")
@@ -296,7 +301,7 @@ def plot_regression(
         axes.plot(*support, "o", color=INK, markersize=4, label="support")
         axes.set_title(name, fontsize=9, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=7, labelbottom=True)
     most = max(range(len(answers)), key=lambda i: len(list(answers.values())[i]))
     handles = grid.flat[most].get_legend_handles_labels()
     figure.legend(*handles, loc="lower center", ncol=5, fontsize=8, frameon=False)

@@ -27,6 +27,8 @@ __all__ = [
 
 def figure(result: Evaluation) -> str:
     """Mean and interval, in % if an accuracy, without what they are of."""
+    if not result.mean < 1e4:
+        return "diverged"
     return str(result).partition(" (")[0].removeprefix("mean squared error ").removesuffix("%")
 
 
