@@ -178,6 +178,8 @@ def test_list_of_learners(run: Run) -> None:
     for name in get_args(LearnerName):
         assert name in out
     assert "--inner-lr 0.4" in out
+    assert "--inner-optimizer adam" in out
+    assert "--no-per-step-scales" in out
 
 
 def test_compare_shows_the_claim(run: Run, tmp_path: Path) -> None:
@@ -258,6 +260,7 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         (("train", "mann", *SMALL, "--protocol", "x"), "expected one of support, offset"),
         (("train", "lstm", *SMALL, "--outputs", "3"), "no option --outputs"),
         (("train", "protonet", "--data", "sinusoid"), "cannot learn a regression task"),
+        (("train", "baseline", "--data", "sinusoid"), "cannot learn a regression task"),
         (("data", "check", "sinusoid"), "no classes to split"),
         (("train", "protonet", "--way", "1"), "way is 1"),
         (("train", "protonet", "--data", "folder"), "needs a root"),

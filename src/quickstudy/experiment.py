@@ -262,7 +262,7 @@ class Experiment:
         """The same, with the number of training classes written down if the learner needs it."""
         if "classes" not in _signature(self.learner) or "classes" in self.options:
             return self
-        classes = self.splits.train.n_classes if self.data != "sinusoid" else 1
+        classes = self.splits.train.n_classes if self.data != "sinusoid" else 2
         return dataclasses.replace(self, options={**self.options, "classes": classes})
 
     def _learner(self) -> "MetaLearner":

@@ -124,6 +124,8 @@ def learner_table() -> None:
         options = []
         for option, expected in learner_options(name).items():
             value = preset.get(option, parameters[option].default)
+            if hasattr(value, "direction"):
+                value = type(value).__name__.lower()
             flag = option.replace("_", "-")
             if expected is bool:
                 options.append(f"--no-{flag}" if value else f"--{flag}")
