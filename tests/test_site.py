@@ -48,7 +48,7 @@ def test_every_learner_has_a_page(name: str) -> None:
 
 def test_every_page_says_what_it_should() -> None:
     for page, text in PAGES.items():
-        for part in (f"(../images/phi/{page.stem}.svg)", "See [the results](../results.md)."):
+        for part in (f"(../images/phi/{page.stem}.svg)", "[the results](../results.md)"):
             assert part in text, f"{page.name} lacks {part}"
         for part in ("promise", "Differs from the paper", "Use it"):
             assert re.search(rf"^## .*{part}", text, re.M), f"{page.name} lacks {part}"
