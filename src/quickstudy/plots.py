@@ -293,18 +293,22 @@ def plot_regression(
     for axes, (name, curves) in zip(grid.flat, answers.items(), strict=False):
         axes.axis("on")
         axes.plot(x, task.query_y[0, order, 0], color=PALE, linewidth=4, alpha=0.6, label="truth")
-        for (label, y), colour in zip(
-            curves.items(), ("#f0b429", "#c2571a", "#2667c9"), strict=False
-        ):
+        stages = STAGES if len(curves) > 1 else (RIGHT,)
+        for (label, y), colour in zip(curves.items(), itertools.cycle(stages), strict=False):
             axes.plot(x, y[0, order, 0].detach(), color=colour, linewidth=1.4, label=label)
         support = (task.support_x[0, :, 0], task.support_y[0, :, 0])
         axes.plot(*support, "o", color=INK, markersize=4, label="support")
         axes.set_title(name, fontsize=9, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7, labelbottom=True)
-    most = max(range(len(answers)), key=lambda i: len(list(answers.values())[i]))
-    handles = grid.flat[most].get_legend_handles_labels()
-    figure.legend(*handles, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    lines = {
+        label: line
+        for axes in grid.flat
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        lines.values(), lines.keys(), loc="lower center", ncol=6, fontsize=8, frameon=False
+    )
     figure.subplots_adjust(bottom=0.12 + 0.1 / rows, hspace=0.35)
     _save(figure, path)
 
