@@ -378,3 +378,9 @@ def test_linear_protonet_is_a_linear_classifier() -> None:
 def test_bad_arguments(build: Callable[[nn.Module], MetaLearner], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(MLP(8, [], 4))
+
+
+def test_matching_encoders_must_agree() -> None:
+    learner = MatchingNetwork(MLP(8, [], 4), query_encoder=MLP(8, [], 5)).double()
+    with pytest.raises(ValueError, match="query_encoder gives vectors of 5 features and encoder"):
+        learner(make_task((8,), 3))

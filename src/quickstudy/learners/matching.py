@@ -77,6 +77,11 @@ class MatchingNetwork(MetaLearner):
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         z = embed(self.query_encoder or self.encoder, query_x)
         g = phi["support"]
+        if z.shape[-1] != g.shape[-1]:
+            raise ValueError(
+                f"query_encoder gives vectors of {z.shape[-1]} features and encoder of "
+                f"{g.shape[-1]}: they must agree to be compared"
+            )
         if self.reading_steps:
             z = self._read(z, g)
         cosine = F.normalize(z, dim=-1) @ F.normalize(g, dim=-1).mT
