@@ -1,6 +1,7 @@
 """The pure mathematics that learners share. Shapes follow the legend in `quickstudy.task`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from quickstudy.task import Task
 __all__ = [
     "NormedEncoder",
     "check_vectors",
+    "class_labels",
     "class_means",
     "embed",
     "example_loss",
@@ -20,6 +22,7 @@ __all__ = [
     "pretraining_loss",
     "squared_distances",
     "vote",
+    "ways",
 ]
 
 
@@ -80,6 +83,18 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distance of each pair: ``[T,A,D], [T,B,D] -> [T,A,B]``."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (squares - 2 * a @ b.mT).clamp_min(0)
+
+
+def class_labels(support_y: Tensor, n_way: int | None) -> dict[str, Tensor]:
+    """How ``phi`` remembers its ways: ``{"classes": [T,N]}``, nothing in regression."""
+    if n_way is None:
+        return {}
+    return {"classes": torch.arange(n_way, device=support_y.device).expand(len(support_y), -1)}
+
+
+def ways(phi: dict[str, Any]) -> int | None:
+    """The ``n_way`` that `class_labels` put into ``phi``, ``None`` in regression."""
+    return int(phi["classes"].shape[1]) if "classes" in phi else None
 
 
 def vote(score: Tensor, labels: Tensor, n_way: int) -> Tensor:

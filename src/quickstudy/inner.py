@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.functional import example_loss
+from quickstudy.functional import class_labels, example_loss, ways
 from quickstudy.learner import Phi
 from quickstudy.nn.norm import Source, batch_norm_policy, statistics_from
 
@@ -290,11 +290,8 @@ def record_statistics(network: nn.Module, state: Parameters, support_x: Tensor) 
 
 def stack_states(states: Sequence[Parameters], support_y: Tensor, n_way: int | None) -> Phi:
     """``phi`` of several tasks: ``{"network": {name: [T,...]}, "classes": [T,N]}``."""
-    phi: Phi = {"network": {name: torch.stack([s[name] for s in states]) for name in states[0]}}
-    if n_way is not None:
-        classes = torch.arange(n_way, device=support_y.device)
-        phi["classes"] = classes.expand(len(support_y), -1)
-    return phi
+    network = {name: torch.stack([s[name] for s in states]) for name in states[0]}
+    return {"network": network, **class_labels(support_y, n_way)}
 
 
 def run_network(
@@ -311,11 +308,10 @@ def run_network(
     """
     if source is None:
         source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
-    n_way = phi["classes"].shape[1] if "classes" in phi else None
     states = ({name: p[t] for name, p in phi["network"].items()} for t in range(len(query_x)))
     with statistics_from(network, source):
         outputs = [
-            functional_call(network, state, (x,))[:, :n_way]
+            functional_call(network, state, (x,))[:, : ways(phi)]
             for state, x in zip(states, query_x, strict=True)
         ]
     return torch.stack(outputs)

@@ -1,9 +1,8 @@
 """ANIL: adapt the last layer only."""
 
-import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, example_loss, feature_size
+from quickstudy.functional import class_labels, embed, example_loss, feature_size, ways
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
 
@@ -67,11 +66,8 @@ class ANIL(MetaLearner):
         phi: Phi = dict(
             descend(loss, start, steps=self.inner_steps, rate=self.inner_lr, optimizer=SGD())[-1]
         )
-        if n_way is not None:
-            phi["classes"] = torch.arange(n_way, device=support_y.device).expand(T, -1)
-        return phi
+        return phi | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        n_way = phi["classes"].shape[1] if "classes" in phi else None
         output: Tensor = embed(self.encoder, query_x) @ phi["weight"].mT + phi["bias"].unsqueeze(1)
-        return output[..., :n_way]
+        return output[..., : ways(phi)]

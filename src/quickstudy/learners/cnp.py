@@ -4,7 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import NormedEncoder, class_means, embed, feature_size
+from quickstudy.functional import (
+    NormedEncoder,
+    class_labels,
+    class_means,
+    embed,
+    feature_size,
+    ways,
+)
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.nn import MLP
 
@@ -66,14 +73,12 @@ class ConditionalNeuralProcess(MetaLearner):
             return {"r": _each(self.h, torch.cat([z, support_y], dim=-1)).mean(1)}
         means = class_means(_each(self.h, z), support_y, n_way)
         r = F.pad(means, (0, 0, 0, self.outputs - n_way)).flatten(1)
-        classes = torch.arange(n_way, device=support_y.device)
-        return {"r": r, "classes": classes.expand(len(z), -1)}
+        return {"r": r} | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         z = embed(self.encoder, query_x)
         r = phi["r"].unsqueeze(1).expand(-1, z.shape[1], -1)
-        n_way = phi["classes"].shape[1] if "classes" in phi else None
-        return _each(self.g, torch.cat([z, r], dim=-1))[..., :n_way]
+        return _each(self.g, torch.cat([z, r], dim=-1))[..., : ways(phi)]
 
 
 def _each(network: nn.Module, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import NormedEncoder, embed, feature_size
+from quickstudy.functional import NormedEncoder, class_labels, embed, feature_size, ways
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["BlackBoxLSTM"]
@@ -89,10 +89,7 @@ class BlackBoxLSTM(MetaLearner):
         label = support_y if n_way is None else F.one_hot(support_y, self.outputs)
         _, (h, c) = self.lstm(torch.cat([z, label.to(z.dtype)], dim=-1))
         phi = {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
-        if n_way is not None:
-            classes = torch.arange(n_way, device=support_y.device)
-            phi["classes"] = classes.expand(len(support_y), -1)
-        return phi
+        return phi | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         z = embed(self.encoder, query_x)
@@ -104,5 +101,4 @@ class BlackBoxLSTM(MetaLearner):
             h, c = h.repeat_interleave(Q, 0), c.repeat_interleave(Q, 0)
         state = (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous())
         out, _ = self.lstm(steps, state)
-        n_way = phi["classes"].shape[1] if "classes" in phi else None
-        return self.head(out.reshape(T, Q, -1))[..., :n_way]  # type: ignore[no-any-return]
+        return self.head(out.reshape(T, Q, -1))[..., : ways(phi)]  # type: ignore[no-any-return]

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import NormedEncoder, embed, example_loss, feature_size
+from quickstudy.functional import (
+    NormedEncoder,
+    class_labels,
+    embed,
+    example_loss,
+    feature_size,
+    ways,
+)
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -115,8 +122,7 @@ class MANN(MetaLearner):
         state = _State(*(phi[name].repeat_interleave(Q, 0) for name in _State._fields))
         label = phi["label"].repeat_interleave(Q, 0)
         _, output = self._step(state, z.flatten(0, 1), label)
-        n_way = phi["classes"].shape[1] if "classes" in phi else None
-        return output.view(T, Q, -1)[..., :n_way]
+        return output.view(T, Q, -1)[..., : ways(phi)]
 
     def read(self, x: Tensor, y: Tensor, n_way: int | None) -> Tensor:
         """What it says of each example when it first sees it: ``[T,S,...], [T,S] -> [T,S,N]``.
@@ -154,8 +160,7 @@ class MANN(MetaLearner):
             outputs.append(output)
         phi: Phi = state._asdict()
         phi["label"] = labels[:, S] if self.protocol == "offset" else blank[:, 0]
-        if n_way is not None:
-            phi["classes"] = torch.arange(n_way, device=y.device).expand(T, -1)
+        phi |= class_labels(y, n_way)
         return phi, torch.stack(outputs, dim=1)[..., :n_way]
 
     def _start(self, z: Tensor) -> "_State":

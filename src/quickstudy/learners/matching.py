@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, feature_size, vote
+from quickstudy.functional import class_labels, embed, feature_size, vote
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["MatchingNetwork"]
@@ -71,8 +71,7 @@ class MatchingNetwork(MetaLearner):
         if self.reading_steps:
             forward, backward = self.support_lstm(z)[0].chunk(2, dim=-1)
             z = z + forward + backward
-        classes = torch.arange(n_way or 0, device=support_y.device)
-        return {"support": z, "labels": support_y, "classes": classes.expand(len(z), -1)}
+        return {"support": z, "labels": support_y} | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         z = embed(self.query_encoder or self.encoder, query_x)

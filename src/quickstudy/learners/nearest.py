@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, squared_distances, vote
+from quickstudy.functional import class_labels, embed, squared_distances, vote
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -46,7 +46,7 @@ class NearestNeighbour(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
-        return _remember(self.encoder, support_x, support_y, n_way or 0)
+        return _remember(self.encoder, support_x, support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         distances = squared_distances(embed(self.encoder, query_x), phi["support"])
@@ -105,17 +105,13 @@ class SoftNearestNeighbour(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
-        return _remember(self.encoder, support_x, support_y, n_way or 0)
+        return _remember(self.encoder, support_x, support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         distances = squared_distances(embed(self.encoder, query_x), phi["support"])
         return vote(-distances, phi["labels"], phi["classes"].shape[1])
 
 
-def _remember(encoder: nn.Module, support_x: Tensor, support_y: Tensor, n_way: int) -> Phi:
-    classes = torch.arange(n_way, device=support_y.device)
-    return {
-        "support": embed(encoder, support_x),
-        "labels": support_y,
-        "classes": classes.expand(len(support_y), -1),
-    }
+def _remember(encoder: nn.Module, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+    phi = {"support": embed(encoder, support_x), "labels": support_y}
+    return phi | class_labels(support_y, n_way)

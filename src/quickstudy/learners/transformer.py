@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import NormedEncoder, embed, feature_size
+from quickstudy.functional import NormedEncoder, class_labels, embed, feature_size, ways
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["InContextTransformer"]
@@ -90,17 +90,13 @@ class InContextTransformer(MetaLearner):
             values.append(value)
             tokens = block(tokens, key, value, causal=self.causal)
         phi: Phi = {"keys": torch.stack(keys, dim=1), "values": torch.stack(values, dim=1)}
-        if n_way is not None:
-            classes = torch.arange(n_way, device=support_y.device)
-            phi["classes"] = classes.expand(len(support_y), -1)
-        return phi
+        return phi | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         tokens = self.embed_x(embed(self.encoder, query_x))
         for layer, block in enumerate(self.blocks):
             tokens = block(tokens, phi["keys"][:, layer], phi["values"][:, layer])
-        n_way = phi["classes"].shape[1] if "classes" in phi else None
-        return self.head(self.norm(tokens))[..., :n_way]  # type: ignore[no-any-return]
+        return self.head(self.norm(tokens))[..., : ways(phi)]  # type: ignore[no-any-return]
 
 
 class _Block(nn.Module):
