@@ -417,6 +417,7 @@ def compare(
     way = kept[0].n_way if kept is not None else way
     first = next(iter(found.values()))[0]
     experiment = _with_data(dataclasses.replace(first, way=way or first.way), data, root, split)
+    baselines: dict[str, MetaLearner] = {}
     for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
         if name == "nearest" and experiment.data == "sinusoid":
             raise ValueError("nearest cannot learn sinusoids")
@@ -427,8 +428,9 @@ def compare(
             options=SCRATCH_SINUSOID if sinusoid else {},
             downsample=_DEFAULT.downsample,  # the better one where nothing is meta-learned
         )
-        found[name] = (plain, plain.build_learner())
-    found = {SCRATCH: found.pop(SCRATCH), **found}
+        baselines[name] = plain.build_learner()
+    trained = {name: learner for name, (_, learner) in found.items()}
+    learners = {SCRATCH: baselines.pop(SCRATCH), **trained, **baselines}
     if kept is not None:
         tasks = {int(kept.about.get("shot", 1)): kept}
     else:
@@ -440,7 +442,6 @@ def compare(
             )
             tasks[shot] = FrozenTasks.freeze(source, n_tasks, about)
     example, names = _example(experiment, seed)
-    learners = {name: learner for name, (_, learner) in found.items()}
     result = study(
         learners,
         tasks,
