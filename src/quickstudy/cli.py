@@ -189,9 +189,11 @@ def _train(
     import torch
     from lightning_fabric import Fabric
 
+    from quickstudy.memory import keep_memory
     from quickstudy.training import save_untrained
     from quickstudy.training import train as run
 
+    keep_memory()
     if machine["threads"] is not None:
         torch.set_num_threads(machine["threads"])
     learner = experiment.build_learner()

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from quickstudy.nn.norm import BatchNorm, Policy
@@ -57,6 +58,7 @@ class Conv4(nn.Module):
                     nn.MaxPool2d(2) if pool else nn.Identity(),
                 )
             )
+        self.to(memory_format=torch.channels_last)  # the faster layout of convolutions on CPUs
         self.pool = pool
         self.input_shape = (in_channels, image_size, image_size)
         self.out_features = channels * (image_size // 16) ** 2 if pool else channels
