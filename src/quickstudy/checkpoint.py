@@ -80,9 +80,17 @@ def load_state(path: Pathlike) -> Any:
     return _unpack(json.loads(layout), tensors)
 
 
-def save_weights(path: Pathlike, module: nn.Module) -> None:
-    """Save a module's parameters and buffers under their own names (plain safetensors)."""
+def save_weights(path: Pathlike, module: nn.Module, *, half: bool = False) -> None:
+    """Save a module's parameters and buffers under their own names (plain safetensors).
+
+    Args:
+        path: the file.
+        module: whose weights.
+        half: round them to 16 bits, for a file half as large.
+    """
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(path, serialise(state))
 
 

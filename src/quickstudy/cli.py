@@ -21,6 +21,7 @@ from quickstudy.experiment import (
     Policy,
     Schedule,
     SplitName,
+    Weights,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="See and check the data tasks are made of.")
 app.add_typer(data_app, name="data")
 
-Weights = Literal["auto", "best", "final", "checkpoint"]
 DemoData = Literal["alphabets", "omniglot"]
 SCRATCH = "scratch"
 BASELINES = ("nearest", SCRATCH)
@@ -121,6 +121,9 @@ def train(
     classes: Annotated[int, typer.Option(help="Synthetic characters.")] = _DEFAULT.classes,
     way: Annotated[int, typer.Option(help="Classes of a training task.")] = _DEFAULT.way,
     shot: Annotated[int, typer.Option(help="Support examples a class.")] = _DEFAULT.shot,
+    most_shot: Annotated[
+        int | None, typer.Option(help="Draw the shot of each batch from --shot up to this.")
+    ] = None,
     query: Annotated[int, typer.Option(help="Query examples a class.")] = _DEFAULT.query,
     tasks: Annotated[int, typer.Option(help="Tasks in a batch.")] = _DEFAULT.tasks,
     within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
@@ -130,6 +133,7 @@ def train(
     schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = _DEFAULT.schedule,
     halve_every: Annotated[int, typer.Option(help="For halve, in steps.")] = _DEFAULT.halve_every,
     backbone: Annotated[Backbone, typer.Option(help="The network.")] = _DEFAULT.backbone,
+    filters: Annotated[int, typer.Option(help="Of each block of Conv4.")] = _DEFAULT.filters,
     downsample: Annotated[Downsample, typer.Option(help="How Conv4 halves.")] = _DEFAULT.downsample,
     batch_norm: Annotated[
         Policy, typer.Option(help="inductive, or transductive: queries see each other.")
@@ -152,8 +156,10 @@ def train(
     """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")
+    from quickstudy.run import Machine, run_experiment
+
     if resume is not None:
-        experiment, machine = Experiment.load(resume), _machine(resume)
+        experiment, machine = Experiment.load(resume), Machine.load(resume)
     else:
         names = {f.name for f in dataclasses.fields(Experiment)} - {"learner", "split", "root"}
         given = {
@@ -165,78 +171,22 @@ def train(
         given["options"] = _learner_options(learner, context.args)
         experiment = _with_data(Experiment.suited(learner, **given), data, root, split)
         experiment = experiment.with_classes()
-        machine = {
-            "accelerator": accelerator,
-            "devices": devices,
-            "precision": precision,
-            "threads": threads,
-            "validation_tasks": validation_tasks,
-            "validate_every": validate_every,
-            "checkpoint_every": checkpoint_every,
-            "tensorboard": tensorboard,
-        }
+        machine = Machine(
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            threads=threads,
+            validation_tasks=validation_tasks,
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every,
+            tensorboard=tensorboard,
+        )
     folder = resume or out or Path("runs") / experiment.learner
     try:
-        _train(experiment, machine, folder, resume=resume is not None, quiet=quiet)
+        run_experiment(experiment, folder, machine, resume=resume is not None, quiet=quiet)
     except KeyboardInterrupt as stop:
         why = str(stop) or "stopped before the first step"
         raise _StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
-
-
-def _train(
-    experiment: Experiment, machine: dict[str, Any], folder: Path, *, resume: bool, quiet: bool
-) -> None:
-    import torch
-    from lightning_fabric import Fabric
-
-    from quickstudy.memory import keep_memory
-    from quickstudy.training import save_untrained
-    from quickstudy.training import train as run
-
-    keep_memory()
-    if machine["threads"] is not None:
-        torch.set_num_threads(machine["threads"])
-    learner = experiment.build_learner()
-    tasks = experiment.sampler("train")
-    if not any(p.requires_grad for p in learner.parameters()):
-        if not resume:
-            save_untrained(learner, folder, {**experiment.about(), "machine_options": machine})
-        _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
-        return
-    optimizer, scheduler = experiment.build_optimizer(learner)
-    validation = None
-    if experiment.data != "sinusoid" and experiment.splits.validation is not None:
-        validation = experiment.sampler("validation", tasks=1)
-    fabric = Fabric(
-        accelerator=machine["accelerator"],
-        devices=machine["devices"],
-        precision=machine["precision"],
-    )
-    fabric.launch()
-    torch.manual_seed(experiment.seed + fabric.global_rank)
-    if fabric.is_global_zero and not quiet:
-        what = "sinusoids" if experiment.data == "sinusoid" else experiment.splits
-        _say(f"{experiment.learner}: {what}")
-    result = run(
-        learner,
-        tasks,
-        steps=experiment.steps,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        run_dir=folder,
-        resume=resume,
-        validation=validation,
-        validation_tasks=machine["validation_tasks"],
-        validate_every=machine["validate_every"],
-        checkpoint_every=machine["checkpoint_every"],
-        fabric=fabric,
-        progress=not quiet,
-        tensorboard=machine["tensorboard"],
-        about={**experiment.about(), "machine_options": machine},
-    )
-    if fabric.is_global_zero:
-        best = "" if result.best is None else f"; best validation {result.best}"
-        _say(f"{result.steps} steps in {result.seconds / 60:.1f} minutes, in {folder}{best}")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -278,11 +228,6 @@ def _parse(flag: str, text: str, kind: Any) -> Any:
     except ValueError:
         what = "a number" if kind is float else "an integer"
         raise ValueError(f"{flag} is {text!r}; expected {what}") from None
-
-
-def _machine(run: Path) -> dict[str, Any]:
-    options: dict[str, Any] = json.loads((run / "run.json").read_text())["machine_options"]
-    return options
 
 
 def _with_data(
@@ -485,6 +430,67 @@ def _example(experiment: Experiment, seed: int) -> tuple["Task", list[str] | Non
     return sampler[0], sampler.class_names(0)[0]
 
 
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Recipes, or your own: mine.toml, mine.toml:5w1s.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Every recipe, with the paper's figures and ours.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Minutes of training, each; default: the whole protocol.")
+    ] = None,
+    root: RootOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, one a device.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
+        "runs"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train a published result by its recipe, evaluate it as the paper does, and write its card.
+
+    Goes on where an earlier call stopped: with a budget, or by Ctrl-C.
+    """
+    import shlex
+
+    from quickstudy.recipe import load_recipe
+    from quickstudy.tables import card_table, recipe_table
+
+    if show:
+        recipe_table()
+        return
+    if not names:
+        raise ValueError("name a recipe; quickstudy reproduce --list shows them")
+    recipes = [load_recipe(name) for name in names]
+    from quickstudy.reproduce import reproduce as run
+
+    for name, recipe in zip(names, recipes, strict=True):
+        folder = out / recipe.name
+        try:
+            card = run(
+                recipe,
+                folder,
+                root=root,
+                minutes=budget,
+                seed=seed,
+                accelerator=device,
+                devices=devices,
+                threads=threads,
+                command=f"quickstudy {shlex.join(sys.argv[1:])}",
+                quiet=quiet,
+                say=_say,
+            )
+        except KeyboardInterrupt as stop:
+            why = str(stop) or "stopped"
+            raise _StoppedError(f"{why}; the same command goes on with {name}") from None
+        card_table(card)
+        _say(f"card: {folder / 'card.md'}")
+
+
 @app.command("learners")
 def list_learners() -> None:
     """Every learner by name, with its class and its own options."""
@@ -506,6 +512,7 @@ def data_list() -> None:
             "1623 handwritten characters of 50 alphabets, 20 drawers each",
             "--root, or a network",
         ),
+        ("miniimagenet", "100 classes of ImageNet, 600 photos each, Ravi's split", "--root"),
         ("alphabets", "synthetic characters, as many as you ask for", "nothing"),
         ("digits", "scikit-learn's 1797 handwritten digits", "nothing"),
         ("folder", "your own images: a folder (or zip) with a folder a class", "--root"),
@@ -630,25 +637,15 @@ def _nearest(learner: "MetaLearner", k: int) -> "MetaLearner":
 
 
 def _learner(
-    target: str, weights: str = "auto", inner_steps: int | None = None
+    target: str, weights: Weights = "auto", inner_steps: int | None = None
 ) -> tuple[Experiment, "MetaLearner"]:
     """The experiment and the trained learner of a run folder, or an untrained baseline."""
-    from quickstudy.checkpoint import load_state, load_weights
-    from quickstudy.training import BEST, CHECKPOINT, FINAL
+    from quickstudy.run import load_run
 
     if target in BASELINES:
         experiment = Experiment(target)  # type: ignore[arg-type]
         return experiment, experiment.build_learner()
-    run = Path(target)
-    experiment = Experiment.load(run)
-    learner = experiment.build_learner()
-    files = {"best": run / BEST, "final": run / FINAL}
-    if weights == "auto":
-        weights = next((name for name, file in files.items() if file.exists()), "checkpoint")
-    if weights == "checkpoint":
-        learner.load_state_dict(load_state(run / CHECKPOINT)["learner"])
-    else:
-        load_weights(files[weights], learner)
+    experiment, learner = load_run(target, weights)
     if inner_steps is not None:
         if not hasattr(learner, "inner_steps"):
             raise ValueError(f"{experiment.learner} takes no inner steps")

@@ -41,7 +41,7 @@ LearnerName = Literal[
     "transformer",
     "cnp",
 ]
-DataName = Literal["omniglot", "alphabets", "digits", "folder", "sinusoid"]
+DataName = Literal["omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid"]
 SplitName = Literal["published", "vinyals", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
@@ -50,6 +50,7 @@ InnerName = Literal["sgd", "momentum", "adam"]
 Backbone = Literal["conv4", "mlp"]
 Downsample = Literal["pool", "stride"]
 Policy = Literal["inductive", "transductive"]
+Weights = Literal["auto", "best", "final", "checkpoint"]
 
 LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
     "scratch": ("Scratch", {}),
@@ -85,6 +86,7 @@ _SUITED: dict[str, dict[str, Any]] = {
     "baseline": {"way": 64, "query": 1},
     "simpleshot": {"way": 64, "query": 1},
     "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
+    "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
 _BY_CONTEXT = ("outputs", "classes", "regression")
 _TEST_SEED = 1 << 32
@@ -114,6 +116,7 @@ class Experiment:
     classes: int = 1000
     way: int = 5
     shot: int = 1
+    most_shot: int | None = None
     query: int = 5
     tasks: int = 1
     within_group: bool = False
@@ -123,6 +126,7 @@ class Experiment:
     schedule: Schedule = "cosine"
     halve_every: int = 2000
     backbone: Backbone = "conv4"
+    filters: int = 64
     downsample: Downsample = "pool"
     batch_norm: Policy = "inductive"
     seed: int = 0
@@ -131,9 +135,11 @@ class Experiment:
         for name, kind in get_type_hints(type(self)).items():
             if name != "options":
                 _check(name, getattr(self, name), kind)
-        for name in ("way", "shot", "query", "tasks", "steps", "classes"):
+        for name in ("way", "shot", "query", "tasks", "steps", "classes", "filters"):
             if getattr(self, name) < (2 if name == "way" else 1):
                 raise ValueError(f"{name} is {getattr(self, name)}; it is too small")
+        if self.most_shot is not None and self.most_shot < self.shot:
+            raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
         known = learner_options(self.learner) | {"classes": int} if self.options else {}
         for name, value in self.options.items():
             if name not in known:
@@ -176,6 +182,11 @@ class Experiment:
         split = self.splits
         return {"data": self.data, "split": split.name, "split_fingerprint": split.fingerprint}
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are classes to choose weights by."""
+        return self.data != "sinusoid" and self.splits.validation is not None
+
     @cached_property
     def splits(self) -> "Split":
         """The classes to train on, to choose by and to report on."""
@@ -195,9 +206,11 @@ class Experiment:
             split = self._deal(data.omniglot(self.root, size=self.size))
         elif self.data == "digits":
             split = self._deal(data.digits(size=self.size))
+        elif self.root is None:
+            raise ValueError(f"data={self.data} needs a root: a folder with a folder a class")
+        elif self.data == "miniimagenet":
+            split = data.mini_imagenet(self.root, size=self.size)
         else:
-            if self.root is None:
-                raise ValueError("data=folder needs a root: a folder with a folder a class")
             channels: Any = self.channels
             images = data.image_folder(
                 self.root,
@@ -224,7 +237,7 @@ class Experiment:
             raise ValueError(f"the split {self.splits.name!r} has no {part} classes")
         settings = {
             "way": self.way,
-            "shot": self.shot,
+            "shot": (self.shot, self.most_shot or self.shot),
             "query": self.query,
             "tasks": self.tasks,
             "within_group": self.within_group,
@@ -307,6 +320,7 @@ class Experiment:
             return MLP(self.channels * self.size**2, [256, 128], 64)
         return Conv4(
             self.channels,
+            self.filters,
             image_size=self.size,
             downsample=self.downsample,
             batch_norm=self.batch_norm,

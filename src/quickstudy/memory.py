@@ -26,4 +26,4 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     wanted = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 1 << 28))
-    return all([mallopt(name, value) == 1 for name, value in wanted])
+    return all(mallopt(name, value) == 1 for name, value in wanted)

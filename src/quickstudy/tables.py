@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,13 +13,16 @@ from quickstudy.evaluation import Evaluation, accuracy_by_instance
 from quickstudy.evaluation import compare as pair
 
 if TYPE_CHECKING:
+    from quickstudy.card import Card
     from quickstudy.comparison import Study
     from quickstudy.data import TaskSource
 
 __all__ = [
+    "card_table",
     "figure",
     "instance_table",
     "learner_table",
+    "recipe_table",
     "saved_table",
     "study_rows",
     "study_table",
@@ -133,3 +137,47 @@ def learner_table() -> None:
                 options.append(f"--{flag}" if value is None else f"--{flag} {value}")
         table.add_row(name, kind, "  ".join(options))
     Console().print(table)
+
+
+def recipe_table() -> None:
+    """Every recipe and cell: the paper's figure, and that of the card if there is one."""
+    from quickstudy.card import load_cards
+    from quickstudy.recipe import load_recipe, recipe_names
+
+    cards = load_cards()
+    table = Table("recipe", "kind", "test", "batch norm", "paper", "ours", "steps", "verdict")
+    for name in recipe_names():
+        recipe, card = load_recipe(name), cards.get(name)
+        for i, cell in enumerate(recipe.cells):
+            first = (name, recipe.kind) if i == 0 else ("", "")
+            if card is None:
+                row = (cell.label, "", cell.paper, "", "", "not yet run")
+                table.add_row(*first, *row, end_section=cell is recipe.cells[-1])
+                continue
+            own = [r for r in card.results if r.cell == cell]
+            for j, result in enumerate(own):
+                table.add_row(
+                    *(first if j == 0 else ("", "")),
+                    cell.label if j == 0 else "",
+                    result.column or "",
+                    result.paper,
+                    result.figure,
+                    f"{card.steps} of {card.protocol_steps}" if (i, j) == (0, 0) else "",
+                    result.verdict,
+                    end_section=cell is recipe.cells[-1] and result is own[-1],
+                )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def card_table(card: "Card") -> None:
+    """A card's figures beside the paper's."""
+    table = Table(card.recipe, "batch norm", "paper", "ours", "verdict")
+    for result in card.results:
+        row = (result.cell.label, result.column or "", result.paper, result.figure)
+        table.add_row(*row, result.verdict)
+    Console().print(table)
+    budget = "" if card.budget_minutes is None else f", budget {card.budget_minutes:g}"
+    print(
+        f"{card.steps} of the protocol's {card.protocol_steps} steps, "
+        f"{card.training_minutes:.1f} minutes of training{budget}"
+    )

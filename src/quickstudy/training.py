@@ -12,6 +12,7 @@ and a test proves that both give the same weights, bit for bit.
 """
 
 import json
+import math
 import os
 import platform
 import signal
@@ -83,6 +84,7 @@ def train(
     progress: bool = True,
     tensorboard: bool = False,
     about: dict[str, Any] | None = None,
+    minutes: float | None = None,
 ) -> TrainResult:
     """Train any learner on a source of tasks.
 
@@ -114,6 +116,7 @@ def train(
         progress: show progress on standard error.
         tensorboard: also log to TensorBoard.
         about: kept in ``run.json``: whatever is needed to build this run again.
+        minutes: stop after so many, with a checkpoint to go on from; the result has the steps.
 
     Raises:
         ValueError: the learner has nothing to train, its tasks do not fit it, or an argument
@@ -158,6 +161,7 @@ def train(
         restore_rng(saved["rng"][fabric.global_rank])
     chief = fabric.is_global_zero
     began = time.monotonic() - seconds
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
     def save(step: int) -> None:
         everyone = _gather_rng(fabric)
@@ -227,13 +231,16 @@ def train(
                     total.zero_()
                     since, since_time = step, time.monotonic()
                 stopping = _agree(fabric, stop.is_set())
-                if step % checkpoint_every == 0 or step == steps or stopping:
+                spent = _agree(fabric, time.monotonic() >= until)
+                if step % checkpoint_every == 0 or step == steps or stopping or spent:
                     save(step)
                 if stopping and step < steps:
                     raise KeyboardInterrupt(f"stopped at step {step} of {steps}")
+                if spent:
+                    break
         finally:
             batches.close()
-    if folder is not None and chief:
+    if folder is not None and chief and done == steps:
         save_weights(folder / FINAL, learner)
     return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
 

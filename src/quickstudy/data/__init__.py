@@ -4,6 +4,7 @@ from quickstudy.data.alphabets import alphabets
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.digits import digits, scanned
 from quickstudy.data.folder import image_folder, read_image
+from quickstudy.data.miniimagenet import mini_imagenet
 from quickstudy.data.omniglot import omniglot
 from quickstudy.data.sampler import EpisodeSampler, TaskSource, prefetch, to_float
 from quickstudy.data.sinusoid import SinusoidSampler
@@ -29,6 +30,7 @@ __all__ = [
     "digits",
     "image_folder",
     "maml",
+    "mini_imagenet",
     "omniglot",
     "prefetch",
     "published",

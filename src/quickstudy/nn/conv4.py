@@ -58,7 +58,9 @@ class Conv4(nn.Module):
                     nn.MaxPool2d(2) if pool else nn.Identity(),
                 )
             )
-        self.to(memory_format=torch.channels_last)  # the faster layout of convolutions on CPUs
+        for parameter in self.parameters():
+            if parameter.dim() == 4:  # the faster layout of convolutions on CPUs
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.pool = pool
         self.input_shape = (in_channels, image_size, image_size)
         self.out_features = channels * (image_size // 16) ** 2 if pool else channels

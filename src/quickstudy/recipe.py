@@ -1,0 +1,268 @@
+"""Recipes: a published result as one readable file that says everything about how to get it.
+
+A recipe is TOML. `Recipe` checks it, `load_recipe` finds it by name, `recipe_names` lists those
+that come with quickstudy. A file may hold several trainings of one paper (``[runs.5w1s]``, ...):
+each is a recipe, named after the file and the run.
+"""
+
+import hashlib
+import json
+import tomllib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from quickstudy.experiment import (
+    Backbone,
+    DataName,
+    Downsample,
+    Experiment,
+    LearnerName,
+    Optimizer,
+    Policy,
+    Schedule,
+    SplitName,
+)
+
+if TYPE_CHECKING:
+    from quickstudy.data import EpisodeSampler
+
+__all__ = ["Cell", "Protocol", "Recipe", "Validation", "load_recipe", "recipe_names"]
+
+Kind = Literal["faithful", "harder", "beyond", "ours"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Protocol(_Strict):
+    """How a recipe trains. What it shares with `Experiment` means the same there.
+
+    Attributes:
+        options: keywords of the learner's class.
+        inner_loss: what the inner rate belongs to: our inner loss is always the ``"mean"`` over
+            the support. Required where there is an inner rate.
+        paper_inner_rate: the paper's rate, and the reduction that *it* belongs to.
+    """
+
+    learner: LearnerName
+    data: DataName
+    split: SplitName | None = None
+    rotations: bool = False
+    size: Count = 28
+    channels: Literal[1, 3] = 1
+    invert: bool = False
+    classes: Count = 1000
+    backbone: Backbone = "conv4"
+    filters: Count = 64
+    downsample: Downsample = "pool"
+    batch_norm: Policy = "inductive"
+    way: Count = 5
+    shot: Count
+    most_shot: Count | None = None
+    query: Count
+    tasks: Count
+    steps: Annotated[int, Field(ge=0)]
+    optimizer: Optimizer = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Schedule = "constant"
+    halve_every: Count = 2000
+    options: dict[str, Any] = {}
+    inner_loss: Literal["mean"] | None = None
+    paper_inner_rate: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Protocol":
+        if ("inner_lr" in self.options) != (self.inner_loss is not None):
+            raise ValueError("inner_lr and inner_loss belong together: give both or neither")
+        if (self.split is None) != (self.data in ("sinusoid", "alphabets", "miniimagenet")):
+            raise ValueError(
+                f"data={self.data!r} "
+                + ("needs a split" if not self.split else "has its own split")
+            )
+        return self
+
+
+class Validation(_Strict):
+    """The tasks by which the best weights are chosen; without it the last ones are reported."""
+
+    way: Count = 5
+    shot: Count = 1
+    query: Count = 15
+    tasks: Count = 200
+    every: Count = 1000
+
+
+class Cell(_Strict):
+    """One figure of the paper's table: a kind of test task, and what the paper reports.
+
+    Attributes:
+        published: accuracy in %, or the mean squared error; ``None`` if the paper has no figure.
+        interval: the paper's 95% interval, as half its width.
+        columns: batch norm policies to report, the paper's first; empty without batch norm.
+        instance: MANN's offset protocol: accuracy at so manieth an example of a class.
+        at_test: what the learner has otherwise in a test, such as ``{"inner_steps": 3}``.
+        within_group: tasks within one alphabet.
+    """
+
+    way: Count = 5
+    shot: Count
+    query: Count = 15
+    tasks: Count = 600
+    columns: list[Policy] = []
+    at_test: dict[str, int] = {}
+    instance: Count | None = None
+    within_group: bool = False
+    data: DataName | None = None
+    split: SplitName | None = None
+    rotations: bool | None = None
+    published: float | None = None
+    interval: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def label(self) -> str:
+        """Such as ``5w1s``, ``20w1s within alphabets``, ``10 points`` or ``2nd instance``."""
+        if self.instance is not None:
+            ending = {1: "st", 2: "nd", 3: "rd"}.get(self.instance, "th")
+            return f"{self.way}-way, {self.instance}{ending} instance"
+        return f"{self.way}w{self.shot}s" + (" within one alphabet" if self.within_group else "")
+
+    @property
+    def paper(self) -> str:
+        """The paper's figure, as printed; empty if it has none."""
+        if self.published is None:
+            return ""
+        return f"{self.published:g}" + ("" if self.interval is None else f" ± {self.interval:g}")
+
+
+class Recipe(_Strict):
+    """One training, and the figures it is for.
+
+    Attributes:
+        name: what it is called by: ``quickstudy reproduce NAME``.
+        kind: ``"faithful"`` (the paper's protocol), ``"harder"`` (another split or task),
+            ``"beyond"`` (changed to do better), or ``"ours"`` (no published protocol).
+        paper: authors, year, and which table.
+        code: the reference implementation, and the place in it that settles what the paper leaves
+            open.
+        differs: what is known to differ from the paper.
+        ships: its weights come with quickstudy, see `quickstudy.load`.
+        digest: of everything above; a card of another digest is of another recipe.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    paper: str
+    code: str | None = None
+    differs: list[str] = []
+    ships: bool = False
+    protocol: Protocol
+    validation: Validation | None = None
+    cells: Annotated[list[Cell], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _trains(self) -> "Recipe":
+        self.experiment()
+        return self
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps(self.model_dump(exclude={"ships", "title", "paper", "code", "differs"}))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def experiment(self, root: str | None = None, seed: int = 0) -> Experiment:
+        """The run that the protocol describes, on data in ``root``."""
+        given = self.protocol.model_dump(
+            exclude={"inner_loss", "paper_inner_rate", "split", "steps"}, exclude_none=True
+        )
+        steps = max(self.protocol.steps, 1)
+        split = self.protocol.split or "random"
+        return Experiment(**given, split=split, steps=steps, root=root, seed=seed)
+
+    def validation_tasks(self, experiment: Experiment) -> "EpisodeSampler | None":
+        """Where the weights are chosen."""
+        if self.validation is None:
+            return None
+        from quickstudy.data import EpisodeSampler
+
+        chosen = self.validation.model_dump(include={"way", "shot", "query"})
+        sampler = experiment.sampler("validation", **chosen, tasks=1)
+        assert isinstance(sampler, EpisodeSampler)
+        return sampler
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with quickstudy, by name."""
+    return list(_shipped())
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe that comes with quickstudy, by name, or your own, by the path of its file.
+
+    A file with several runs is named together with the run: ``mine.toml:5w1s``.
+
+    Raises:
+        FileNotFoundError: there is no such recipe; says which there are.
+        ValueError: the file is not a recipe; names the file, the field and what is wrong with it.
+    """
+    file, _, run = name.partition(":")
+    if file.endswith(".toml"):
+        found = _read(Path(file).stem, Path(file).read_text(), file)
+        if len(found) > 1 or run:
+            key = f"{Path(file).stem}-{run}"
+            if key not in found:
+                runs = ", ".join(n.removeprefix(f"{Path(file).stem}-") for n in found)
+                raise FileNotFoundError(f"{file} has no run {run!r}; it has: {runs}")
+            return found[key]
+        return next(iter(found.values()))
+    if name not in _shipped():
+        near = [known for known in _shipped() if name in known]
+        raise FileNotFoundError(
+            f"there is no recipe {name!r}; {'did you mean ' if near else 'see '}"
+            + (", ".join(near) + "?" if near else "quickstudy reproduce --list")
+        )
+    return _shipped()[name]
+
+
+@cache
+def _shipped() -> dict[str, Recipe]:
+    folder = resources.files("quickstudy.recipes")
+    found: dict[str, Recipe] = {}
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".toml"):
+            found |= _read(file.name.removesuffix(".toml"), file.read_text("utf-8"), file.name)
+    return found
+
+
+def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
+    """The recipes of one file: a run's tables are laid over those that all runs share."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where} is not TOML: {error}") from error
+    runs = data.pop("runs", {"": {}})
+    if not isinstance(runs, dict) or not runs:
+        raise ValueError(f"{where}: runs should be a table of trainings")
+    found = {}
+    for run, own in runs.items():
+        merged = {**data, **own, "name": f"{stem}-{run}" if run else stem}
+        merged["protocol"] = _laid_over(data.get("protocol", {}), own.get("protocol", {}))
+        try:
+            found[merged["name"]] = Recipe(**merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "recipe"
+            what = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}{f', run {run}' * bool(run)}: {place}: {what}") from error
+    return found
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    options = {**below.get("options", {}), **above.get("options", {})}
+    return {**below, **above, **({"options": options} if options else {})}

@@ -1,0 +1,233 @@
+"""Run a recipe: train within a budget, evaluate every cell of its table, write the card."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy.card import Card, Result, verdict
+from quickstudy.checkpoint import load_weights, save_weights
+from quickstudy.evaluation import Evaluation, accuracy_by_instance, evaluate
+from quickstudy.experiment import Experiment, Policy
+from quickstudy.learner import MetaLearner
+from quickstudy.recipe import Cell, Recipe
+from quickstudy.run import Machine, load_run, run_experiment
+
+__all__ = ["WEIGHTS", "reproduce"]
+
+WEIGHTS = "weights.safetensors"
+
+
+def reproduce(
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    threads: int | None = None,
+    command: str = "",
+    quiet: bool = False,
+    say: Callable[[str], None] = print,
+) -> Card:
+    """Train what a recipe says, or go on where an earlier call stopped, and write its card.
+
+    Args:
+        recipe: see `load_recipe`.
+        folder: of the run; an earlier call's training and evaluations in it are used.
+        root: folder or zip with the data, as its loader takes it.
+        minutes: of training in this call; ``None`` for the whole protocol.
+        seed: of everything random.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        devices: processes, one a device.
+        threads: of each operation.
+        command: kept on the card.
+        quiet: no progress.
+        say: told of each figure as it comes.
+
+    Raises:
+        ValueError: the folder holds a run of another protocol or seed; names what differs.
+    """
+    folder = Path(folder)
+    experiment = recipe.experiment(None if root is None else os.fspath(root), seed).with_classes()
+    _check_same(folder, experiment)
+    chosen = recipe.validation
+    machine = Machine(
+        accelerator=accelerator,
+        devices=devices,
+        threads=threads,
+        validation=None if chosen is None else chosen.model_dump(include={"way", "shot", "query"}),
+        validation_tasks=200 if chosen is None else chosen.tasks,
+        validate_every=1000 if chosen is None else chosen.every,
+    )
+    asked = _asked(folder, minutes)
+    trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
+    _, learner = load_run(folder)
+    save_weights(folder / WEIGHTS, learner, half=recipe.ships)
+    load_weights(folder / WEIGHTS, learner)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    learner.to(_device(accelerator))
+    error = experiment.data == "sinusoid"
+    results = [
+        Result(
+            cell=cell,
+            column=column,
+            mean=scores.mean * (1 if error else 100),
+            ci95=scores.ci95 * (1 if error else 100),
+            tasks=len(scores.scores),
+            verdict=verdict(
+                cell,
+                scores.mean * (1 if error else 100),
+                scores.ci95 * (1 if error else 100),
+                error=error,
+                complete=trained.steps >= recipe.protocol.steps,
+                compared=not cell.columns or column == cell.columns[0],
+            ),
+        )
+        for cell in recipe.cells
+        for column, scores in _evaluations(cell, experiment, learner, folder, digest, say)
+    ]
+    card = Card(
+        recipe=recipe.name,
+        digest=recipe.digest,
+        command=command,
+        seed=seed,
+        commit=_commit(),
+        date=time.strftime("%Y-%m-%d"),
+        data=experiment.data if error else str(experiment.about_data()["split"]),
+        fingerprint=experiment.about_data().get("split_fingerprint"),
+        steps=trained.steps,
+        protocol_steps=recipe.protocol.steps,
+        budget_minutes=asked,
+        training_minutes=trained.seconds / 60,
+        best_step=trained.best_step,
+        weights=digest,
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("quickstudy", "torch", "numpy")},
+        },
+        machine=_hardware(accelerator, threads),
+        results=results,
+    )
+    card.save(folder, recipe)
+    return card
+
+
+def _check_same(folder: Path, experiment: Experiment) -> None:
+    if not (folder / "run.json").exists():
+        return
+    there, here = dataclasses.asdict(Experiment.load(folder)), dataclasses.asdict(experiment)
+    for name, value in here.items():
+        if name != "root" and there[name] != value:
+            raise ValueError(
+                f"{folder} holds another run: its {name} is {there[name]!r}, this recipe's is "
+                f"{value!r}; choose another folder with --out"
+            )
+
+
+def _asked(folder: Path, minutes: float | None) -> float | None:
+    """All the minutes asked for so far, this call's included."""
+    path = folder / "card.json"
+    before = Card.load(path).budget_minutes if path.exists() else 0.0
+    return None if minutes is None or before is None else before + minutes
+
+
+def _evaluations(
+    cell: Cell,
+    experiment: Experiment,
+    learner: MetaLearner,
+    folder: Path,
+    weights: str,
+    say: Callable[[str], None],
+) -> list[tuple[Policy | None, Evaluation]]:
+    """The cell's figure in each of its columns: from an earlier call if nothing has changed."""
+    found: list[tuple[Policy | None, Evaluation]] = []
+    columns: list[Policy | None] = [*cell.columns] or [None]
+    for column in columns:
+        about = {
+            "cell": cell.model_dump(mode="json"),
+            "column": column,
+            "weights": weights,
+            "seed": experiment.seed,
+        }
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+        path = folder / "evaluations" / f"{cell.label.replace(' ', '-')}-{column}-{key}.json"
+        if not path.exists():
+            _score(cell, column, experiment, learner, about).save(path)
+        scores = Evaluation.load(path)
+        say(f"{cell.label}: {scores}")
+        found.append((column, scores))
+    return found
+
+
+def _score(
+    cell: Cell,
+    column: Policy | None,
+    experiment: Experiment,
+    learner: MetaLearner,
+    about: dict[str, Any],
+) -> Evaluation:
+    given = {name: getattr(cell, name) for name in ("data", "split", "rotations")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    elsewhere = dataclasses.replace(experiment, **changed) if changed else experiment
+    tasks = elsewhere.sampler(
+        "test",
+        way=cell.way,
+        shot=cell.shot,
+        query=cell.query,
+        tasks=1,
+        within_group=cell.within_group,
+        seed=experiment.seed,
+    )
+    if cell.instance is not None:
+        learner.eval()
+        return accuracy_by_instance(learner, tasks, n_tasks=cell.tasks, about=about)[cell.instance]  # type: ignore[arg-type]
+    own = {name: getattr(learner, name) for name in cell.at_test}
+    try:
+        for name, value in cell.at_test.items():
+            setattr(learner, name, value)
+        return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
+    finally:
+        for name, value in own.items():
+            setattr(learner, name, value)
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if accelerator == "mps" else "cpu")
+
+
+def _hardware(accelerator: str, threads: int | None) -> str:
+    if _device(accelerator).type == "cuda":
+        return torch.cuda.get_device_name()
+    cores = os.cpu_count()
+    return (
+        f"CPU ({platform.machine()}, {cores} cores), {threads or torch.get_num_threads()} threads"
+    )
+
+
+def _commit() -> str:
+    """The commit of this code, ``+`` with uncommitted changes; its version outside a clone."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        run = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
+        return run.stdout.strip() if run.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=10", "HEAD")
+        return commit + "+" * bool(commit and git("status", "--porcelain", "--", "."))
+    except OSError:
+        return ""

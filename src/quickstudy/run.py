@@ -1,0 +1,154 @@
+"""A run: an `Experiment` in a folder of its own, on some machine."""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from quickstudy.checkpoint import load_state, load_weights
+from quickstudy.experiment import Experiment, Weights
+from quickstudy.memory import keep_memory
+from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train
+
+if TYPE_CHECKING:
+    from quickstudy.learner import MetaLearner
+
+__all__ = ["Machine", "load_run", "run_experiment"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is carried out; ``run.json`` keeps it, so that resuming needs nothing else.
+
+    Attributes:
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        devices: processes, one a device.
+        precision: as Lightning Fabric names it.
+        threads: of each operation; ``None`` leaves PyTorch's own choice.
+        validation: what validation tasks have other than training ones (``way``, ``shot``,
+            ``query``); ``None`` for no validation.
+        validation_tasks: how many.
+        validate_every: steps between validations.
+        checkpoint_every: steps between checkpoints.
+        tensorboard: also log to TensorBoard.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int | None = None
+    validation: dict[str, int] | None = field(default_factory=dict)
+    validation_tasks: int = 200
+    validate_every: int = 1000
+    checkpoint_every: int = 200
+    tensorboard: bool = False
+
+    @classmethod
+    def load(cls, run: str | os.PathLike[str]) -> "Machine":
+        """That of a run folder."""
+        options: dict[str, Any] = json.loads((Path(run) / "run.json").read_text())
+        return cls(**options["machine_options"])
+
+
+def run_experiment(
+    experiment: Experiment,
+    folder: Path,
+    machine: Machine,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    minutes: float | None = None,
+) -> TrainResult:
+    """Train what an experiment describes, in a run folder, as `training.train` does.
+
+    Args:
+        experiment: what to train on what.
+        folder: for the run.
+        machine: how.
+        resume: go on with the run in the folder, or begin it if there is none.
+        quiet: no progress on standard error.
+        minutes: stop after so many, to be resumed.
+    """
+    from lightning_fabric import Fabric
+
+    keep_memory()
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    learner = experiment.build_learner()
+    about = {**experiment.about(), "machine_options": asdict(machine)}
+    if not any(p.requires_grad for p in learner.parameters()):
+        if not (resume and (folder / FINAL).exists()):
+            save_untrained(learner, folder, about)
+        _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
+        return TrainResult(0, 0.0)
+    optimizer, scheduler = experiment.build_optimizer(learner)
+    validation = None
+    if machine.validation is not None and experiment.has_validation:
+        validation = experiment.sampler("validation", **{**machine.validation, "tasks": 1})
+    fabric = Fabric(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        precision=machine.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    torch.manual_seed(experiment.seed + fabric.global_rank)
+    if fabric.is_global_zero and not quiet:
+        what = "sinusoids" if experiment.data == "sinusoid" else experiment.splits
+        _say(f"{experiment.learner}: {what}")
+    result = train(
+        learner,
+        experiment.sampler("train"),
+        steps=experiment.steps,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        run_dir=folder,
+        resume=resume,
+        validation=validation,
+        validation_tasks=machine.validation_tasks,
+        validate_every=machine.validate_every,
+        checkpoint_every=machine.checkpoint_every,
+        fabric=fabric,
+        progress=not quiet,
+        tensorboard=machine.tensorboard,
+        about=about,
+        minutes=minutes,
+    )
+    if fabric.is_global_zero:
+        best = "" if result.best is None else f"; best validation {result.best}"
+        _say(f"{result.steps} steps in {result.seconds / 60:.1f} minutes, in {folder}{best}")
+    return result
+
+
+def load_run(
+    run: str | os.PathLike[str], weights: Weights = "auto"
+) -> tuple[Experiment, "MetaLearner"]:
+    """The experiment and the trained learner of a run folder.
+
+    Args:
+        run: the folder.
+        weights: ``"auto"`` takes the best by validation, else the last ones.
+
+    Raises:
+        FileNotFoundError: there is no run, or none of these weights yet.
+        ValueError: a file is damaged.
+    """
+    folder = Path(run)
+    experiment = Experiment.load(folder)
+    learner = experiment.build_learner()
+    files = {"best": folder / BEST, "final": folder / FINAL}
+    chosen: str = weights
+    if weights == "auto":
+        chosen = next((name for name, file in files.items() if file.exists()), "checkpoint")
+    if chosen == "checkpoint":
+        learner.load_state_dict(load_state(folder / CHECKPOINT)["learner"])
+    else:
+        load_weights(files[chosen], learner)
+    return experiment, learner
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
