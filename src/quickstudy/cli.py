@@ -42,7 +42,10 @@ app.add_typer(data_app, name="data")
 DemoData = Literal["alphabets", "omniglot"]
 SCRATCH = "scratch"
 BASELINES = ("nearest", SCRATCH)
-SCRATCH_SINUSOID = {"inner_lr": 0.01, "inner_steps": 200}  # the best of a few, see docs/results.md
+SCRATCH_SINUSOID = {
+    "inner_lr": 0.01,
+    "inner_steps": 200,
+}  # the best of a few, see docs/experiments.md
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 

@@ -5,6 +5,7 @@ that come with quickstudy. A file may hold several trainings of one paper (``[ru
 each is a recipe, named after the file and the run.
 """
 
+import dataclasses
 import hashlib
 import json
 import tomllib
@@ -28,7 +29,7 @@ from quickstudy.experiment import (
 )
 
 if TYPE_CHECKING:
-    from quickstudy.data import EpisodeSampler
+    from quickstudy.data import TaskSource
 
 __all__ = ["Cell", "Protocol", "Recipe", "Validation", "load_recipe", "recipe_names"]
 
@@ -130,6 +131,8 @@ class Cell(_Strict):
         if self.instance is not None:
             ending = {1: "st", 2: "nd", 3: "rd"}.get(self.instance, "th")
             return f"{self.way}-way, {self.instance}{ending} instance"
+        if self.data == "sinusoid":
+            return f"{self.shot} points"
         return f"{self.way}w{self.shot}s" + (" within one alphabet" if self.within_group else "")
 
     @property
@@ -185,16 +188,12 @@ class Recipe(_Strict):
         split = self.protocol.split or "random"
         return Experiment(**given, split=split, steps=steps, root=root, seed=seed)
 
-    def validation_tasks(self, experiment: Experiment) -> "EpisodeSampler | None":
-        """Where the weights are chosen."""
-        if self.validation is None:
-            return None
-        from quickstudy.data import EpisodeSampler
-
-        chosen = self.validation.model_dump(include={"way", "shot", "query"})
-        sampler = experiment.sampler("validation", **chosen, tasks=1)
-        assert isinstance(sampler, EpisodeSampler)
-        return sampler
+    def test_tasks(self, cell: Cell, experiment: Experiment) -> "TaskSource":
+        """The tasks that a cell is measured on, one a batch."""
+        given = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
+        shape = cell.model_dump(include={"way", "shot", "query", "within_group"})
+        elsewhere = dataclasses.replace(experiment, **given) if given else experiment
+        return elsewhere.sampler("test", **shape, tasks=1, seed=experiment.seed)
 
 
 def recipe_names() -> list[str]:

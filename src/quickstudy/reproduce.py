@@ -96,7 +96,7 @@ def reproduce(
             ),
         )
         for cell in recipe.cells
-        for column, scores in _evaluations(cell, experiment, learner, folder, digest, say)
+        for column, scores in _evaluations(recipe, cell, experiment, learner, folder, digest, say)
     ]
     card = Card(
         recipe=recipe.name,
@@ -144,6 +144,7 @@ def _asked(folder: Path, minutes: float | None) -> float | None:
 
 
 def _evaluations(
+    recipe: Recipe,
     cell: Cell,
     experiment: Experiment,
     learner: MetaLearner,
@@ -164,7 +165,7 @@ def _evaluations(
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         path = folder / "evaluations" / f"{cell.label.replace(' ', '-')}-{column}-{key}.json"
         if not path.exists():
-            _score(cell, column, experiment, learner, about).save(path)
+            _score(recipe, cell, column, experiment, learner, about).save(path)
         scores = Evaluation.load(path)
         say(f"{cell.label}: {scores}")
         found.append((column, scores))
@@ -172,24 +173,14 @@ def _evaluations(
 
 
 def _score(
+    recipe: Recipe,
     cell: Cell,
     column: Policy | None,
     experiment: Experiment,
     learner: MetaLearner,
     about: dict[str, Any],
 ) -> Evaluation:
-    given = {name: getattr(cell, name) for name in ("data", "split", "rotations")}
-    changed = {name: value for name, value in given.items() if value is not None}
-    elsewhere = dataclasses.replace(experiment, **changed) if changed else experiment
-    tasks = elsewhere.sampler(
-        "test",
-        way=cell.way,
-        shot=cell.shot,
-        query=cell.query,
-        tasks=1,
-        within_group=cell.within_group,
-        seed=experiment.seed,
-    )
+    tasks = recipe.test_tasks(cell, experiment)
     if cell.instance is not None:
         learner.eval()
         return accuracy_by_instance(learner, tasks, n_tasks=cell.tasks, about=about)[cell.instance]  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ class BlackBoxLSTM(MetaLearner):
     start is better conditioned: embeddings pass through a batch norm, the label's input weights
     are larger by sqrt(D), so that label and embedding weigh the same, and the forget gate's bias
     is one. Without these it was still at chance after the 800 steps that take it to 89%
-    (docs/results.md).
+    (docs/experiments.md).
 
     Example:
         >>> from quickstudy.nn import Conv4

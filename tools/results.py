@@ -1,0 +1,194 @@
+"""Put runs of `quickstudy reproduce` into the package, and everything that cards say into the docs.
+
+    python tools/results.py [RUN_FOLDER ...]
+
+copies the card of each run (and its weights, if the recipe ships them), then writes
+``docs/results.md`` and the measured blocks of the other pages. A test compares what stands there
+with what this would write, so that no figure can be edited by hand.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from quickstudy.card import Card, Result, load_cards
+from quickstudy.recipe import Cell, Recipe, load_recipe, recipe_names
+from quickstudy.reproduce import WEIGHTS
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "src" / "quickstudy" / "recipes"
+SECTIONS = {
+    "faithful": (
+        "By the paper's protocol",
+        "Recipes that follow their paper as closely as it can be followed; what is known to differ "
+        "stands in each recipe and on its card.",
+    ),
+    "ours": (
+        "Without a published protocol",
+        "Learners and settings of which no paper reports these figures.",
+    ),
+    "harder": (
+        "Alphabets never seen",
+        "MAML's split deals characters at random, so that a test character has sisters of its own "
+        "alphabet among those trained on, which flatters; that of Vinyals et al. keeps alphabets "
+        "together, but for four characters. Here the 30 background alphabets are trained on and "
+        "the 20 evaluation ones tested, as Lake et al. (2015) dealt them, and in the rows 'within "
+        "one alphabet' all classes of a task are of one, as they had it too.",
+    ),
+    "beyond": (
+        "Beyond the paper",
+        "The same learners, changed to do better; never to be mixed with the above.",
+    ),
+}
+OMNIGLOT = ("5w1s", "5w5s", "20w1s", "20w5s")
+HEAD = """# Results
+
+Built from the result cards that `quickstudy reproduce` wrote, by `tools/results.py`; nothing here
+was typed. A card holds the command, seed, commit, split fingerprint, versions, hardware and time
+of its figures; those of all recipes lie in `src/quickstudy/recipes/cards`, and each is printed in
+full [below](#cards).
+
+Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
+tasks. **above** and **below** mean that ours and the paper's intervals do not meet, **within** that
+they do; a training cut short that stays below is *budget too small to say*. Batch norm is
+*inductive* where an answer never depends on other queries, *transductive* where it does; the
+paper's column is compared with the paper.
+
+```console
+quickstudy reproduce --list
+```
+"""
+
+
+def publish(run: Path) -> None:
+    """Copy what a run ended with."""
+    card = Card.load(run / "card.json")
+    recipe = load_recipe(card.recipe)
+    if card.digest != recipe.digest:
+        raise SystemExit(f"{run} was of another version of the recipe {recipe.name}")
+    for kind, name, suffix in (("cards", "card.json", "json"), ("weights", WEIGHTS, "safetensors")):
+        if kind == "cards" or recipe.ships:
+            (RECIPES / kind).mkdir(exist_ok=True)
+            shutil.copyfile(run / name, RECIPES / kind / f"{card.recipe}.{suffix}")
+
+
+def pages() -> dict[Path, str]:
+    """Every page that shows measured figures, as it should be."""
+    cards = load_cards()
+    found = {ROOT / "docs" / "results.md": results(cards)}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("learners/*.md"))):
+        text = page.read_text()
+        fresh = re.sub(
+            r"(<!-- measured: (.*?) -->\n).*?(<!-- /measured -->)",
+            lambda m: m[1] + block(m[2].split(), cards) + m[3],
+            text,
+            flags=re.S,
+        )
+        if "<!-- measured: " in text:
+            found[page] = fresh
+    return found
+
+
+def results(cards: dict[str, Card]) -> str:
+    """docs/results.md."""
+    recipes = [load_recipe(name) for name in recipe_names()]
+    lines = [HEAD, "## Omniglot at a glance", ""]
+    lines += ["The paper's column where it has one; ours, and the paper's in brackets.", ""]
+    lines += [*summary(("faithful", "ours"), cards), ""]
+    for kind, (title, said) in SECTIONS.items():
+        own = [recipe for recipe in recipes if recipe.kind == kind]
+        run = [recipe for recipe in own if recipe.name in cards]
+        if own:
+            lines += [f"## {title}", "", said, ""]
+            lines += [*table(run, cards), ""] if run else []
+        if rest := [f"`{recipe.name}`" for recipe in own if recipe.name not in cards]:
+            lines += [f"Not yet run: {', '.join(rest)}.", ""]
+    lines += ["## Cards", ""]
+    for name, card in cards.items():
+        lines += [card.markdown(load_recipe(name)).replace("# ", "### ", 1)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table(recipes: list[Recipe], cards: dict[str, Card]) -> list[str]:
+    """A row a figure."""
+    if not recipes:
+        return []
+    lines = ["| recipe | test | batch norm | paper | ours | steps | minutes | verdict |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for recipe in recipes:
+        card = cards[recipe.name]
+        for i, result in enumerate(card.results):
+            trained = (f"{card.steps} of {card.protocol_steps}", f"{card.training_minutes:.0f}")
+            about = (f"[{recipe.name}](#{anchor(recipe.name)})", *trained) if i == 0 else ("",) * 3
+            said = result.verdict if result.paper else ""
+            row = (about[0], result.cell.label, result.column or "", result.paper, result.figure)
+            lines.append(f"| {' | '.join((*row, *about[1:], said))} |")
+    return lines
+
+
+def summary(
+    kinds: tuple[str, ...], cards: dict[str, Card], learners: tuple[str, ...] = ()
+) -> list[str]:
+    """A row a paper, a column a cell of Omniglot's table."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, recipe in ((n, load_recipe(n)) for n in recipe_names()):
+        protocol = recipe.protocol
+        if recipe.kind not in kinds or protocol.data != "omniglot" or name not in cards:
+            continue
+        if learners and protocol.learner not in learners:
+            continue
+        for result in main_results(cards[name]):
+            if result.cell.label in OMNIGLOT:
+                column = "" if result.column != "transductive" else ", transductive"
+                row = rows.setdefault(recipe.title.removesuffix(", Omniglot") + column, {})
+                paper = f" ({result.cell.published:g})" if result.paper else ""
+                row[result.cell.label] = result.figure + paper
+    lines = [f"| | {' | '.join(OMNIGLOT)} |", "|---|---|---|---|---|"]
+    for title, row in rows.items():
+        lines.append(f"| {title} | {' | '.join(row.get(cell, '') for cell in OMNIGLOT)} |")
+    return lines
+
+
+def main_results(card: Card) -> Iterator[Result]:
+    """The first column of each cell, and every one that the paper has."""
+    seen: list[Cell] = []
+    for result in card.results:
+        if result.cell not in seen:
+            seen.append(result.cell)
+            yield result
+
+
+def block(words: list[str], cards: dict[str, Card]) -> str:
+    """What a page shows: of some learners, or of Omniglot's table."""
+    if words == ["omniglot"]:
+        return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
+    recipes = [load_recipe(name) for name in cards]
+    own = [recipe for recipe in recipes if recipe.protocol.learner in words]
+    lines = ["| recipe | test | batch norm | paper | ours | steps |", "|---|---|---|---|---|---|"]
+    for recipe in own:
+        card = cards[recipe.name]
+        for i, result in enumerate(card.results):
+            name, steps = (
+                (recipe.name, f"{card.steps} of {card.protocol_steps}") if not i else ("", "")
+            )
+            row = (name, result.cell.label, result.column or "", result.paper, result.figure, steps)
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n" if own else "Not yet run by a recipe.\n"
+
+
+def anchor(name: str) -> str:
+    """Of a heading."""
+    return re.sub(r"[^\w-]", "", name.lower())
+
+
+def main() -> None:
+    for run in sys.argv[1:]:
+        publish(Path(run))
+    for page, text in pages().items():
+        page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
