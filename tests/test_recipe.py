@@ -21,19 +21,8 @@ tasks = 2
 steps = 4
 """
 OMNIGLOT = ("5w1s", "5w5s", "20w1s", "20w5s")
-ALL_FOUR = [
-    "protonet",
-    "matching",
-    "r2d2",
-    "maml",
-    "fomaml",
-    "reptile",
-    "meta-sgd",
-    "anil",
-    "transformer",
-    "lstm",
-    "mann",
-]
+ALL_FOUR = ("protonet", "matching", "r2d2", "maml", "fomaml", "reptile", "meta-sgd", "anil")
+BLACK_BOXES = ("transformer", "lstm", "mann")
 
 
 def write(folder: Path, text: str) -> str:
@@ -52,7 +41,8 @@ def test_a_shipped_recipe_builds_its_learner(name: str) -> None:
     if recipe.protocol.learner not in ("baseline", "simpleshot"):  # they count the classes
         learner = experiment.build_learner()
         for cell in recipe.cells:
-            assert learner.max_way is None or cell.way <= learner.max_way
+            if recipe.protocol.data != "sinusoid":
+                assert learner.max_way is None or cell.way <= learner.max_way
             assert all(hasattr(learner, changed) for changed in cell.at_test)
     for cell in recipe.cells:
         assert cell.published is None or recipe.kind == "faithful"
@@ -61,7 +51,7 @@ def test_a_shipped_recipe_builds_its_learner(name: str) -> None:
 def test_every_learner_has_a_recipe_and_the_main_ones_all_four_cells() -> None:
     recipes = [load_recipe(name) for name in recipe_names()]
     assert {r.protocol.learner for r in recipes} == {*LEARNERS}
-    for learner in ALL_FOUR:
+    for learner in ALL_FOUR + BLACK_BOXES:
         cells = {
             cell.label
             for r in recipes

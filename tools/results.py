@@ -128,16 +128,12 @@ def table(recipes: list[Recipe], cards: dict[str, Card]) -> list[str]:
     return lines
 
 
-def summary(
-    kinds: tuple[str, ...], cards: dict[str, Card], learners: tuple[str, ...] = ()
-) -> list[str]:
+def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     """A row a paper, a column a cell of Omniglot's table."""
     rows: dict[str, dict[str, str]] = {}
     for name, recipe in ((n, load_recipe(n)) for n in recipe_names()):
         protocol = recipe.protocol
         if recipe.kind not in kinds or protocol.data != "omniglot" or name not in cards:
-            continue
-        if learners and protocol.learner not in learners:
             continue
         for result in main_results(cards[name]):
             if result.cell.label in OMNIGLOT:
@@ -170,9 +166,7 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     for recipe in own:
         card = cards[recipe.name]
         for i, result in enumerate(card.results):
-            name, steps = (
-                (recipe.name, f"{card.steps} of {card.protocol_steps}") if not i else ("", "")
-            )
+            name, steps = ("", "") if i else (recipe.name, f"{card.steps} of {card.protocol_steps}")
             row = (name, result.cell.label, result.column or "", result.paper, result.figure, steps)
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n" if own else "Not yet run by a recipe.\n"

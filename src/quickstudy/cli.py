@@ -45,7 +45,7 @@ BASELINES = ("nearest", SCRATCH)
 SCRATCH_SINUSOID = {
     "inner_lr": 0.01,
     "inner_steps": 200,
-}  # the best of a few, see docs/experiments.md
+}  # see docs/experiments.md
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 

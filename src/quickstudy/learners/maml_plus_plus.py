@@ -47,8 +47,8 @@ class MAMLPlusPlus(MetaLearner):
             statistics normalise is as in `MAML`.
         per_step_averages: normalise support and queries at step ``l`` by running averages of step
             ``l`` at evaluation (inductive policy), and by the batch in training. Off: on Omniglot
-            it was at chance (docs/experiments.md), since the statistics of one task's few images are
-            far from the average task's, and the authors' code does not use them either.
+            it was at chance (docs/experiments.md), since the statistics of one task's few images
+            are far from the average task's, and the authors' code does not use them either.
         first_order: drop the second derivative.
         anneal_steps: outer steps until ``v`` has settled.
 
