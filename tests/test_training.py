@@ -17,6 +17,7 @@ from torch import nn
 
 from quickstudy.checkpoint import load_state, load_weights
 from quickstudy.data import SinusoidSampler, TaskSource
+from quickstudy.experiment import Experiment
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
@@ -275,3 +276,53 @@ def test_what_does_not_fit_shows_before_the_run_begins(tmp_path: Path) -> None:
     assert learner.training
     assert torch.equal(torch.get_rng_state(), rng)
     assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+
+
+def test_an_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
+    """By hand: after every step, average <- 0.9 average + 0.1 weights, from the first step on."""
+    experiment = Experiment("protonet", data="alphabets", classes=30, query=2, steps=4, lr=1e-2)
+    learner = experiment.build_learner()
+    by_hand = experiment.build_learner()
+    tasks = experiment.sampler("train")
+    train(learner, tasks, steps=4, run_dir=tmp_path / "r", average=0.9, progress=False)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    by_hand.train()
+    average: dict[str, torch.Tensor] = {}
+    for step in range(4):
+        optimizer.zero_grad()
+        by_hand.loss(tasks[step]).backward()
+        optimizer.step()
+        for name, value in by_hand.state_dict().items():
+            old = average.get(name, value)
+            average[name] = 0.9 * old + 0.1 * value
+    for name, value in learner.state_dict().items():
+        torch.testing.assert_close(value, average[name], rtol=1e-5, atol=1e-6)
+
+
+def test_an_average_survives_a_stop(tmp_path: Path) -> None:
+    experiment = Experiment("protonet", data="alphabets", classes=30, query=2, steps=6)
+    tasks = experiment.sampler("train")
+    whole, parts = experiment.build_learner(), experiment.build_learner()
+    train(whole, tasks, steps=6, average=0.9, progress=False)
+    how: dict[str, Any] = {"steps": 6, "average": 0.9, "progress": False, "resume": True}
+    first = train(parts, tasks, run_dir=tmp_path / "r", minutes=0.0, **how)
+    assert first.steps == 1
+    again = experiment.build_learner()
+    assert train(again, tasks, run_dir=tmp_path / "r", **how).steps == 6
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name])
+
+
+def test_a_budget_of_minutes_leaves_a_checkpoint_and_no_final_weights(tmp_path: Path) -> None:
+    experiment = Experiment("protonet", data="alphabets", classes=30, query=2, steps=6)
+    result = train(
+        experiment.build_learner(),
+        experiment.sampler("train"),
+        steps=6,
+        minutes=0.0,
+        run_dir=tmp_path / "r",
+        progress=False,
+    )
+    assert result.steps == 1
+    assert (tmp_path / "r" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "r" / "final.safetensors").exists()

@@ -130,11 +130,17 @@ def train(
     query: Annotated[int, typer.Option(help="Query examples a class.")] = _DEFAULT.query,
     tasks: Annotated[int, typer.Option(help="Tasks in a batch.")] = _DEFAULT.tasks,
     within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
+    augment: Annotated[
+        float, typer.Option(help="Distort training images; 1 for up to 15 degrees, 15% of size.")
+    ] = _DEFAULT.augment,
     steps: Annotated[int, typer.Option(help="Outer steps.")] = _DEFAULT.steps,
     lr: Annotated[float, typer.Option(help="Outer learning rate.")] = _DEFAULT.lr,
     optimizer: Annotated[Optimizer, typer.Option(help="Of the outer loop.")] = _DEFAULT.optimizer,
     schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = _DEFAULT.schedule,
     halve_every: Annotated[int, typer.Option(help="For halve, in steps.")] = _DEFAULT.halve_every,
+    average: Annotated[
+        float, typer.Option(help="Keep a moving average of the weights, with this decay.")
+    ] = _DEFAULT.average,
     backbone: Annotated[Backbone, typer.Option(help="The network.")] = _DEFAULT.backbone,
     filters: Annotated[int, typer.Option(help="Of each block of Conv4.")] = _DEFAULT.filters,
     downsample: Annotated[Downsample, typer.Option(help="How Conv4 halves.")] = _DEFAULT.downsample,

@@ -120,11 +120,13 @@ class Experiment:
     query: int = 5
     tasks: int = 1
     within_group: bool = False
+    augment: float = 0.0
     steps: int = 1000
     lr: float = 1e-3
     optimizer: Optimizer = "adam"
     schedule: Schedule = "cosine"
     halve_every: int = 2000
+    average: float = 0.0
     backbone: Backbone = "conv4"
     filters: int = 64
     downsample: Downsample = "pool"
@@ -224,7 +226,7 @@ class Experiment:
 
     def sampler(self, part: Part, **changes: Any) -> "TaskSource":
         """Tasks from one part of the data; ``changes`` are arguments of `EpisodeSampler`."""
-        from quickstudy.data import EpisodeSampler, SinusoidSampler
+        from quickstudy.data import Augmented, EpisodeSampler, SinusoidSampler
 
         if self.data == "sinusoid":
             names = ("shot", "query", "tasks", "seed")
@@ -243,7 +245,10 @@ class Experiment:
             "within_group": self.within_group,
             "seed": self.seed,
         }
-        return EpisodeSampler(dataset, **{**settings, **changes})
+        sampler = EpisodeSampler(dataset, **{**settings, **changes})
+        if part == "train" and self.augment:
+            return Augmented(sampler, strength=self.augment, seed=self.seed)
+        return sampler
 
     def build_learner(self) -> "MetaLearner":
         """A new, untrained learner for these images; its weights depend on ``seed`` alone."""

@@ -68,11 +68,13 @@ class Protocol(_Strict):
     most_shot: Count | None = None
     query: Count
     tasks: Count
+    augment: Annotated[float, Field(ge=0)] = 0.0
     steps: Annotated[int, Field(ge=0)]
     optimizer: Optimizer = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     schedule: Schedule = "constant"
     halve_every: Count = 2000
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     options: dict[str, Any] = {}
     inner_loss: Literal["mean"] | None = None
     paper_inner_rate: str | None = None
@@ -176,7 +178,11 @@ class Recipe(_Strict):
 
     @property
     def digest(self) -> str:
-        text = json.dumps(self.model_dump(exclude={"ships", "title", "paper", "code", "differs"}))
+        text = json.dumps(
+            self.model_dump(
+                exclude={"ships", "title", "paper", "code", "differs"}, exclude_defaults=True
+            )
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def experiment(self, root: str | None = None, seed: int = 0) -> Experiment:

@@ -78,7 +78,7 @@ def run_experiment(
     keep_memory()
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
-    learner = experiment.build_learner()
+    learner, tasks = experiment.build_learner(), experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
     if not any(p.requires_grad for p in learner.parameters()):
         if not (resume and (folder / FINAL).exists()):
@@ -101,7 +101,7 @@ def run_experiment(
         _say(f"{experiment.learner}: {what}")
     result = train(
         learner,
-        experiment.sampler("train"),
+        tasks,
         steps=experiment.steps,
         optimizer=optimizer,
         scheduler=scheduler,
@@ -116,6 +116,7 @@ def run_experiment(
         tensorboard=machine.tensorboard,
         about=about,
         minutes=minutes,
+        average=experiment.average,
     )
     if fabric.is_global_zero:
         best = "" if result.best is None else f"; best validation {result.best}"
@@ -144,7 +145,11 @@ def load_run(
     if weights == "auto":
         chosen = next((name for name, file in files.items() if file.exists()), "checkpoint")
     if chosen == "checkpoint":
-        learner.load_state_dict(load_state(folder / CHECKPOINT)["learner"])
+        saved = load_state(folder / CHECKPOINT)
+        state, average = saved["learner"], saved.get("averaged") or {}
+        prefix = "module."
+        averaged = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
+        learner.load_state_dict(averaged or state)
     else:
         load_weights(files[chosen], learner)
     return experiment, learner

@@ -85,6 +85,7 @@ def train(
     tensorboard: bool = False,
     about: dict[str, Any] | None = None,
     minutes: float | None = None,
+    average: float = 0.0,
 ) -> TrainResult:
     """Train any learner on a source of tasks.
 
@@ -117,6 +118,9 @@ def train(
         tensorboard: also log to TensorBoard.
         about: kept in ``run.json``: whatever is needed to build this run again.
         minutes: stop after so many, with a checkpoint to go on from; the result has the steps.
+        average: decay of a moving average of the weights and batch norm statistics, begun at the
+            first step; 0 for none. It is the average that is validated and saved, and that the
+            learner holds at the end.
 
     Raises:
         ValueError: the learner has nothing to train, its tasks do not fit it, or an argument
@@ -147,6 +151,8 @@ def train(
     module, fabric_optimizer = fabric.setup(learner, optimizer)
     module.mark_forward_method("loss")
 
+    averaged = _average(learner, average) if average else None
+    kept: MetaLearner = learner if averaged is None else averaged.module
     start, seconds = 0, 0.0
     best: tuple[int, Evaluation] | None = None
     if saved is not None:
@@ -155,6 +161,8 @@ def train(
         if start > steps:
             raise ValueError(f"the checkpoint is at step {start}, past steps={steps}")
         learner.load_state_dict(saved["learner"])
+        if averaged is not None:
+            averaged.load_state_dict(saved["averaged"])
         optimizer.load_state_dict(saved["optimizer"])
         if scheduler is not None:
             scheduler.load_state_dict(saved["scheduler"])
@@ -172,6 +180,7 @@ def train(
             "seconds": time.monotonic() - began,
             "best": None if best is None else [best[0], astuple(best[1])],
             "learner": dict(learner.state_dict()),
+            "averaged": None if averaged is None else dict(averaged.state_dict()),
             "optimizer": optimizer.state_dict(),
             "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
             "rng": everyone,
@@ -201,6 +210,8 @@ def train(
                 fabric_optimizer.zero_grad()
                 fabric.backward(loss)
                 fabric_optimizer.step()
+                if averaged is not None:
+                    averaged.update_parameters(learner)
                 if scheduler is not None:
                     scheduler.step()
                 total += loss.detach()
@@ -221,12 +232,12 @@ def train(
                     if task.n_way is not None:
                         figures["accuracy"] = evaluate(learner, [task], n_tasks=len(task)).mean
                     if validate and validation is not None:
-                        result = evaluate(learner, validation, n_tasks=validation_tasks)
+                        result = evaluate(kept, validation, n_tasks=validation_tasks)
                         figures |= {"validation": result.mean, "validation_ci95": result.ci95}
                         if best is None or _better(result, best[1]):
                             best = (step, result)
                             if folder is not None and chief:
-                                save_weights(folder / BEST, learner)
+                                save_weights(folder / BEST, kept)
                     log.row(step, figures, rate)
                     total.zero_()
                     since, since_time = step, time.monotonic()
@@ -240,9 +251,21 @@ def train(
                     break
         finally:
             batches.close()
+    if kept is not learner:
+        learner.load_state_dict(kept.state_dict())
     if folder is not None and chief and done == steps:
         save_weights(folder / FINAL, learner)
     return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
+
+
+def _average(learner: MetaLearner, decay: float) -> Any:
+    """A moving average of the learner's state, integers such as counters copied."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    if not 0 < decay < 1:
+        raise ValueError(f"average is {decay}; expected a decay below 1, such as 0.999, or 0")
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
 
 
 def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:

@@ -1,6 +1,7 @@
 """Where tasks come from: classes of examples, leak-proof splits, task samplers."""
 
 from quickstudy.data.alphabets import alphabets
+from quickstudy.data.augment import Augmented
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.digits import digits, scanned
 from quickstudy.data.folder import image_folder, read_image
@@ -19,6 +20,7 @@ from quickstudy.data.splits import (
 )
 
 __all__ = [
+    "Augmented",
     "ClassDataset",
     "EpisodeSampler",
     "SinusoidSampler",
