@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from quickstudy.functional import class_labels, example_loss, ways
 from quickstudy.learner import Phi
@@ -37,6 +37,7 @@ __all__ = [
 Parameters = dict[str, Tensor]
 State = dict[str, Parameters]
 Rate = Callable[[int, str], Tensor | float]
+_NUMBERS_AT_ONCE = 1 << 15
 
 
 class InnerOptimizer(Protocol):
@@ -210,15 +211,14 @@ def fit_network(
     batch: int | None = None,
     frozen: bool = False,
 ) -> list[Parameters]:
-    """Adapt all trainable parameters of a network to one task: its state after each step.
+    """Adapt all trainable parameters of a network to each task: its states after each step.
 
-    Support images are normalised by their own batch. If the policy is inductive, the states hold
-    the support's statistics under their own parameters, for the queries.
+    Support images are normalised by their own batch.
 
     Args:
         network: ``[n,...] -> [n,outputs]``.
-        support_x: ``[S,...]``.
-        support_y: ``[S]`` or ``[S,d]``.
+        support_x: ``[T,S,...]``.
+        support_y: ``[T,S]`` or ``[T,S,d]``.
         n_way: outputs that count, ``None`` for regression.
         steps: see `descend`, as the other arguments.
         rate: see there.
@@ -228,16 +228,21 @@ def fit_network(
         frozen: adapt parameters that do not require a gradient, too.
 
     Returns:
-        Parameters and buffers by name, for 0 to ``steps`` steps.
+        Parameters and buffers by name, each ``[T,...]``, for 0 to ``steps`` steps.
     """
-    phi, fixed = split_parameters(network, frozen=frozen)
+    T, S = support_y.shape[:2]
+    phi, fixed = (
+        {name: p.expand(T, *p.shape) for name, p in part.items()}
+        for part in split_parameters(network, frozen=frozen)
+    )
 
     def loss(phi: Parameters, step: int) -> Tensor:
+        """The sum over tasks, so that each task's gradient is its own."""
         x, y = support_x, support_y
-        if batch is not None and batch < len(y):
-            rows = torch.arange(step * batch, (step + 1) * batch, device=y.device) % len(y)
-            x, y = x[rows], y[rows]
-        return example_loss(functional_call(network, {**phi, **fixed}, (x,))[:, :n_way], y)
+        if batch is not None and batch < S:
+            rows = torch.arange(step * batch, (step + 1) * batch, device=y.device) % S
+            x, y = x[:, rows], y[:, rows]
+        return T * example_loss(_call(network, {**phi, **fixed}, x)[..., :n_way], y)
 
     with statistics_from(network, "batch"):
         path = descend(
@@ -255,14 +260,19 @@ def adapt_network(
 ) -> Phi:
     """Adapt a network to each task, ``[T,S,...]`` and ``[T,S]``; ``how`` is as in `fit_network`.
 
+    If the policy is inductive, the states hold the support's statistics under the adapted
+    parameters, for the queries.
+
     Returns:
         ``{"network": {name: [T,...]}, "classes": [T,N]}``, for `run_network`.
     """
     states = []
-    for x, y in zip(support_x, support_y, strict=True):
-        path = fit_network(network, x, y, n_way, **how)
-        states.append(record_statistics(network, path[-1], x))
-    return stack_states(states, support_y, n_way)
+    size = _at_once(network, support_x[:, : how.get("batch")])
+    for x, y in zip(torch.split(support_x, size), torch.split(support_y, size), strict=True):
+        state = fit_network(network, x, y, n_way, **how)[-1]
+        states.append(record_statistics(network, state, x))
+    joined = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+    return {"network": joined, **class_labels(support_y, n_way)}
 
 
 def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Parameters, Parameters]:
@@ -280,12 +290,18 @@ def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Param
 
 
 def record_statistics(network: nn.Module, state: Parameters, support_x: Tensor) -> Parameters:
-    """The state with the support's batch statistics in it, if the policy is inductive."""
-    state = dict(state)
-    if batch_norm_policy(network) == "inductive":
-        with statistics_from(network, "record"):
-            functional_call(network, state, (support_x,))
-    return state
+    """The states ``[T,...]`` with each support's batch statistics, if the policy is inductive."""
+    if batch_norm_policy(network) != "inductive":
+        return state
+    buffers = [name for name, _ in network.named_buffers()]
+
+    def record(state: Parameters, x: Tensor) -> Parameters:
+        state = dict(state)
+        functional_call(network, state, (x,))
+        return {name: state[name] for name in buffers}
+
+    with statistics_from(network, "record"):
+        return {**state, **_each_task(record, state, support_x)}
 
 
 def stack_states(states: Sequence[Parameters], support_y: Tensor, n_way: int | None) -> Phi:
@@ -308,10 +324,39 @@ def run_network(
     """
     if source is None:
         source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
-    states = ({name: p[t] for name, p in phi["network"].items()} for t in range(len(query_x)))
+    size = _at_once(network, query_x)
     with statistics_from(network, source):
         outputs = [
-            functional_call(network, state, (x,))[:, : ways(phi)]
-            for state, x in zip(states, query_x, strict=True)
+            _call(network, {name: p[i : i + size] for name, p in phi["network"].items()}, x)
+            for i, x in zip(range(0, len(query_x), size), torch.split(query_x, size), strict=True)
         ]
-    return torch.stack(outputs)
+    return torch.cat(outputs)[..., : ways(phi)]
+
+
+def _call(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:
+    """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``."""
+    output: Tensor = _each_task(lambda own, x: functional_call(network, own, (x,)), state, x)
+    return output
+
+
+def _each_task(function: Callable[[Parameters, Tensor], Any], state: Parameters, x: Tensor) -> Any:
+    """``function`` of each task's state and examples, stacked; a single task goes without vmap."""
+    if len(x) > 1:
+        return vmap(function, randomness="different")(state, x)
+    result = function({name: p[0] for name, p in state.items()}, x[0])
+    if isinstance(result, dict):
+        return {name: value.unsqueeze(0) for name, value in result.items()}
+    return result.unsqueeze(0)
+
+
+def _at_once(network: nn.Module, x: Tensor) -> int:
+    """How many tasks to put through the network together.
+
+    Many small tasks at once save time, large ones have none to save. Layers that change
+    themselves when they run, or that vmap does not know, go task by task.
+    """
+    alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
+    if any(isinstance(layer, alone) for layer in network.modules()):
+        return 1
+    size = _NUMBERS_AT_ONCE // max(1, x[0].numel())
+    return math.ceil(len(x) / math.ceil(len(x) / size)) if size > 2 else 1

@@ -126,7 +126,7 @@ class MAMLPlusPlus(MetaLearner):
         for x, y in zip(support_x, support_y, strict=True):
             state = self._path(x, y, n_way)[-1]
             averages = self.per_step_averages
-            states.append(state if averages else record_statistics(self.network, state, x))
+            states.append(state if averages else self._record(state, x))
         return stack_states(states, support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
@@ -174,9 +174,14 @@ class MAMLPlusPlus(MetaLearner):
     def _query(self, state: Parameters, step: int, support_x: Tensor, x: Tensor) -> Tensor:
         if self.per_step_averages or batch_norm_policy(self.network) != "inductive":
             return self._run(state, step, x)
-        state = record_statistics(self.network, state, support_x)
+        state = self._record(state, support_x)
         with statistics_from(self.network, "stored"):
             return functional_call(self.network, state, (x,))  # type: ignore[no-any-return]
+
+    def _record(self, state: Parameters, support_x: Tensor) -> Parameters:
+        tasks = {name: p.unsqueeze(0) for name, p in state.items()}
+        tasks = record_statistics(self.network, tasks, support_x.unsqueeze(0))
+        return {name: p[0] for name, p in tasks.items()}
 
     def _run(self, state: Parameters, step: int, x: Tensor) -> Tensor:
         """The network at a step of one task, which may move that step's running averages."""
