@@ -29,7 +29,22 @@ QUICK = {
     "compare": "--tasks 2",
     "demo": "--classes 40 --scale 0.005 --tasks 2 --data alphabets",
     "data": "",
+    "reproduce": "",
 }
+TINY = """
+title = "Stands for the recipes, which need hours"
+kind = "ours"
+paper = "none"
+cells = [{ shot = 1, query = 2, tasks = 2, columns = ["inductive"] }]
+[protocol]
+learner = "protonet"
+data = "alphabets"
+classes = 40
+shot = 1
+query = 2
+tasks = 1
+steps = 2
+"""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -48,6 +63,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             x = drawn.read(torch.tensor([c]), torch.tensor([e]))[0, 0]
             Image.fromarray((255 - x).numpy()).save(folder / f"{e}.png")
     Image.open(tmp_path / "photos" / "symbol03" / "0.png").save(tmp_path / "new.png")
+    (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
 
 
@@ -81,6 +97,8 @@ def test_commands_run(
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
         if words[0] == "evaluate" and ("nearest" in words or "omniglot" in words):
             extra += ["--data", "alphabets"]
+        if words[0] == "reproduce" and "--list" not in words:
+            words[1] = "tiny.toml"
         monkeypatch.setattr(sys, "argv", ["quickstudy", *words, *extra])
         with pytest.raises(SystemExit) as end:
             main()

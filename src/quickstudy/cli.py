@@ -254,7 +254,9 @@ def _with_data(
 
 @app.command()
 def evaluate(
-    target: Annotated[str, typer.Argument(help="A run folder, or: nearest, scratch.")],
+    target: Annotated[
+        str, typer.Argument(help="A run folder, shipped weights, or: nearest, scratch.")
+    ],
     way: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     shot: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
@@ -316,7 +318,7 @@ def evaluate(
         about={"learner": experiment.learner, "run": target, **adapted, **about},
     )
     if out is None:
-        folder = Path(target) if target not in BASELINES else Path("runs") / target
+        folder = Path(target) if Path(target).exists() else Path("runs") / target
         parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
         label = "-".join(parts + [f"{k}{v}" for k, v in adapted.items()])
         out = folder / "evaluations" / f"{label}-{result.batch_norm or 'plain'}.json"
@@ -332,7 +334,9 @@ def evaluate(
 def compare(
     targets: Annotated[
         list[str],
-        typer.Argument(help="Run folders, nearest, scratch; or saved evaluations (JSON)."),
+        typer.Argument(
+            help="Run folders, shipped weights, nearest, scratch; or saved evaluations (JSON)."
+        ),
     ],
     way: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
     shots: Annotated[str | None, typer.Option(help="Examples a class: 1,5.")] = None,
@@ -648,13 +652,23 @@ def _nearest(learner: "MetaLearner", k: int) -> "MetaLearner":
 def _learner(
     target: str, weights: Weights = "auto", inner_steps: int | None = None
 ) -> tuple[Experiment, "MetaLearner"]:
-    """The experiment and the trained learner of a run folder, or an untrained baseline."""
+    """What a run folder holds, or shipped weights, or an untrained baseline."""
+    from quickstudy.pretrained import load, shipped
+    from quickstudy.recipe import load_recipe
     from quickstudy.run import load_run
 
-    if target in BASELINES:
+    learner: MetaLearner
+    if Path(target).exists():
+        experiment, learner = load_run(target, weights)
+    elif target in BASELINES:
         experiment = Experiment(target)  # type: ignore[arg-type]
-        return experiment, experiment.build_learner()
-    experiment, learner = load_run(target, weights)
+        learner = experiment.build_learner()
+    elif target in shipped():
+        experiment, learner = load_recipe(target).experiment(), load(target)
+    else:
+        raise FileNotFoundError(
+            f"{target} is no run folder, and none of {', '.join((*BASELINES, *shipped()))}"
+        )
     if inner_steps is not None:
         if not hasattr(learner, "inner_steps"):
             raise ValueError(f"{experiment.learner} takes no inner steps")

@@ -1,0 +1,131 @@
+"""Reproducing from the shell: the list, a budget, Ctrl-C, and what is wrong in one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from quickstudy.cli import main
+from quickstudy.pretrained import shipped
+from quickstudy.recipe import load_recipe, recipe_names
+
+RECIPE = """
+title = "Tiny"
+kind = "ours"
+paper = "nobody"
+cells = [{ way = 3, shot = 1, query = 2, tasks = 4, published = 33.0 }]
+[protocol]
+learner = "protonet"
+data = "alphabets"
+backbone = "mlp"
+classes = 40
+way = 3
+shot = 1
+query = 2
+tasks = 1
+steps = STEPS
+"""
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["quickstudy", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), *capfd.readouterr()
+
+
+def test_a_recipe_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "5"))
+    words = ("reproduce", "mine.toml", "--threads", "1", "--quiet")
+    status, out, _ = call(monkeypatch, capfd, *words, "--budget", "1e-9")
+    assert status == 0
+    assert "1 of the protocol's 5 steps" in out
+    assert "budget 1e-09" in out
+    status, out, err = call(monkeypatch, capfd, *words)
+    assert status == 0
+    assert "5 of the protocol's 5 steps" in out
+    assert "3w1s" in out
+    assert "runs/mine/card.md" in err
+    card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
+    assert card["command"] == "quickstudy reproduce mine.toml --threads 1 --quiet"
+
+
+def test_the_list_has_every_recipe(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = call(monkeypatch, capfd, "reproduce", "--list")
+    assert status == 0
+    for name in recipe_names():
+        assert f" {name} " in out
+    assert "98.7 ± 0.4" in out
+    assert "not yet run" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reproduce",), "name a recipe"),
+        (("reproduce", "protonet-cifar"), "there is no recipe 'protonet-cifar'"),
+        (("reproduce", "protonet-omniglot", "no"), "there is no recipe 'no'"),
+        (("reproduce", "protonet-miniimagenet-5w1s"), "data=miniimagenet needs a root"),
+        (("reproduce", "wrong.toml"), "wrong.toml: protocol.steps"),
+        (("evaluate", "protonet"), "protonet is no run folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.toml").write_text(RECIPE.replace("STEPS", "'many'"))
+    status, out, err = call(monkeypatch, capfd, *words)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "1000000"))
+    words = [sys.executable, "-m", "quickstudy", "reproduce", "mine.toml", "--quiet"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "runs" / "mine" / "checkpoint.safetensors"
+    for _ in range(600):
+        if checkpoint.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on with mine.toml" in err
+    assert checkpoint.exists()
+
+
+def test_shipped_weights_are_evaluated_by_name(
+    omniglot_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = shipped()[0]
+    words = ("evaluate", name, "--root", str(omniglot_root), "--tasks", "20", "--json")
+    status, out, _ = call(monkeypatch, capfd, *words)
+    assert status == 0
+    found = json.loads(out)
+    assert found["mean"] > 0.5
+    assert found["about"]["learner"] == load_recipe(name).protocol.learner
+    assert Path(found["file"]).is_relative_to(Path("runs") / name)
