@@ -129,3 +129,13 @@ def test_shipped_weights_are_evaluated_by_name(
     assert found["mean"] > 0.5
     assert found["about"]["learner"] == load_recipe(name).protocol.learner
     assert Path(found["file"]).is_relative_to(Path("runs") / name)
+
+
+def test_two_processes_write_one_card(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "3"))
+    words = [sys.executable, "-m", "quickstudy", "reproduce", "mine.toml", "--quiet"]
+    words += ["--device", "cpu", "--devices", "2", "--threads", "1"]
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=120)
+    card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
+    assert (card["steps"], len(card["results"])) == (3, 1)
+    assert card["machine"].endswith("2 processes of 1 thread")

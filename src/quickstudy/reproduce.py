@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from quickstudy.experiment import Experiment, Policy
 from quickstudy.learner import MetaLearner
 from quickstudy.recipe import Cell, Recipe
 from quickstudy.run import Machine, load_run, run_experiment
+from quickstudy.training import TrainResult
 
 __all__ = ["WEIGHTS", "reproduce"]
 
@@ -73,55 +75,75 @@ def reproduce(
     )
     asked = _asked(folder, minutes)
     trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
+    with _together() as first:
+        if first:
+            weights, results = _judge(recipe, experiment, trained, folder, machine, say)
+            about = experiment.about_data()
+            card = Card(
+                recipe=recipe.name,
+                digest=recipe.digest,
+                command=command,
+                seed=seed,
+                commit=_commit(),
+                date=time.strftime("%Y-%m-%d"),
+                data=str(about.get("split", about["data"])),
+                fingerprint=about.get("split_fingerprint"),
+                steps=trained.steps,
+                protocol_steps=recipe.protocol.steps,
+                budget_minutes=asked,
+                training_minutes=trained.seconds / 60,
+                best_step=trained.best_step,
+                weights=weights,
+                versions={
+                    "python": platform.python_version(),
+                    **{name: version(name) for name in ("quickstudy", "torch", "numpy")},
+                },
+                machine=_hardware(machine),
+                results=results,
+            )
+            card.save(folder, recipe)
+    return Card.load(folder / "card.json")
+
+
+@contextmanager
+def _together() -> Iterator[bool]:
+    """Whether this is the first of several processes; all leave the block together."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    try:
+        yield not several or torch.distributed.get_rank() == 0
+    finally:
+        if several:
+            torch.distributed.barrier()
+
+
+def _judge(
+    recipe: Recipe,
+    experiment: Experiment,
+    trained: TrainResult,
+    folder: Path,
+    machine: Machine,
+    say: Callable[[str], None],
+) -> tuple[str, list[Result]]:
+    """The hash of the weights, and what they reach in every cell."""
     _, learner = load_run(folder)
     save_weights(folder / WEIGHTS, learner, half=recipe.ships)
     load_weights(folder / WEIGHTS, learner)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    learner.to(_device(accelerator))
+    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    learner.to(_device(machine.accelerator))
     error = experiment.data == "sinusoid"
-    results = [
-        Result(
-            cell=cell,
-            column=column,
-            mean=scores.mean * (1 if error else 100),
-            ci95=scores.ci95 * (1 if error else 100),
-            tasks=len(scores.scores),
-            verdict=verdict(
-                cell,
-                scores.mean * (1 if error else 100),
-                scores.ci95 * (1 if error else 100),
-                error=error,
-                complete=trained.steps >= recipe.protocol.steps,
-                compared=not cell.columns or column == cell.columns[0],
-            ),
-        )
-        for cell in recipe.cells
-        for column, scores in _evaluations(recipe, cell, experiment, learner, folder, digest, say)
-    ]
-    card = Card(
-        recipe=recipe.name,
-        digest=recipe.digest,
-        command=command,
-        seed=seed,
-        commit=_commit(),
-        date=time.strftime("%Y-%m-%d"),
-        data=experiment.data if error else str(experiment.about_data()["split"]),
-        fingerprint=experiment.about_data().get("split_fingerprint"),
-        steps=trained.steps,
-        protocol_steps=recipe.protocol.steps,
-        budget_minutes=asked,
-        training_minutes=trained.seconds / 60,
-        best_step=trained.best_step,
-        weights=digest,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("quickstudy", "torch", "numpy")},
-        },
-        machine=_hardware(accelerator, threads),
-        results=results,
-    )
-    card.save(folder, recipe)
-    return card
+    unit = 1 if error else 100
+    complete = trained.steps >= recipe.protocol.steps
+    results = []
+    for cell in recipe.cells:
+        for column, scores in _evaluations(recipe, cell, experiment, learner, folder, weights, say):
+            mean, ci95 = unit * scores.mean, unit * scores.ci95
+            compared = not cell.columns or column == cell.columns[0]
+            said = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
+            n = len(scores.scores)
+            results.append(
+                Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n, verdict=said)
+            )
+    return weights, results
 
 
 def _check_same(folder: Path, experiment: Experiment) -> None:
@@ -200,13 +222,13 @@ def _device(accelerator: str) -> torch.device:
     return torch.device("mps" if accelerator == "mps" else "cpu")
 
 
-def _hardware(accelerator: str, threads: int | None) -> str:
-    if _device(accelerator).type == "cuda":
-        return torch.cuda.get_device_name()
-    cores = os.cpu_count()
-    return (
-        f"CPU ({platform.machine()}, {cores} cores), {threads or torch.get_num_threads()} threads"
-    )
+def _hardware(machine: Machine) -> str:
+    if _device(machine.accelerator).type == "cuda":
+        return f"{machine.devices} x {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    each = f"{threads} thread{'s' * (threads > 1)}"
+    processes = "" if machine.devices == 1 else f"{machine.devices} processes of "
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {processes}{each}"
 
 
 def _commit() -> str:
