@@ -51,8 +51,9 @@ of its figures; those of all recipes lie in `src/quickstudy/recipes/cards`, and 
 full [below](#cards).
 
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
-tasks. **above** and **below** mean that ours and the paper's intervals do not meet, **within** that
-they do; a training cut short that stays below is *budget too small to say*. Batch norm is
+tasks. *Within* says that our interval and the paper's meet; *above* is better than the paper, so a
+smaller error too, and *below* is worse; a training cut short that stays below is *budget too small
+to say*. Batch norm is
 *inductive* where an answer never depends on other queries, *transductive* where it does; the
 paper's column is compared with the paper.
 
