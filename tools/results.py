@@ -107,8 +107,8 @@ def results(cards: dict[str, Card]) -> str:
         if rest := [f"`{recipe.name}`" for recipe in own if recipe.name not in cards]:
             lines += [f"Not yet run: {', '.join(rest)}.", ""]
     lines += ["## Cards", ""]
-    for name, card in cards.items():
-        lines += [card.markdown(load_recipe(name)).replace("# ", "### ", 1)]
+    for recipe in (recipe for recipe in recipes if recipe.name in cards):
+        lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -161,7 +161,7 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
     if words == ["omniglot"]:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
-    recipes = [load_recipe(name) for name in cards]
+    recipes = [load_recipe(name) for name in recipe_names() if name in cards]
     own = [recipe for recipe in recipes if recipe.protocol.learner in words]
     lines = ["| recipe | test | batch norm | paper | ours | steps |", "|---|---|---|---|---|---|"]
     for recipe in own:
