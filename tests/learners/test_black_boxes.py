@@ -103,7 +103,13 @@ def test_lstm_sequence_reads_queries_one_after_another() -> None:
 
 
 def numpy_access(
-    memory: Array, weights: Array, usage: Array, key: Array, gate: Array, decay: float
+    memory: Array,
+    weights: Array,
+    usage: Array,
+    key: Array,
+    gate: Array,
+    decay: float,
+    beta: float,
 ) -> tuple[Array, Array, Array]:
     """Santoro et al. (2016), eq. 2 to 8, of one task; ``key`` and ``weights`` by read head."""
     reads, slots = weights.shape
@@ -119,12 +125,14 @@ def numpy_access(
             usage[i] += write
     read = np.zeros_like(weights)
     for head, k in enumerate(key):
-        read[head] = softmax([k @ m / math.sqrt(k @ k) / math.sqrt(m @ m) for m in written])
+        read[head] = softmax(
+            [beta * (k @ m) / math.sqrt(k @ k) / math.sqrt(m @ m) for m in written]
+        )
     return written, read, usage + read.sum(0)
 
 
-@pytest.mark.parametrize("reads", [1, 4])
-def test_access_equals_numpy(reads: int) -> None:
+@pytest.mark.parametrize(("reads", "beta"), [(1, 1.0), (4, 10.0)])
+def test_access_equals_numpy(reads: int, beta: float) -> None:
     """From a memory, read weights and a usage that are all different, over five steps."""
     rng = np.random.default_rng(0)
     T, slots, width, decay = 2, 7, 3, 0.9
@@ -136,11 +144,11 @@ def test_access_equals_numpy(reads: int) -> None:
     erased = set()
     for _ in range(5):
         key, gate = rng.normal(size=(T, reads, width)), rng.uniform(size=(T, reads, 1))
-        ours = access(*ours, torch.from_numpy(key), torch.from_numpy(gate), decay)
+        ours = access(*ours, torch.from_numpy(key), torch.from_numpy(gate), decay, beta)
         for t in range(T):
             assert len(np.unique(theirs[t][2])) == slots  # eq. 6 is about no ties
             erased.add(int(theirs[t][2].argmin()))
-            theirs[t] = numpy_access(*theirs[t], key[t], gate[t, :, 0], decay)
+            theirs[t] = numpy_access(*theirs[t], key[t], gate[t, :, 0], decay, beta)
             for mine, expected in zip(ours, theirs[t], strict=True):
                 np.testing.assert_allclose(mine[t].numpy(), expected, rtol=1e-9)
     assert len(erased) > 1
@@ -151,10 +159,10 @@ def test_access_erases_the_least_used_slot_alone() -> None:
     memory = torch.arange(1.0, 13).view(1, 4, 3)
     weights, key = torch.zeros(1, 2, 4), torch.tensor([[[1.0, 0, 0], [0, 1, 0]]])
     usage = torch.tensor([[3.0, 0.5, 2, 1]])
-    kept, _, _ = access(memory, weights, usage, key, torch.ones(1, 2, 1), 0.5)
+    kept, _, _ = access(memory, weights, usage, key, torch.ones(1, 2, 1), 0.5, 1.0)
     assert kept[0, 1].tolist() == [0, 0, 0]
     assert torch.equal(kept[0, [0, 2, 3]], memory[0, [0, 2, 3]])
-    written, read, used = access(memory, weights, usage, key, torch.zeros(1, 2, 1), 0.5)
+    written, read, used = access(memory, weights, usage, key, torch.zeros(1, 2, 1), 0.5, 1.0)
     assert written[0, 1].tolist() == [1, 1, 0]
     assert (written[0, 3] - memory[0, 3]).tolist() == [1, 1, 0]
     assert torch.equal(written[0, [0, 2]], memory[0, [0, 2]])
@@ -196,7 +204,9 @@ def numpy_mann(learner: MANN, x: Array, labels: Array, queries: Array) -> tuple[
             h = np.tanh(linear(w, "controller", inputs))
         key = np.tanh(linear(w, "keys", h)).reshape(reads, width)
         gate = sigmoid(linear(w, "gates", h))
-        memory, weights, usage = numpy_access(memory, weights, usage, key, gate, learner.decay)
+        memory, weights, usage = numpy_access(
+            memory, weights, usage, key, gate, learner.decay, learner.sharpness
+        )
         r = np.concatenate(
             [sum(weights[n, i] * memory[i] for i in range(slots)) for n in range(reads)]
         )

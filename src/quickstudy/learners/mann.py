@@ -29,7 +29,7 @@ class MANN(MetaLearner):
         k_t  = key from the controller's output, alpha a learned gate
         w^w  = sigmoid(alpha) w^r_{t-1} + (1 - sigmoid(alpha)) w^lu_{t-1}     (eq. 7)
         M_t  = M_{t-1} (least used slot erased) + w^w k_t                     (eq. 8)
-        w^r  = softmax_i( cosine(k_t, M_t(i)) )                               (eq. 2 and 3)
+        w^r  = softmax_i( beta cosine(k_t, M_t(i)) )                          (eq. 2 and 3)
         r_t  = sum_i w^r(i) M_t(i)                                            (eq. 4)
         w^u  = gamma w^u_{t-1} + w^r + w^w                                    (eq. 5)
         w^lu = 1 at the ``reads`` slots of smallest w^u, else 0               (eq. 6)
@@ -49,6 +49,8 @@ class MANN(MetaLearner):
         width: of a slot.
         reads: read heads; each writes too.
         decay: ``gamma``.
+        sharpness: ``beta``. The paper has none (1), which spreads a read over all slots: of 128,
+            a perfect match gets 2%.
 
     ``phi``: ``{"memory": [T,slots,width], "usage": [T,slots], "weights": [T,reads,slots],
     "read": [T,reads*width], "h": [T,hidden], "c": [T,hidden], "label": [T,outputs],
@@ -56,7 +58,8 @@ class MANN(MetaLearner):
 
     Differs from the paper: images pass an encoder and a batch norm, where the paper feeds pixels;
     memory starts at a small constant; the label's input weights are larger by sqrt(D), as in
-    `BlackBoxLSTM`. The cosine of keys is not sharpened, as in the paper.
+    `BlackBoxLSTM`; and ``sharpness``, which a neural Turing machine has too (Graves et al. 2014,
+    eq. 5), there as an output of the controller.
 
     Example:
         >>> from quickstudy.nn import Conv4
@@ -78,6 +81,7 @@ class MANN(MetaLearner):
         width: int = 40,
         reads: int = 4,
         decay: float = 0.99,
+        sharpness: float = 10.0,
     ) -> None:
         super().__init__()
         if min(outputs, hidden, slots, width, reads) < 1 or reads > slots:
@@ -87,6 +91,8 @@ class MANN(MetaLearner):
             )
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}; expected a number from 0 to 1")
+        if not sharpness > 0:
+            raise ValueError(f"sharpness is {sharpness}; expected a positive number")
         if protocol not in ("support", "offset"):
             raise ValueError(f"protocol is {protocol!r}; expected 'support' or 'offset'")
         if controller not in ("lstm", "feedforward"):
@@ -102,7 +108,7 @@ class MANN(MetaLearner):
         self.head = nn.Linear(hidden + reads * width, outputs)
         self.outputs, self.protocol = outputs, protocol
         self.slots, self.width, self.reads, self.decay = slots, width, reads, decay
-        self.hidden = hidden
+        self.hidden, self.sharpness = hidden, sharpness
         with torch.no_grad():
             first = next(self.controller.parameters())
             first[:, features : features + outputs] *= features**0.5
@@ -185,7 +191,7 @@ class MANN(MetaLearner):
         key = torch.tanh(self.keys(h)).view(-1, self.reads, self.width)
         gate = torch.sigmoid(self.gates(h)).unsqueeze(-1)
         memory, weights, usage = access(
-            state.memory, state.weights, state.usage, key, gate, self.decay
+            state.memory, state.weights, state.usage, key, gate, self.decay, self.sharpness
         )
         read = (weights @ memory).flatten(1)
         return _State(memory, usage, weights, read, h, c), self.head(torch.cat([h, read], dim=-1))
@@ -201,7 +207,13 @@ class _State(NamedTuple):
 
 
 def access(
-    memory: Tensor, weights: Tensor, usage: Tensor, key: Tensor, gate: Tensor, decay: float
+    memory: Tensor,
+    weights: Tensor,
+    usage: Tensor,
+    key: Tensor,
+    gate: Tensor,
+    decay: float,
+    sharpness: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Least recently used access: write, then read (eq. 2 to 8).
 
@@ -212,6 +224,7 @@ def access(
         key: ``k_t [T,reads,width]``.
         gate: ``sigmoid(alpha) [T,reads,1]``.
         decay: ``gamma``.
+        sharpness: ``beta``.
 
     Returns:
         ``M_t``, ``w^r_t`` and ``w^u_t``.
@@ -223,5 +236,5 @@ def access(
     erased = torch.ones_like(usage).scatter(1, order[:, :1], 0.0).unsqueeze(-1)
     memory = memory * erased + write.mT @ key
     similarity = F.normalize(key, dim=-1) @ F.normalize(memory, dim=-1).mT
-    weights = similarity.softmax(-1)
+    weights = (sharpness * similarity).softmax(-1)
     return memory, weights, decay * usage + (weights + write).sum(1)
