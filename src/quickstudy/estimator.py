@@ -1,0 +1,339 @@
+"""Any learner as a scikit-learn estimator: ``fit`` adapts it to the examples given.
+
+Nothing is meta-trained here: ``fit`` is `MetaLearner.adapt` and takes as long as that. The learner
+brings what it has learned from other tasks along.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from quickstudy.checkpoint import load_state, save_state
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.learners import ProtoNet, Scratch
+from quickstudy.nn import MLP
+
+__all__ = ["FewShotClassifier", "FewShotRegressor"]
+
+Array = NDArray[Any]
+
+
+class _FewShot(BaseEstimator):  # type: ignore[misc]
+    """What both estimators share: a learner, a support set, and ``phi``."""
+
+    learner: MetaLearner | str | os.PathLike[str] | None
+    batch_size: int
+    learner_: MetaLearner
+    phi_: Phi
+    support_x_: Array
+    support_y_: Array
+
+    def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
+        """Take these examples as the support; ``x`` has been validated."""
+        self.support_x_, self.support_y_ = x, y
+        target = torch.from_numpy(y)
+        with torch.no_grad():
+            support = _inputs(self.learner_, x)
+            if n_way is None:
+                target = target.to(support.dtype)
+            self.phi_ = self.learner_.adapt(support.unsqueeze(0), target.unsqueeze(0), n_way)
+
+    def _answer(self, X: ArrayLike) -> Array:
+        check_is_fitted(self, "phi_")
+        x = validate_data(self, X, reset=False, allow_nd=True)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
+        with torch.no_grad():
+            parts = [
+                self.learner_.predict(self.phi_, part.unsqueeze(0))[0]
+                for part in torch.split(_inputs(self.learner_, x), self.batch_size)
+            ]
+        answer: Array = torch.cat(parts).double().numpy()
+        return answer
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file: the support, ``phi``, the learner.
+
+        A learner given by name or run folder is rebuilt by `load`; one given as a module must be
+        given to it again.
+        """
+        check_is_fitted(self, "phi_")
+        save_state(path, {"estimator": type(self).__name__, **self._state()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, learner: MetaLearner | None = None) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            learner: the learner, if it was given as a module.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds something else, or needs ``learner``.
+        """
+        state = load_state(path)
+        if not isinstance(state, dict) or state.get("estimator") != cls.__name__:
+            raise ValueError(f"{path} does not hold a {cls.__name__}")
+        if state["module"] and learner is None:
+            raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
+        own = cls(learner if state["module"] else state["learner"], batch_size=state["batch_size"])
+        own._restore(state)
+        own.learner_ = own._build()
+        own.learner_.load_state_dict(state["weights"])
+        return own
+
+    def _state(self) -> dict[str, Any]:
+        named = None if isinstance(self.learner, MetaLearner) else self.learner
+        return {
+            "learner": os.fspath(named) if named is not None else None,
+            "module": isinstance(self.learner, MetaLearner),
+            "weights": dict(self.learner_.state_dict()),
+            "phi": self.phi_,
+            "support_x": torch.from_numpy(self.support_x_),
+            "support_y": torch.from_numpy(self.support_y_),
+            "n_features": self.n_features_in_,
+            "batch_size": self.batch_size,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.support_x_, self.support_y_ = (
+            state[name].numpy() for name in ("support_x", "support_y")
+        )
+        self.phi_, self.n_features_in_ = state["phi"], state["n_features"]
+
+    def _build(self) -> MetaLearner:
+        raise NotImplementedError
+
+
+class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
+    """A learner that `fit` adapts to labelled examples, as a scikit-learn classifier.
+
+    Args:
+        learner: the name of weights that come along (``"protonet-omniglot"``), a run folder, a
+            trained `MetaLearner`, or ``None`` for the nearest class mean of the features as they
+            are.
+        batch_size: queries to answer at a time.
+
+    Attributes:
+        classes_: the labels, of any type, sorted.
+        phi_: what the learner made of the examples.
+        learner_: the learner itself, shared if it was given as a module.
+        support_x_: the examples fitted so far.
+        support_y_: their classes, as indices into ``classes_``.
+        n_features_in_: the size of the first dimension of an example.
+
+    ``X`` has a row an example: features ``[n,D]``, or images ``[n,C,H,W]``, ``[n,H,W]`` or flat, in
+    the numbers that the learner was trained on (0..1 for those that come along, ink 1).
+
+    Example:
+        >>> import numpy as np
+        >>> X, y = np.array([[0.0, 0], [0, 1], [5, 5], [6, 5]]), ["low", "low", "high", "high"]
+        >>> model = FewShotClassifier().fit(X, y)
+        >>> model.predict([[1, 1]]).tolist()
+        ['low']
+        >>> model.partial_fit([[-9.0, -9.0]], ["far"]).predict([[-8, -8]]).tolist()
+        ['far']
+    """
+
+    classes_: Array
+
+    def __init__(
+        self,
+        learner: MetaLearner | str | os.PathLike[str] | None = None,
+        *,
+        batch_size: int = 256,
+    ) -> None:
+        self.learner = learner
+        self.batch_size = batch_size
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Adapt to examples and their labels, forgetting any before.
+
+        Args:
+            X: examples, a row each.
+            y: labels of any type ``[n]``; any number of each.
+
+        Raises:
+            ValueError: the learner cannot take such examples or so many classes.
+        """
+        x, y = validate_data(self, X, y, allow_nd=True)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            (only,) = self.classes_.tolist()
+            raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
+        self.learner_ = self._build()
+        self._adapt(x, labels.astype(np.int64), len(self.classes_))
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+        """Add examples, of classes known or new, and adapt anew.
+
+        Args:
+            X: more examples.
+            y: their labels; a label not seen before makes a new class.
+            classes: accepted for scikit-learn's sake; a class is known from its first example.
+        """
+        if not hasattr(self, "phi_"):
+            return self.fit(X, y)
+        x, y = validate_data(self, X, y, reset=False, allow_nd=True)
+        check_classification_targets(y)
+        everything = np.concatenate([self.classes_[self.support_y_], y])
+        self.classes_, labels = np.unique(everything, return_inverse=True)
+        x = np.concatenate([self.support_x_, x])
+        self._adapt(x, labels.astype(np.int64), len(self.classes_))
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities ``[n,N]`` in the order of ``classes_``."""
+        logits = self._answer(X)
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: Array = odds / odds.sum(1, keepdims=True)
+        return probabilities
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The most probable label of each example."""
+        best = self._answer(X).argmax(1)
+        chosen: Array = self.classes_[best]
+        return chosen
+
+    def _build(self) -> MetaLearner:
+        return ProtoNet(nn.Flatten()) if self.learner is None else _resolve(self.learner)
+
+    def _state(self) -> dict[str, Any]:
+        labels = self.classes_.tolist()
+        return {**super()._state(), "classes": labels, "dtype": self.classes_.dtype.str}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        self.classes_ = np.array(state["classes"], dtype=np.dtype(state["dtype"]))
+
+
+class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
+    """A learner that `fit` adapts to examples with targets, as a scikit-learn regressor.
+
+    Args:
+        learner: a run folder, a trained `MetaLearner` for regression, or ``None`` for a small
+            network that learns from these examples alone (`Scratch`); scale the features and the
+            targets for it.
+        batch_size: queries to answer at a time.
+        random_state: of that network's weights.
+
+    Attributes:
+        phi_: what the learner made of the examples.
+        learner_: the learner itself.
+        support_x_: the examples fitted so far.
+        support_y_: their targets ``[n,d]``.
+        n_features_in_: features of an example.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(-1, 1, 20)[:, None]
+        >>> model = FewShotRegressor().fit(x, x[:, 0] ** 2)
+        >>> round(model.score(x, x[:, 0] ** 2), 1)
+        1.0
+    """
+
+    def __init__(
+        self,
+        learner: MetaLearner | str | os.PathLike[str] | None = None,
+        *,
+        batch_size: int = 256,
+        random_state: int = 0,
+    ) -> None:
+        self.learner = learner
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Adapt to examples and their targets ``[n]`` or ``[n,d]``, forgetting any before."""
+        x, targets = validate_data(self, X, y, allow_nd=True, multi_output=True, y_numeric=True)
+        self.flat_ = targets.ndim == 1
+        targets = targets.astype(np.float64).reshape(len(targets), -1)
+        self.outputs_ = targets.shape[1]
+        self.learner_ = self._build()
+        self._adapt(x, targets, None)
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Add examples and adapt anew."""
+        if not hasattr(self, "phi_"):
+            return self.fit(X, y)
+        x, targets = validate_data(
+            self, X, y, reset=False, allow_nd=True, multi_output=True, y_numeric=True
+        )
+        targets = targets.astype(np.float64).reshape(len(targets), -1)
+        if targets.shape[1] != self.outputs_:
+            raise ValueError(
+                f"y has {targets.shape[1]} targets an example; fitted with {self.outputs_}"
+            )
+        x, targets = (
+            np.concatenate(both) for both in ((self.support_x_, x), (self.support_y_, targets))
+        )
+        self._adapt(x, targets, None)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The targets ``[n]`` or ``[n,d]``, as fitted."""
+        answer = self._answer(X)
+        return answer[:, 0] if self.flat_ else answer
+
+    def _build(self) -> MetaLearner:
+        if self.learner is not None:
+            return _resolve(self.learner)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.random_state)
+            network = MLP(self.n_features_in_, [64, 64], self.outputs_).double()
+        return Scratch(network, inner_lr=1e-2, inner_steps=300)
+
+    def _state(self) -> dict[str, Any]:
+        own = {"flat": self.flat_, "outputs": self.outputs_, "random_state": self.random_state}
+        return {**super()._state(), **own}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        self.flat_, self.outputs_ = state["flat"], state["outputs"]
+        self.random_state = state["random_state"]
+
+
+def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
+    """A learner in evaluation mode: itself, of a run folder, or weights that come along."""
+    if isinstance(learner, MetaLearner):
+        return learner.eval()
+    if Path(learner).is_dir():
+        from quickstudy.run import load_run
+
+        return load_run(learner)[1].eval()
+    from quickstudy.pretrained import load
+
+    return load(os.fspath(learner))
+
+
+def _inputs(learner: MetaLearner, x: Array) -> Tensor:
+    """Examples as the learner takes them: its type of number, and the shape of its images."""
+    numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), torch.float64)
+    inputs = torch.tensor(x, dtype=numbers)
+    shapes = (getattr(module, "input_shape", None) for module in learner.modules())
+    shape = next((shape for shape in shapes if shape), None)
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+        if int(np.prod(x.shape[1:])) != int(np.prod(shape)):
+            raise ValueError(
+                f"this {type(learner).__name__} takes images of shape {list(shape)} (channels, "
+                f"height, width), or flat; these examples are {list(x.shape[1:])}"
+            )
+        inputs = inputs.reshape(len(x), *shape)
+    return inputs

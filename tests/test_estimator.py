@@ -1,0 +1,157 @@
+"""The scikit-learn estimators: its own checks, its own tools, and any learner behind them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from quickstudy.data import alphabets
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor
+from quickstudy.experiment import Experiment
+from quickstudy.learner import MetaLearner
+from quickstudy.run import Machine, run_experiment
+
+DIGITS: tuple[Any, Any] = load_digits(return_X_y=True)
+
+
+@parametrize_with_checks([FewShotClassifier(), FewShotRegressor()])  # type: ignore[untyped-decorator]
+def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def images(classes: int = 4, each: int = 3) -> tuple[np.ndarray[Any, Any], list[str]]:
+    drawn = alphabets(classes, each)
+    c, e = torch.meshgrid(torch.arange(classes), torch.arange(each), indexing="ij")
+    x = drawn.read(c.flatten(), e.flatten()).numpy() / 255
+    return x, [f"symbol {int(i)}" for i in c.flatten()]
+
+
+def learner(name: str = "protonet", **more: Any) -> MetaLearner:
+    return Experiment(name, data="alphabets", classes=20, **more).build_learner()  # type: ignore[arg-type]
+
+
+def test_by_default_it_is_the_nearest_class_mean() -> None:
+    x, y = DIGITS
+    ours = FewShotClassifier().fit(x[:200], y[:200])
+    theirs = NearestCentroid().fit(x[:200], y[:200])
+    assert np.array_equal(ours.predict(x[200:]), theirs.predict(x[200:]))
+    assert np.allclose(ours.predict_proba(x).sum(1), 1)
+
+
+def test_pipelines_searches_and_cross_validation() -> None:
+    x, y = DIGITS
+    scores = cross_val_score(make_pipeline(StandardScaler(), FewShotClassifier()), x, y, cv=3)
+    assert scores.mean() > 0.85
+    search = GridSearchCV(FewShotClassifier(), {"batch_size": [1, 64]}, cv=2).fit(x[:300], y[:300])
+    assert search.cv_results_["mean_test_score"][0] == search.cv_results_["mean_test_score"][1]
+
+
+@pytest.mark.parametrize(
+    "labels", [["b", "a", "c"], [10, -3, 7], [1.0, 2.0, 3.0], [True, False, True]]
+)
+def test_labels_of_any_type_and_uneven_shots(labels: list[Any]) -> None:
+    x = np.array([[0.0], [5], [10], [0.1], [0.2]])
+    y = np.array([labels[0], labels[1], labels[2], labels[0], labels[0]])
+    if labels[2] == labels[0]:
+        x, y = x[[0, 1]], y[[0, 1]]
+    model = FewShotClassifier().fit(x, y)
+    assert model.predict([[0.0], [5.0]]).tolist() == labels[:2]
+    assert model.classes_.tolist() == sorted(set(labels))
+    assert model.predict([[0.0]]).dtype == y.dtype
+
+
+def test_new_examples_and_a_new_class_at_any_time() -> None:
+    """Added one by one, or all at once: the same."""
+    x, y = DIGITS
+    grown = FewShotClassifier().fit(x[:30], y[:30])
+    for i in range(30, 60, 10):
+        grown.partial_fit(x[i : i + 10], y[i : i + 10])
+    whole = FewShotClassifier().fit(x[:60], y[:60])
+    assert np.array_equal(grown.predict_proba(x), whole.predict_proba(x))
+    few = FewShotClassifier().fit(x[y < 2][:10], y[y < 2][:10])
+    few.partial_fit(x[y == 7][:5], y[y == 7][:5])
+    assert few.classes_.tolist() == [0, 1, 7]
+    assert (few.predict(x[y == 7]) == 7).mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["protonet", "matching", "r2d2", "maml", "lstm"])
+def test_any_learner_of_images(name: str) -> None:
+    x, y = images()
+    model = FewShotClassifier(learner(name, way=6)).fit(x, y)
+    expected = model.predict_proba(x)
+    assert expected.shape == (12, 4)
+    for other in (x[:, 0], x.reshape(12, -1)):
+        again = FewShotClassifier(learner(name, way=6)).fit(other, y)
+        assert np.array_equal(again.predict_proba(other), expected)
+    one_by_one = clone(model).set_params(batch_size=1).fit(x, y)
+    assert np.allclose(one_by_one.predict_proba(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scratch", "maml", "transformer", "cnp"])
+def test_any_learner_of_numbers(name: str) -> None:
+    own = Experiment(name, data="sinusoid").build_learner()  # type: ignore[arg-type]
+    x = np.linspace(-5, 5, 10)[:, None]
+    model = FewShotRegressor(own).fit(x, np.sin(x))
+    assert model.predict(x).shape == (10, 1)
+    assert FewShotRegressor(own).fit(x, np.sin(x[:, 0])).predict(x).shape == (10,)
+    more = model.partial_fit(x + 0.5, np.sin(x + 0.5))
+    assert len(more.support_x_) == 20
+
+
+def test_saved_and_read_back(tmp_path: Path) -> None:
+    x, y = images()
+    run_experiment(
+        Experiment("protonet", data="alphabets", classes=30, query=2, steps=2),
+        tmp_path / "run",
+        Machine(accelerator="cpu"),
+        quiet=True,
+    )
+    own = learner()
+    for given in (None, str(tmp_path / "run"), own):
+        model = FewShotClassifier(given).fit(x.reshape(12, -1), y)
+        model.save(tmp_path / "model.qs")
+        needed = own if given is own else None
+        again = FewShotClassifier.load(tmp_path / "model.qs", learner=needed)
+        flat = x.reshape(12, -1)
+        assert np.array_equal(again.predict_proba(flat), model.predict_proba(flat))
+        assert again.classes_.tolist() == model.classes_.tolist()
+        assert np.array_equal(again.partial_fit(flat, y).predict(flat), again.predict(flat))
+    with pytest.raises(ValueError, match="give it as learner="):
+        FewShotClassifier.load(tmp_path / "model.qs")
+    with pytest.raises(ValueError, match="does not hold a FewShotRegressor"):
+        FewShotRegressor.load(tmp_path / "model.qs")
+    line = np.arange(6.0)[:, None]
+    regressor = FewShotRegressor(random_state=3).fit(line / 6, line[:, 0] / 6)
+    regressor.save(tmp_path / "line.qs")
+    back = FewShotRegressor.load(tmp_path / "line.qs")
+    assert np.array_equal(back.predict(line / 6), regressor.predict(line / 6))
+    assert back.random_state == 3
+
+
+def test_bad_input_says_what_is_wrong(tmp_path: Path) -> None:
+    x, y = images()
+    with pytest.raises(ValueError, match="only 1 class, 'a'; a classifier needs at least 2"):
+        FewShotClassifier().fit([[0.0], [1.0]], ["a", "a"])
+    with pytest.raises(ValueError, match=r"takes images of shape \[1, 28, 28\]"):
+        FewShotClassifier(learner()).fit(np.zeros((2, 5)), ["a", "b"])
+    with pytest.raises(ValueError, match="n_way=4 classes, but this MAML was built for at most 3"):
+        FewShotClassifier(learner("maml", way=3)).fit(x, y)
+    with pytest.raises(FileNotFoundError, match="no weights of 'nothing'"):
+        FewShotClassifier("nothing").fit(x, y)
+    with pytest.raises(NotFittedError):
+        FewShotClassifier().save(tmp_path / "model.qs")
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        FewShotClassifier(batch_size=0).fit([[0.0], [1.0]], [0, 1]).predict([[0.0]])
+    regressor = FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
+    with pytest.raises(ValueError, match="y has 2 targets an example; fitted with 1"):
+        regressor.partial_fit([[0.0]], [[1.0, 2.0]])
