@@ -53,9 +53,9 @@ full [below](#cards).
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
 tasks. *Within* says that our interval and the paper's meet; *above* is better than the paper, so a
 smaller error too, and *below* is worse; a training cut short that stays below is *budget too small
-to say*. Batch norm is
-*inductive* where an answer never depends on other queries, *transductive* where it does; the
-paper's column is compared with the paper.
+to say*. A figure is
+*inductive* where an answer never depends on other queries, and *transductive* where batch norm lets
+it; the column in bold is the paper's, and is compared with it.
 
 ```console
 quickstudy reproduce --list
@@ -112,20 +112,23 @@ def results(cards: dict[str, Card]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def table(recipes: list[Recipe], cards: dict[str, Card]) -> list[str]:
-    """A row a figure."""
-    if not recipes:
-        return []
-    lines = ["| recipe | test | batch norm | paper | ours | steps | minutes | verdict |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) -> list[str]:
+    """A row a cell, the batch norm columns side by side, the paper's in bold."""
+    lines = ["| recipe | test | paper | inductive | transductive | verdict | steps, minutes |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for recipe in recipes:
         card = cards[recipe.name]
-        for i, result in enumerate(card.results):
-            trained = (f"{card.steps} of {card.protocol_steps}", f"{card.training_minutes:.0f}")
-            about = (f"[{recipe.name}](#{anchor(recipe.name)})", *trained) if i == 0 else ("",) * 3
-            said = result.verdict if result.paper else ""
-            row = (about[0], result.cell.label, result.column or "", result.paper, result.figure)
-            lines.append(f"| {' | '.join((*row, *about[1:], said))} |")
+        link = f"[{recipe.name}](#{anchor(recipe.name)})" if links else f"`{recipe.name}`"
+        trained = f"{card.steps} of {card.protocol_steps}, {card.training_minutes:.0f}"
+        for i, cell in enumerate(recipe.cells):
+            own = [result for result in card.results if result.cell == cell]
+            said = next((r.verdict for r in own if r.paper), "")
+            columns = {
+                r.column or "inductive": f"**{r.figure}**" if r.paper else r.figure for r in own
+            }
+            figures = (columns.get(name, "") for name in ("inductive", "transductive"))
+            row = (cell.label, cell.paper, *figures, said)
+            lines.append(f"| {' | '.join((link * (not i), *row, trained * (not i)))} |")
     return lines
 
 
@@ -163,14 +166,7 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
     own = [recipe for recipe in recipes if recipe.protocol.learner in words]
-    lines = ["| recipe | test | batch norm | paper | ours | steps |", "|---|---|---|---|---|---|"]
-    for recipe in own:
-        card = cards[recipe.name]
-        for i, result in enumerate(card.results):
-            name, steps = ("", "") if i else (recipe.name, f"{card.steps} of {card.protocol_steps}")
-            row = (name, result.cell.label, result.column or "", result.paper, result.figure, steps)
-            lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n" if own else "Not yet run by a recipe.\n"
+    return "\n".join(table(own, cards, links=False)) + "\n" if own else "Not yet run by a recipe.\n"
 
 
 def anchor(name: str) -> str:
