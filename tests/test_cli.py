@@ -269,7 +269,7 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         (("train", "protonet", *SMALL, "--schedule", "slow"), "slow"),
         (("train", "nearest", "--data", "digits", "--way", "99"), "way=99 classes a task"),
         (("train", "--resume", "nowhere"), "not a run folder"),
-        (("evaluate", "nowhere"), "not a run folder"),
+        (("evaluate", "nowhere"), "nowhere is no run folder"),
         (("evaluate", "nearest", "--data", "digits", "--tasks", "0"), "n_tasks is 0"),
         (("evaluate", "nearest", "--frozen", "nowhere.qs"), "there is no file nowhere.qs"),
         (("compare", "nearest"), "at least one run"),

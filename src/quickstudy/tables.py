@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from quickstudy.evaluation import Evaluation, accuracy_by_instance
 from quickstudy.evaluation import compare as pair
@@ -145,7 +145,9 @@ def recipe_table() -> None:
     from quickstudy.recipe import load_recipe, recipe_names
 
     cards = load_cards()
-    table = Table("recipe", "kind", "test", "batch norm", "paper", "ours", "steps", "verdict")
+    table = Table(Column("recipe", no_wrap=True), "kind", "test", "batch norm", "paper", "ours")
+    table.add_column("steps")
+    table.add_column("verdict")
     for name in recipe_names():
         recipe, card = load_recipe(name), cards.get(name)
         for i, cell in enumerate(recipe.cells):
@@ -166,7 +168,7 @@ def recipe_table() -> None:
                     result.verdict,
                     end_section=cell is recipe.cells[-1] and result is own[-1],
                 )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
 def card_table(card: "Card") -> None:
