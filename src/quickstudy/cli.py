@@ -42,10 +42,7 @@ app.add_typer(data_app, name="data")
 DemoData = Literal["alphabets", "omniglot"]
 SCRATCH = "scratch"
 BASELINES = ("nearest", SCRATCH)
-SCRATCH_SINUSOID = {
-    "inner_lr": 0.01,
-    "inner_steps": 200,
-}  # see docs/experiments.md
+SCRATCH_SINUSOID = {"inner_lr": 0.01, "inner_steps": 200}  # see docs/experiments.md
 BAD_INPUT, INTERRUPTED = 2, 130
 _DEFAULT = Experiment("protonet")
 
@@ -653,8 +650,6 @@ def _learner(
     target: str, weights: Weights = "auto", inner_steps: int | None = None
 ) -> tuple[Experiment, "MetaLearner"]:
     """What a run folder holds, or shipped weights, or an untrained baseline."""
-    from quickstudy.pretrained import load, shipped
-    from quickstudy.recipe import load_recipe
     from quickstudy.run import load_run
 
     learner: MetaLearner
@@ -663,12 +658,15 @@ def _learner(
     elif target in BASELINES:
         experiment = Experiment(target)  # type: ignore[arg-type]
         learner = experiment.build_learner()
-    elif target in shipped():
-        experiment, learner = load_recipe(target).experiment(), load(target)
     else:
-        raise FileNotFoundError(
-            f"{target} is no run folder, and none of {', '.join((*BASELINES, *shipped()))}"
-        )
+        from quickstudy.pretrained import load, shipped
+        from quickstudy.recipe import load_recipe
+
+        if target not in shipped():
+            raise FileNotFoundError(
+                f"{target} is no run folder, and none of {', '.join((*BASELINES, *shipped()))}"
+            )
+        experiment, learner = load_recipe(target).experiment(), load(target)
     if inner_steps is not None:
         if not hasattr(learner, "inner_steps"):
             raise ValueError(f"{experiment.learner} takes no inner steps")
