@@ -42,7 +42,7 @@ LearnerName = Literal[
     "cnp",
 ]
 DataName = Literal["omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid"]
-SplitName = Literal["published", "vinyals", "maml", "group", "random"]
+SplitName = Literal["published", "vinyals", "vinyals-trainval", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
 Optimizer = Literal["adam", "sgd"]
@@ -338,8 +338,8 @@ class Experiment:
             return data.published(
                 dataset, validation_alphabets=self.validation_groups, seed=self.seed
             )
-        if self.split == "vinyals":
-            return data.vinyals(dataset)
+        if self.split in ("vinyals", "vinyals-trainval"):
+            return data.vinyals(dataset, validation=self.split == "vinyals")
         if self.split == "maml":
             return data.maml(dataset, seed=self.seed)
         if self.split == "group":

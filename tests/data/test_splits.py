@@ -225,6 +225,10 @@ def test_vinyals(blank_omniglot: ClassDataset) -> None:
     assert "Gurmukhi/character41" in split.train.names
     assert "Gurmukhi/character42" in split.test.names
     assert [len(p) for p in vinyals(blank_omniglot.rotated()).parts().values()] == [4112, 688, 1692]
+    merged = vinyals(blank_omniglot, validation=False)
+    assert merged.validation is None
+    assert set(merged.train.names) == {*split.train.names, *split.validation.names}
+    assert merged.test.fingerprint == split.test.fingerprint
 
 
 @pytest.mark.parametrize("split", [vinyals, maml])

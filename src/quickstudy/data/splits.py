@@ -127,12 +127,17 @@ def published(dataset: ClassDataset, *, validation_alphabets: int = 0, seed: int
     return _split(dataset, name, kept, held_out, evaluation, by="groups")
 
 
-def vinyals(dataset: ClassDataset) -> Split:
+def vinyals(dataset: ClassDataset, *, validation: bool = True) -> Split:
     """Omniglot's characters split 1028/172/423, as most few-shot papers do.
 
     The lists are those of Vinyals et al. (2016), published with Snell et al. (2017). Validation
     is five whole alphabets. Test is twelve alphabets and the last four characters of Gurmukhi,
     whose other 41 are training classes.
+
+    Args:
+        dataset: what `omniglot` returned, rotated or not.
+        validation: with ``False`` its characters are trained on too, 1200 in all, as papers do
+            once the number of steps is chosen.
     """
     _check_whole(dataset)
     text = resources.files("quickstudy.data").joinpath("omniglot_vinyals.json").read_text("utf-8")
@@ -144,8 +149,9 @@ def vinyals(dataset: ClassDataset) -> Split:
         ]
         for part, ranges in json.loads(text).items()
     }
-    split = by_lists(dataset, None, lists["validation"], lists["test"])
-    return replace(split, name="vinyals")
+    held_out = lists["validation"] if validation else None
+    split = by_lists(dataset, None, held_out, lists["test"])
+    return replace(split, name="vinyals" if validation else "vinyals, validation trained on")
 
 
 def maml(dataset: ClassDataset, seed: int = 0) -> Split:
