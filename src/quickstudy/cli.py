@@ -529,7 +529,8 @@ def data_list() -> None:
     ):
         table.add_row(*row)
     Console().print(table)
-    print("splits: published, vinyals, vinyals-trainval, maml (omniglot); group (whole alphabets); random")
+    print("splits: published, vinyals, vinyals-trainval, maml (omniglot); group (whole alphabets);")
+    print("random")
 
 
 @data_app.command("fetch")
