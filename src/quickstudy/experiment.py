@@ -48,7 +48,7 @@ Schedule = Literal["constant", "cosine", "linear", "halve"]
 Optimizer = Literal["adam", "sgd"]
 InnerName = Literal["sgd", "momentum", "adam"]
 Backbone = Literal["conv4", "mlp"]
-Downsample = Literal["pool", "stride"]
+Downsample = Literal["pool", "stride", "stride-flatten"]
 Policy = Literal["inductive", "transductive"]
 Weights = Literal["auto", "best", "final", "checkpoint"]
 

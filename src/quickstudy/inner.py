@@ -37,7 +37,7 @@ __all__ = [
 Parameters = dict[str, Tensor]
 State = dict[str, Parameters]
 Rate = Callable[[int, str], Tensor | float]
-_NUMBERS_AT_ONCE = 1 << 15
+_NUMBERS_AT_ONCE = 1 << 16
 
 
 class InnerOptimizer(Protocol):
@@ -88,17 +88,16 @@ class Adam:
 
     def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
         first, second, directions = {}, {}, {}
-        scale = 1 / (1 - self.beta1 ** (step + 1))
         root = 1 / math.sqrt(1 - self.beta2 ** (step + 1))
+        scale = 1 / ((1 - self.beta1 ** (step + 1)) * root)
         for k, g in gradients.items():
-            first[k] = (1 - self.beta1) * g
-            second[k] = (1 - self.beta2) * g.square()
-            if step:
-                first[k] = first[k] + self.beta1 * state["first"][k]
-                second[k] = second[k] + self.beta2 * state["second"][k]
-            tiny = torch.finfo(g.dtype).tiny
-            deviation = root * second[k].clamp_min(tiny).sqrt()
-            directions[k] = scale * first[k] / (deviation + self.eps)
+            first[k] = g if not self.beta1 else (1 - self.beta1) * g
+            if step and self.beta1:
+                first[k] = torch.add(first[k], state["first"][k], alpha=self.beta1)
+            before = self.beta2 * state["second"][k] if step else torch.zeros_like(g)
+            second[k] = torch.addcmul(before, g, g, value=1 - self.beta2)
+            deviation = second[k].clamp_min(torch.finfo(g.dtype).tiny).sqrt()
+            directions[k] = scale * first[k] / (deviation + self.eps / root)
         return directions, {"first": first, "second": second}
 
 
@@ -242,8 +241,10 @@ def fit_network(
         if batch is not None and batch < S:
             rows = torch.arange(step * batch, (step + 1) * batch, device=y.device) % S
             x, y = x[:, rows], y[:, rows]
-        return T * example_loss(_call(network, {**phi, **fixed}, x)[..., :n_way], y)
+        output = _call(network, {**phi, **fixed}, x, channels_last=once)
+        return T * example_loss(output[..., :n_way], y)
 
+    once = not torch.is_grad_enabled()  # no second derivative, which is slow in this layout
     with statistics_from(network, "batch"):
         path = descend(
             loss, phi, steps=steps, rate=rate, optimizer=optimizer, first_order=first_order
@@ -325,24 +326,42 @@ def run_network(
     if source is None:
         source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
     size = _at_once(network, query_x)
+    parts = {name: torch.split(p, size) for name, p in phi["network"].items()}
     with statistics_from(network, source):
         outputs = [
-            _call(network, {name: p[i : i + size] for name, p in phi["network"].items()}, x)
-            for i, x in zip(range(0, len(query_x), size), torch.split(query_x, size), strict=True)
+            _call(network, {name: part[i] for name, part in parts.items()}, x)
+            for i, x in enumerate(torch.split(query_x, size))
         ]
     return torch.cat(outputs)[..., : ways(phi)]
 
 
-def _call(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:
+def _call(network: nn.Module, state: Parameters, x: Tensor, channels_last: bool = False) -> Tensor:
     """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``."""
-    output: Tensor = _each_task(lambda own, x: functional_call(network, own, (x,)), state, x)
+
+    def run(own: Parameters, x: Tensor) -> Any:
+        return functional_call(network, own, (x,))
+
+    output: Tensor = _each_task(run, state, x, channels_last)
     return output
 
 
-def _each_task(function: Callable[[Parameters, Tensor], Any], state: Parameters, x: Tensor) -> Any:
-    """``function`` of each task's state and examples, stacked; a single task goes without vmap."""
+def _each_task(
+    function: Callable[[Parameters, Tensor], Any],
+    state: Parameters,
+    x: Tensor,
+    channels_last: bool = False,
+) -> Any:
+    """``function`` of each task's state and examples, stacked; a single task goes without vmap.
+
+    ``channels_last`` lays images out as convolutions of several tasks at once like them best.
+    """
     if len(x) > 1:
-        return vmap(function, randomness="different")(state, x)
+        tasks = 0
+        if channels_last and x.dim() == 5:
+            together = x.movedim(0, 1).flatten(1, 2)
+            last = together.contiguous(memory_format=torch.channels_last)
+            x, tasks = torch.unflatten(last, 1, (len(x), -1)), 1
+        return vmap(function, in_dims=(0, tasks), randomness="different")(state, x)
     result = function({name: p[0] for name, p in state.items()}, x[0])
     if isinstance(result, dict):
         return {name: value.unsqueeze(0) for name, value in result.items()}

@@ -14,14 +14,15 @@ class Conv4(nn.Module):
     """Four blocks of [3x3 convolution, batch norm, ReLU, halve], then flatten.
 
     Vinyals et al. (2016), section 4.1.1. With ``downsample="stride"`` the convolutions halve
-    (stride 2) and the last map is averaged over space, as MAML has it for Omniglot (Finn et al.
-    2017, section 5.2): about a quarter of the multiplications.
+    (stride 2), about a quarter of the multiplications, and the last map is averaged over space, as
+    MAML has it for Omniglot (Finn et al. 2017, section 5.2). With ``"stride-flatten"`` it is not
+    averaged, as Reptile has it.
 
     Args:
         in_channels: 1 for grey images, 3 for colour.
         channels: filters of every block.
         image_size: height and width of the input; decides ``out_features``.
-        downsample: ``"pool"`` (2x2 max-pooling) or ``"stride"``.
+        downsample: ``"pool"`` (2x2 max-pooling), ``"stride"`` or ``"stride-flatten"``.
         batch_norm: whose statistics normalise, see `quickstudy.nn.BatchNorm`.
 
     Shapes: ``[n, in_channels, image_size, image_size] -> [n, out_features]``.
@@ -33,12 +34,14 @@ class Conv4(nn.Module):
         channels: int = 64,
         *,
         image_size: int = 28,
-        downsample: Literal["pool", "stride"] = "pool",
+        downsample: Literal["pool", "stride", "stride-flatten"] = "pool",
         batch_norm: Policy = "inductive",
     ) -> None:
         super().__init__()
-        if downsample not in ("pool", "stride"):
-            raise ValueError(f"downsample is {downsample!r}; expected 'pool' or 'stride'")
+        if downsample not in ("pool", "stride", "stride-flatten"):
+            raise ValueError(
+                f"downsample is {downsample!r}; expected 'pool', 'stride' or 'stride-flatten'"
+            )
         pool = downsample == "pool"
         if pool and image_size < 16:
             raise ValueError(f"image_size is {image_size}; four poolings need at least 16 pixels")
@@ -61,9 +64,10 @@ class Conv4(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() == 4:  # the faster layout of convolutions on CPUs
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.pool = pool
+        self.average = downsample == "stride"
         self.input_shape = (in_channels, image_size, image_size)
-        self.out_features = channels * (image_size // 16) ** 2 if pool else channels
+        side = image_size // 16 if pool else -(-image_size // 16)
+        self.out_features = channels if self.average else channels * side**2
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
@@ -72,4 +76,4 @@ class Conv4(nn.Module):
                 f"{list(x.shape[1:])}"
             )
         z: Tensor = self.blocks(x)
-        return z.flatten(1) if self.pool else z.mean((2, 3))
+        return z.mean((2, 3)) if self.average else z.flatten(1)
