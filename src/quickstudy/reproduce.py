@@ -134,8 +134,9 @@ def _judge(
     unit = 1 if error else 100
     complete = trained.steps >= recipe.protocol.steps
     results = []
+    score = _Scorer(recipe, experiment, learner)
     for cell in recipe.cells:
-        for column, scores in _evaluations(recipe, cell, experiment, learner, folder, weights, say):
+        for column, scores in _evaluations(score, cell, folder, weights, say):
             mean, ci95 = unit * scores.mean, unit * scores.ci95
             compared = not cell.columns or column == cell.columns[0]
             said = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
@@ -166,13 +167,7 @@ def _asked(folder: Path, minutes: float | None) -> float | None:
 
 
 def _evaluations(
-    recipe: Recipe,
-    cell: Cell,
-    experiment: Experiment,
-    learner: MetaLearner,
-    folder: Path,
-    weights: str,
-    say: Callable[[str], None],
+    score: "_Scorer", cell: Cell, folder: Path, weights: str, say: Callable[[str], None]
 ) -> list[tuple[Policy | None, Evaluation]]:
     """The cell's figure in each of its columns: from an earlier call if nothing has changed."""
     found: list[tuple[Policy | None, Evaluation]] = []
@@ -182,38 +177,42 @@ def _evaluations(
             "cell": cell.model_dump(mode="json"),
             "column": column,
             "weights": weights,
-            "seed": experiment.seed,
+            "seed": score.experiment.seed,
         }
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         path = folder / "evaluations" / f"{cell.label.replace(' ', '-')}-{column}-{key}.json"
         if not path.exists():
-            _score(recipe, cell, column, experiment, learner, about).save(path)
+            dataclasses.replace(score(cell, column), about=about).save(path)
         scores = Evaluation.load(path)
         say(f"{cell.label}: {scores}")
         found.append((column, scores))
     return found
 
 
-def _score(
-    recipe: Recipe,
-    cell: Cell,
-    column: Policy | None,
-    experiment: Experiment,
-    learner: MetaLearner,
-    about: dict[str, Any],
-) -> Evaluation:
-    tasks = recipe.test_tasks(cell, experiment)
-    if cell.instance is not None:
-        learner.eval()
-        return accuracy_by_instance(learner, tasks, n_tasks=cell.tasks, about=about)[cell.instance]  # type: ignore[arg-type]
-    own = {name: getattr(learner, name) for name in cell.at_test}
-    try:
-        for name, value in cell.at_test.items():
-            setattr(learner, name, value)
-        return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
-    finally:
-        for name, value in own.items():
-            setattr(learner, name, value)
+class _Scorer:
+    """Evaluates one learner; sequences that serve several cells are read once."""
+
+    def __init__(self, recipe: Recipe, experiment: Experiment, learner: MetaLearner) -> None:
+        self.recipe, self.experiment, self.learner = recipe, experiment, learner
+        self.read: dict[str, dict[int, Evaluation]] = {}
+
+    def __call__(self, cell: Cell, column: Policy | None) -> Evaluation:
+        tasks = self.recipe.test_tasks(cell, self.experiment)
+        learner: Any = self.learner
+        if cell.instance is not None:
+            sequences = cell.model_dump_json(exclude={"instance", "published", "interval"})
+            if sequences not in self.read:
+                learner.eval()
+                self.read[sequences] = accuracy_by_instance(learner, tasks, n_tasks=cell.tasks)
+            return self.read[sequences][cell.instance]
+        own = {name: getattr(learner, name) for name in cell.at_test}
+        try:
+            for name, value in cell.at_test.items():
+                setattr(learner, name, value)
+            return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column)
+        finally:
+            for name, value in own.items():
+                setattr(learner, name, value)
 
 
 def _device(accelerator: str) -> torch.device:
