@@ -28,8 +28,7 @@ QUICK = {
     "evaluate": "--tasks 2",
     "compare": "--tasks 2",
     "demo": "--classes 40 --scale 0.005 --tasks 2 --data alphabets",
-    "data": "",
-    "reproduce": "",
+    **dict.fromkeys(("data", "reproduce", "learn", "predict", "add", "info", "report"), ""),
 }
 TINY = """
 title = "Stands for the recipes, which need hours"
@@ -55,6 +54,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the examples speak of: ``photos/CLASS/*.png``, ``new.png``."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
     drawn = alphabets(20, 6)
     for c in range(20):
         folder = tmp_path / "photos" / f"symbol{c:02}"

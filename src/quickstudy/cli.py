@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from quickstudy import __version__
+from quickstudy import __version__, cli_model
 from quickstudy.experiment import (
     Backbone,
     DataName,
@@ -38,6 +38,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="See and check the data tasks are made of.")
 app.add_typer(data_app, name="data")
+for _command in cli_model.COMMANDS:
+    app.command()(_command)
 
 DemoData = Literal["alphabets", "omniglot"]
 SCRATCH = "scratch"

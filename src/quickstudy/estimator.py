@@ -16,13 +16,27 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from quickstudy.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+    reject_threshold,
+)
 from quickstudy.checkpoint import load_state, save_state
+from quickstudy.heads import load_head
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
 
 __all__ = ["FewShotClassifier", "FewShotRegressor"]
 
+_CALIBRATION = (
+    "temperature_",
+    "threshold_",
+    "held_out_",
+    "held_out_accuracy_",
+    "calibration_error_",
+)
 Array = NDArray[Any]
 
 
@@ -35,6 +49,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     phi_: Phi
     support_x_: Array
     support_y_: Array
+    about_: dict[str, Any]
 
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
@@ -59,14 +74,19 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         answer: Array = torch.cat(parts).double().numpy()
         return answer
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, about: dict[str, Any] | None = None) -> None:
         """Write the fitted estimator to one safetensors file: the support, ``phi``, the learner.
 
         A learner given by name or run folder is rebuilt by `load`; one given as a module must be
         given to it again.
+
+        Args:
+            path: the file.
+            about: plain values to keep with it; `load` puts them into ``about_``.
         """
         check_is_fitted(self, "phi_")
-        save_state(path, {"estimator": type(self).__name__, **self._state()})
+        state = {"estimator": type(self).__name__, "about": about or {}, **self._state()}
+        save_state(path, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, learner: MetaLearner | None = None) -> Self:
@@ -87,6 +107,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
         own = cls(learner if state["module"] else state["learner"], batch_size=state["batch_size"])
         own._restore(state)
+        own.about_ = state["about"]
         own.learner_ = own._build()
         own.learner_.load_state_dict(state["weights"])
         return own
@@ -118,13 +139,18 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     """A learner that `fit` adapts to labelled examples, as a scikit-learn classifier.
 
     Args:
-        learner: the name of weights that come along (``"protonet-omniglot"``), a run folder, a
-            trained `MetaLearner`, or ``None`` for the nearest class mean of the features as they
-            are.
+        learner: the name of weights that come along (``"protonet-omniglot"``) or of a head for
+            features (``"centroid"``, ``"ridge"``), a run folder, a trained `MetaLearner`, or
+            ``None`` for the nearest class mean of the features as they are.
         batch_size: queries to answer at a time.
 
     Attributes:
         classes_: the labels, of any type, sorted.
+        temperature_: that logits are divided by, 1 until `calibrate`.
+        threshold_: of confidence, below which `is_known` says no; ``None`` for never.
+        held_out_: examples that `calibrate` could hold out.
+        held_out_accuracy_: on these, ``None`` without any.
+        calibration_error_: expected calibration error on these.
         phi_: what the learner made of the examples.
         learner_: the learner itself, shared if it was given as a module.
         support_x_: the examples fitted so far.
@@ -145,6 +171,11 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     """
 
     classes_: Array
+    temperature_: float
+    threshold_: float | None
+    held_out_: int
+    held_out_accuracy_: float | None
+    calibration_error_: float | None
 
     def __init__(
         self,
@@ -172,7 +203,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             (only,) = self.classes_.tolist()
             raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
         self.learner_ = self._build()
-        self._adapt(x, labels.astype(np.int64), len(self.classes_))
+        self._learn(x, labels)
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
@@ -189,16 +220,52 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         check_classification_targets(y)
         everything = np.concatenate([self.classes_[self.support_y_], y])
         self.classes_, labels = np.unique(everything, return_inverse=True)
-        x = np.concatenate([self.support_x_, x])
-        self._adapt(x, labels.astype(np.int64), len(self.classes_))
+        self._learn(np.concatenate([self.support_x_, x]), labels)
         return self
+
+    def calibrate(self, false_reject: float = 0.0, *, folds: int = 10, seed: int = 0) -> Self:
+        """Fit ``temperature_`` and ``threshold_`` to examples of the support, held out in turn.
+
+        Every example of a class that has another one is answered by a learner that has not seen
+        it. That learner had fewer examples, so what it says is a little worse than what is to be
+        expected. Adding examples by `partial_fit` undoes this; call it again.
+
+        Args:
+            false_reject: how many examples of known classes `is_known` may reject, on average; 0
+                for none. Needs ``1/false_reject - 1`` examples that can be held out.
+            folds: at most so many times is the learner adapted anew.
+            seed: of which examples go together.
+
+        Raises:
+            ValueError: the rate is not from 0 to 1.
+        """
+        check_is_fitted(self, "phi_")
+        if not 0 <= false_reject < 1:
+            raise ValueError(f"false_reject is {false_reject}; expected at least 0 and below 1")
+        if folds < 2:
+            raise ValueError(f"folds is {folds}; expected at least 2")
+        logits, y = self._held_out(folds, seed)
+        self._uncalibrated()
+        self.held_out_ = len(y)
+        if not len(y):
+            return self
+        self.temperature_ = fit_temperature(logits, y)
+        p = probabilities(logits, self.temperature_)
+        self.held_out_accuracy_ = float((p.argmax(1) == y).mean())
+        self.calibration_error_ = float(expected_calibration_error(p, y))
+        if false_reject:
+            self.threshold_ = reject_threshold(p.max(1), false_reject)
+        return self
+
+    def is_known(self, p: ArrayLike) -> Array:
+        """Whether to trust each row of probabilities ``[n,N]``; else the answer is "unknown"."""
+        confidence = np.asarray(p).max(1)
+        known: Array = confidence >= (self.threshold_ or 0.0)
+        return known
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities ``[n,N]`` in the order of ``classes_``."""
-        logits = self._answer(X)
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        probabilities: Array = odds / odds.sum(1, keepdims=True)
-        return probabilities
+        return probabilities(self._answer(X), self.temperature_)
 
     def predict(self, X: ArrayLike) -> Array:
         """The most probable label of each example."""
@@ -206,15 +273,57 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         chosen: Array = self.classes_[best]
         return chosen
 
+    def _learn(self, x: Array, labels: Array) -> None:
+        self._adapt(x, labels.astype(np.int64), len(self.classes_))
+        self._uncalibrated()
+
+    def _uncalibrated(self) -> None:
+        self.temperature_, self.threshold_, self.held_out_ = 1.0, None, 0
+        self.held_out_accuracy_ = self.calibration_error_ = None
+
+    def _held_out(self, folds: int, seed: int) -> tuple[Array, Array]:
+        """Logits ``[n,N]`` and classes of the examples that can be held out, each once."""
+        x, y = self.support_x_, self.support_y_
+        fold = np.full(len(y), -1)
+        rng = np.random.default_rng(seed)
+        start = 0
+        for label in range(len(self.classes_)):
+            rows = rng.permutation(np.flatnonzero(y == label))
+            if len(rows) > 1:  # dealt in turn, so that no fold takes a class away whole
+                each = min(folds, len(rows))
+                fold[rows] = (start + np.arange(len(rows)) % each) % folds
+                start += 1
+        logits, labels = [], []
+        for k in range(folds):
+            out = fold == k
+            if out.any():
+                part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
+                part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
+                part.classes_ = self.classes_
+                part._adapt(x[~out], y[~out], len(self.classes_))
+                logits.append(part._answer(x[out]))
+                labels.append(y[out])
+        if not logits:
+            return np.zeros((0, len(self.classes_))), np.zeros(0, np.int64)
+        return np.concatenate(logits), np.concatenate(labels)
+
     def _build(self) -> MetaLearner:
         return ProtoNet(nn.Flatten()) if self.learner is None else _resolve(self.learner)
 
     def _state(self) -> dict[str, Any]:
         labels = self.classes_.tolist()
-        return {**super()._state(), "classes": labels, "dtype": self.classes_.dtype.str}
+        sure = {name: getattr(self, name) for name in _CALIBRATION}
+        return {
+            **super()._state(),
+            "classes": labels,
+            "dtype": self.classes_.dtype.str,
+            "calibration": sure,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
+        for name in _CALIBRATION:
+            setattr(self, name, state["calibration"][name])
         self.classes_ = np.array(state["classes"], dtype=np.dtype(state["dtype"]))
 
 
@@ -311,9 +420,11 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
 
 
 def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
-    """A learner in evaluation mode: itself, of a run folder, or weights that come along."""
+    """A learner in evaluation mode: itself, a head, of a run folder, or weights that come along."""
     if isinstance(learner, MetaLearner):
         return learner.eval()
+    if (head := load_head(os.fspath(learner))) is not None:
+        return head.eval()
     if Path(learner).is_dir():
         from quickstudy.run import load_run
 

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset, atomic_folder
 
-__all__ = ["Files", "image_folder", "read_image"]
+__all__ = ["Files", "class_folders", "decode_image", "image_folder", "is_image", "read_image"]
 
 _FORMATS = {"bmp", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"}
 _MOST_BYTES = 1 << 28
@@ -79,7 +79,7 @@ def image_folder(
                 for name in names:
                     where = files.where(name)
                     try:
-                        data = _decode(files.read(name), where, (height, width), channels)
+                        data = decode_image(files.read(name), where, (height, width), channels)
                     except ValueError as error:
                         if corrupt == "refuse":
                             raise ValueError(
@@ -140,7 +140,7 @@ def read_image(
         FileNotFoundError: there is no such file.
         ValueError: it is not a readable image.
     """
-    pixels = _decode(Path(path).read_bytes(), str(path), _check_size(size, channels), channels)
+    pixels = decode_image(Path(path).read_bytes(), str(path), _check_size(size, channels), channels)
     return torch.from_numpy(255 - pixels if invert else pixels.copy())
 
 
@@ -153,12 +153,28 @@ def _check_size(size: int | tuple[int, int], channels: int) -> tuple[int, int]:
     return height, width
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is named like an image."""
+    return name.rpartition(".")[2].lower() in _FORMATS
+
+
+def class_folders(files: "Files") -> dict[str, list[str]]:
+    """The image files of each class, by the name that `image_folder` gives it, both sorted.
+
+    Raises:
+        ValueError: there are fewer than two classes, or one of them is empty; names the folder.
+    """
+    classes = _classes(files)
+    names, _ = _names(list(classes))
+    return dict(zip(names, classes.values(), strict=True))
+
+
 def _classes(files: "Files") -> dict[str, list[str]]:
     """The images of each folder that holds some, both sorted."""
     classes: dict[str, list[str]] = {}
     for name in files.names:
         folder, _, file = name.rpartition("/")
-        if file.rpartition(".")[2].lower() in _FORMATS:
+        if is_image(file):
             classes.setdefault(folder, []).append(name)
     if "" in classes:
         raise ValueError(
@@ -184,10 +200,20 @@ def _names(folders: list[str]) -> tuple[list[str], list[str] | None]:
     return names, groups if all(groups) else None
 
 
-def _decode(
+def decode_image(
     data: bytes, where: str, size: tuple[int, int], channels: Literal[1, 3]
 ) -> NDArray[np.uint8]:
-    """An encoded image as ``[channels, *size]``."""
+    """An encoded image as `image_folder` prepares it: uint8 ``[channels, *size]``.
+
+    Args:
+        data: the bytes of the file.
+        where: what to call it in a message.
+        size: height and width.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        ValueError: it cannot be read, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -198,6 +224,10 @@ def _decode(
             (size[1], size[0]),
             Image.Resampling.LANCZOS,
         )
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"cannot read the image {where}: it is damaged, or no image at all"
+        ) from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise ValueError(f"cannot read the image {where}: {error!r}") from error
     pixels = np.asarray(fitted)

@@ -1,0 +1,255 @@
+"""The commands for people's own data: learn, predict, add, info, report."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from quickstudy.encoders import FeatureCache
+    from quickstudy.examples import Example
+    from quickstudy.model import Model
+
+__all__ = ["COMMANDS"]
+
+ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy learn` wrote.")]
+CacheOption = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep features of what was seen on disk.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def learn(
+    support: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder (or zip) with a folder a class; or .csv or .jsonl with labels."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the model.")] = Path(
+        "model.qs"
+    ),
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="drawing, efficientnet-lite0, minilm, timm:MODEL, hf:MODEL, sentence:MODEL. "
+            "Default: by what the examples are."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="centroid, ridge, weights that come along, or a run folder."),
+    ] = None,
+    unknown: Annotated[
+        float,
+        typer.Option(help='Rate at which known classes may be called "unknown"; 0: never.'),
+    ] = 0.0,
+    cache: CacheOption = True,
+) -> None:
+    """Learn classes from a few examples of each: photos, drawings or sentences.
+
+    Then: quickstudy predict model.qs NEW.jpg
+    """
+    from quickstudy.examples import read_examples
+    from quickstudy.model import Model
+
+    failed: list[str] = []
+    model = Model.learn(
+        _progress(read_examples(support), "learning"),
+        encoder=encoder,
+        head=head,
+        false_reject=unknown,
+        cache=_cache(cache),
+        failed=failed,
+    )
+    model.save(out)
+    _name(failed)
+    _tell(model)
+    if unknown and model.classifier.threshold_ is None:
+        _say(
+            f"with {model.classifier.held_out_} examples to hold out, nothing can be called "
+            f"unknown at a rate of {unknown:g}: {round(1 / unknown) - 1} are needed"
+        )
+    _say(f"{out} is ready: quickstudy predict {out} NEW")
+
+
+def predict(
+    model: ModelArgument,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Images or folders; for sentences text files, a line each, or -."),
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a head.")] = False,
+    cache: CacheOption = True,
+) -> None:
+    """Say what new examples are."""
+    from quickstudy.model import Model
+
+    if as_json and as_csv:
+        raise ValueError("give one of --json and --csv")
+    known = Model.load(model)
+    examples = _examples(known, files or [], text or [])
+    failed: list[str] = []
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    if as_csv:
+        rows.writerow(["example", "label", "probability"])
+    for answer in known.predict(examples, cache=_cache(cache), failed=failed):
+        label = "unknown" if answer.label is None else answer.label
+        if as_json:
+            print(json.dumps({**vars(answer)}, ensure_ascii=False))
+        elif as_csv:
+            rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
+        else:
+            print(f"{answer.where}: {label} ({answer.probability:.0%})")
+    _name(failed)
+    if failed:
+        raise typer.Exit(1)
+
+
+def add(
+    model: ModelArgument,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="As `quickstudy predict` takes.")
+    ] = None,
+    label: Annotated[str, typer.Option("--class", help="Of all of these, known or new.")] = ...,  # type: ignore[assignment]
+    text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
+    cache: CacheOption = True,
+) -> None:
+    """Teach a model more examples of a class, or a new class. Nothing is trained again."""
+    import dataclasses
+
+    from quickstudy.model import Model
+
+    known = Model.load(model)
+    examples = _examples(known, files or [], text or [])
+    failed: list[str] = []
+    labelled = (dataclasses.replace(example, label=label) for example in examples)
+    known.add(labelled, cache=_cache(cache), failed=failed)
+    known.save(model)
+    _name(failed)
+    _tell(known)
+
+
+def info(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """What a model has learned, from what, and how sure it is."""
+    from quickstudy.model import Model
+
+    known = Model.load(model)
+    if as_json:
+        print(json.dumps(known.about(), ensure_ascii=False))
+    else:
+        _tell(known, sys.stdout)
+
+
+def report(
+    model: ModelArgument,
+    test: Annotated[Path, typer.Argument(help="Labelled examples, as `quickstudy learn` takes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    cache: CacheOption = True,
+) -> None:
+    """Test a model on other examples: one HTML file with figures, confusions and mistakes."""
+    from quickstudy.checkpoint import write_atomically
+    from quickstudy.examples import read_examples
+    from quickstudy.model import Model
+    from quickstudy.report import Report
+
+    known = Model.load(model)
+    failed: list[str] = []
+    examples = _progress(read_examples(test), "testing")
+    found = Report.of(known, examples, cache=_cache(cache), failed=failed)
+    write_atomically(out, found.html(model.name))
+    _name(failed)
+    print(f"accuracy {found.accuracy:.1%} on {found.tested} examples")
+    _say(f"{out} has the rest")
+
+
+COMMANDS = (learn, predict, add, info, report)
+
+
+def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["Example"]:
+    """What the arguments name, one by one."""
+    from quickstudy.data.folder import Files, is_image
+    from quickstudy.examples import Example, read_item
+
+    if not files and not texts:
+        raise ValueError("name something to look at: files, folders, or --text")
+    if texts and model.encoder.kind != "text":
+        raise ValueError("this model was learned from images; --text is for sentences")
+
+    def each() -> Iterator[Example]:
+        for text in texts:
+            yield Example(text, None, text)
+        for file in files:
+            if model.encoder.kind == "text":
+                lines = sys.stdin if file == "-" else Path(file).open(encoding="utf-8")  # noqa: SIM115
+                with lines:
+                    for line in map(str.strip, lines):
+                        if line:
+                            yield Example(line, None, line)
+            elif Path(file).is_dir():
+                with Files(file) as inside:
+                    for name in filter(is_image, inside.names):
+                        yield Example(inside.read(name), None, inside.where(name))
+            else:
+                yield read_item(file)
+
+    return each()
+
+
+def _progress(examples: Iterator["Example"], what: str) -> Iterator["Example"]:
+    """The same examples, counted on standard error while they pass."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}: {task.completed} examples"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        for example in examples:
+            yield example
+            progress.advance(task)
+
+
+def _cache(wanted: bool) -> "FeatureCache | None":
+    from quickstudy.encoders import FeatureCache
+
+    return FeatureCache() if wanted else None
+
+
+def _tell(model: "Model", file: Any = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    about = model.about()
+    table = Table("class", "examples")
+    for name, count in about["classes"].items():
+        table.add_row(name, str(count))
+    console = Console(file=file or sys.stderr)
+    console.print(table)
+    console.print(f"{about['encoder']} features, {about['head']}")
+    if about["held_out"]:
+        console.print(
+            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its own "
+            f"examples; expected calibration error {about['expected_calibration_error']:.3f}"
+        )
+    if about["threshold"] is not None:
+        console.print(
+            f'"unknown" below a probability of {about["threshold"]:.2f}: at most '
+            f"{about['false_reject']:.0%} of known classes"
+        )
+
+
+def _name(failed: list[str]) -> None:
+    for what in failed:
+        _say(f"left out: {what}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

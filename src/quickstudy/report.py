@@ -1,0 +1,222 @@
+"""How a model does on examples it has not seen, as one self-contained HTML page."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quickstudy.encoders import FeatureCache
+from quickstudy.examples import Example
+from quickstudy.model import Answer, Model
+
+__all__ = ["Mistake", "Report"]
+
+_WORST = 24
+_SIDE = 96
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, with what there is to show of the example: a picture, or its text."""
+
+    answer: Answer
+    truth: str
+    picture: bytes | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a test.
+
+    Attributes:
+        classes: of the model, and after them those that only the test has.
+        confusion: ``[N,M+1]``: how many of each true class were called what; the last column is
+            "unknown".
+        worst: the wrong answers it was surest of.
+        failed: examples that could not be read.
+    """
+
+    classes: list[str]
+    confusion: NDArray[np.int64]
+    worst: list[Mistake]
+    failed: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        examples: Iterable[Example],
+        *,
+        cache: FeatureCache | None = None,
+        failed: list[str] | None = None,
+    ) -> "Report":
+        """Test a model on labelled examples; arguments as in `Model.learn`.
+
+        Raises:
+            ValueError: there is nothing to test on, or an example has no label.
+        """
+        failed = [] if failed is None else failed
+        classes = [*model.counts]
+        known = len(classes)
+        counts: dict[tuple[int, int], int] = {}
+        worst: list[Mistake] = []
+        pending: dict[str, Example] = {}
+
+        def remember() -> Iterable[Example]:
+            for example in examples:
+                if example.label is None:
+                    raise ValueError(f"{example.where} has no label")
+                pending[example.where] = example
+                yield example
+
+        for answer in model.predict(remember(), cache=cache, failed=failed):
+            while (where := next(iter(pending))) != answer.where:
+                del pending[where]  # could not be read
+            example = pending.pop(answer.where)
+            truth = str(example.label)
+            if truth not in classes:
+                classes.append(truth)
+            called = known if answer.label is None else classes.index(answer.label)
+            cell = classes.index(truth), called
+            counts[cell] = counts.get(cell, 0) + 1
+            if answer.label is not None and answer.label != truth:
+                worst.append(_mistake(answer, example, truth))
+                worst = sorted(worst, key=lambda m: -m.answer.probability)[:_WORST]
+        if not counts:
+            raise ValueError("none of the examples could be read" if failed else "nothing to test")
+        confusion = np.zeros((len(classes), known + 1), np.int64)
+        for cell, count in counts.items():
+            confusion[cell] = count
+        return cls(classes, confusion, worst, failed)
+
+    @property
+    def tested(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Right answers in all; "unknown" is right for a class the model does not have."""
+        known = self.confusion.shape[1] - 1
+        right = self.confusion[:known, :known].trace() + self.confusion[known:, known].sum()
+        return float(right / self.confusion.sum())
+
+    def per_class(self) -> list[tuple[str, int, float, float, float]]:
+        """Class, examples, recall, precision and F1 of each class that the model has."""
+        rows = []
+        known = self.confusion.shape[1] - 1
+        for i, name in enumerate(self.classes[:known]):
+            right = float(self.confusion[i, i])
+            there, called = int(self.confusion[i].sum()), int(self.confusion[:, i].sum())
+            recall = right / there if there else float("nan")
+            precision = right / called if called else float("nan")
+            f1 = 2 * right / (there + called) if there + called else float("nan")
+            rows.append((name, there, recall, precision, f1))
+        return rows
+
+    def html(self, title: str) -> str:
+        """The page: works offline, loads nothing."""
+        known = self.confusion.shape[1] - 1
+        columns = [*self.classes[:known], "unknown"]
+        head = "".join(f"<th><span>{html.escape(c)}</span></th>" for c in columns)
+        body = ""
+        for i, name in enumerate(self.classes):
+            total = max(1, int(self.confusion[i].sum()))
+            cells = ""
+            for j, n in enumerate(self.confusion[i]):
+                right = j == i or (i >= known and j == known)
+                hue = 145 if right else 10
+                share = n / total
+                style = f"background:hsl({hue} 60% 45% / {share:.2f})" if n else ""
+                what = f"{name} called {columns[j]}: {n} of {total}"
+                cells += f'<td style="{style}" title="{html.escape(what)}">{n or ""}</td>'
+            body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
+        rows = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{n}</td>"
+            + "".join("<td>-</td>" if v != v else f"<td>{v:.1%}</td>" for v in figures)
+            + "</tr>"
+            for name, n, *figures in self.per_class()
+        )
+        mistakes = "".join(map(_figure, self.worst)) or "<p>None.</p>"
+        lost = "".join(f"<li>{html.escape(f)}</li>" for f in self.failed)
+        return _PAGE.format(
+            title=html.escape(title),
+            accuracy=f"{self.accuracy:.1%}",
+            tested=self.tested,
+            head=head,
+            body=body,
+            rows=rows,
+            mistakes=mistakes,
+            failed=f"<h2>Could not be read</h2><ul>{lost}</ul>" if lost else "",
+        )
+
+
+def _mistake(answer: Answer, example: Example, truth: str) -> Mistake:
+    if isinstance(example.item, str):
+        return Mistake(answer, truth, None, example.item)
+    from PIL import Image
+
+    from quickstudy.data.folder import decode_image
+
+    pixels = decode_image(example.item, example.where, (_SIDE, _SIDE), 3)
+    file = io.BytesIO()
+    Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, "PNG")
+    return Mistake(answer, truth, file.getvalue(), None)
+
+
+def _figure(mistake: Mistake) -> str:
+    answer = mistake.answer
+    if mistake.picture is not None:
+        data = base64.b64encode(mistake.picture).decode()
+        what = f'<img src="data:image/png;base64,{data}" alt="">'
+    else:
+        what = f"<blockquote>{html.escape(mistake.text or '')}</blockquote>"
+    said = html.escape(str(answer.label))
+    return (
+        f'<figure title="{html.escape(answer.where)}">{what}<figcaption>'
+        f"<b>{html.escape(mistake.truth)}</b><br>called {said}, {answer.probability:.0%}"
+        "</figcaption></figure>"
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}: report</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
+       padding: 0 1rem; color: #222; background: #fff }}
+h1 strong {{ font-size: 3rem; display: block; line-height: 1.1 }}
+.wide {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+th {{ text-align: left; font-weight: 500; padding: .1rem .6rem .1rem 0; white-space: nowrap }}
+td {{ text-align: right; padding: .1rem .6rem; min-width: 1.6rem }}
+thead th:not(:first-child) {{ text-align: right; padding: .1rem .6rem }}
+.confusion thead th:not(:first-child) {{ height: 8rem; vertical-align: bottom; padding: 0 }}
+.confusion thead span {{ writing-mode: vertical-rl; transform: rotate(180deg); padding: .3rem }}
+.confusion td {{ border: 1px solid #ddd; text-align: center; padding: .1rem .3rem }}
+figure {{ display: inline-block; vertical-align: top; width: 9rem; margin: 0 1rem 1rem 0;
+         font-size: .85rem }}
+img {{ width: 96px; height: 96px; border: 1px solid #ddd; border-radius: 4px }}
+blockquote {{ margin: 0; padding: .4rem .6rem; background: #f3f3f3; border-radius: 4px }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #ddd; background: #181818 }}
+  .confusion td, img {{ border-color: #444 }} blockquote {{ background: #2a2a2a }} }}
+</style>
+<h1>{title} <strong>{accuracy}</strong></h1>
+<p>of {tested} examples were called by their right name.</p>
+<h2>What was called what</h2>
+<p>A row is a true class, a column what the model said.</p>
+<div class="wide"><table class="confusion"><thead><tr><th></th>{head}</tr></thead>
+<tbody>{body}</tbody></table></div>
+<h2>Each class</h2>
+<div class="wide"><table><thead><tr><th>class</th><th>examples</th><th>recall</th><th>precision</th>
+<th>F1</th></tr></thead><tbody>{rows}</tbody></table></div>
+<h2>The mistakes it was surest of</h2>
+{mistakes}
+{failed}
+</html>
+"""

