@@ -1,4 +1,4 @@
-"""The commands for people's own data: learn, predict, add, info, report."""
+"""The commands for people's own data: learn, predict, add, info, report, serve."""
 
 import csv
 import json
@@ -171,7 +171,45 @@ def report(
     _say(f"{out} has the rest")
 
 
-COMMANDS = (learn, predict, add, info, report)
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; default: this machine only.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name the server is called by, if not by its address.")
+    ] = None,
+) -> None:
+    """A page to draw, drop photos and type on, and its REST API; stop it with Ctrl-C.
+
+    Elsewhere than on this machine it asks for a token, which is printed at the start.
+    """
+    import os
+    import secrets
+
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        try:
+            __import__(module)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"this needs {module}, which is not installed: pip install 'quickstudy[app]'"
+            ) from error
+    import torch
+    import uvicorn
+
+    from quickstudy.app import create_app
+
+    torch.set_num_threads(1)
+    local = host in ("127.0.0.1", "localhost", "::1")
+    token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
+    app = create_app(token=token, hosts=None if local else [*(name or ["*"])])
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
+    _say(f"the API is described at http://{shown}:{port}/openapi.json")
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+COMMANDS = (learn, predict, add, info, report, serve)
 
 
 def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["Example"]:

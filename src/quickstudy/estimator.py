@@ -26,7 +26,7 @@ from quickstudy.checkpoint import load_state, save_state
 from quickstudy.heads import load_head
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
-from quickstudy.nn import MLP
+from quickstudy.nn import MLP, batch_norm_policy, set_batch_norm_policy
 
 __all__ = ["FewShotClassifier", "FewShotRegressor"]
 
@@ -420,7 +420,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
 
 
 def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
-    """A learner in evaluation mode: itself, a head, of a run folder, or weights that come along."""
+    """A learner in evaluation mode: itself, a head, of a run folder, or weights that come along.
+
+    One that is built here answers each example for itself: its batch norm is made inductive.
+    """
     if isinstance(learner, MetaLearner):
         return learner.eval()
     if (head := load_head(os.fspath(learner))) is not None:
@@ -428,10 +431,14 @@ def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
     if Path(learner).is_dir():
         from quickstudy.run import load_run
 
-        return load_run(learner)[1].eval()
-    from quickstudy.pretrained import load
+        own = load_run(learner)[1].eval()
+    else:
+        from quickstudy.pretrained import load
 
-    return load(os.fspath(learner))
+        own = load(os.fspath(learner))
+    if batch_norm_policy(own) == "transductive":
+        set_batch_norm_policy(own, "inductive")
+    return own
 
 
 def _inputs(learner: MetaLearner, x: Array) -> Tensor:

@@ -11,21 +11,10 @@ HEADS = ("centroid", "ridge")
 
 
 class UnitVectors(nn.Module):
-    """Features ``[n,D]`` to unit vectors, their large numbers tamed first::
-
-        z <- sign(z) |z|^power,    z <- z / ||z||
-
-    A power of 1/2 makes the skewed features of networks that end in a ReLU more like a Gaussian
-    (Tukey's ladder; Yang, Liu & Xu 2021, arXiv:2101.06395, eq. 3).
-    """
-
-    def __init__(self, power: float = 0.5) -> None:
-        super().__init__()
-        self.power = power
+    """Features ``[n,...]`` to vectors of length 1, so that only their direction counts."""
 
     def forward(self, z: Tensor) -> Tensor:
-        z = z.flatten(1)
-        return F.normalize(z.sign() * z.abs() ** self.power, dim=-1)
+        return F.normalize(z.flatten(1), dim=-1)
 
 
 def load_head(name: str) -> MetaLearner | None:

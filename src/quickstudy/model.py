@@ -16,7 +16,8 @@ from quickstudy.examples import Example
 __all__ = ["Answer", "Model"]
 
 _LOOK_AT = 16
-_HEADS = {"drawing": "protonet-omniglot"}
+_HEADS = {"image": "ridge", "text": "centroid"}
+_DRAWING_HEAD = "protonet-omniglot"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Model:
             encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
                 ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
             head: a head (`HEADS`), the name of weights that come along, or a run folder. Default:
-                ``protonet-omniglot`` for drawings, else ``ridge``.
+                ``protonet-omniglot`` for drawings, ``ridge`` for photos, ``centroid`` for texts.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
             cache: keeps features between calls.
@@ -99,7 +100,9 @@ class Model:
         if isinstance(encoder, str):
             encoder = load_encoder(encoder)
         x, y = _gather(encoder, chain(first, stream), cache, failed)
-        classifier = FewShotClassifier(head or _HEADS.get(encoder.name, "ridge")).fit(x, y)
+        if head is None:
+            head = _DRAWING_HEAD if encoder.name == "drawing" else _HEADS[encoder.kind]
+        classifier = FewShotClassifier(head).fit(x, y)
         classifier.calibrate(false_reject)
         return cls(encoder, classifier, false_reject)
 

@@ -1,0 +1,6 @@
+"""The web app (``quickstudy serve``): draw, drop or type examples, and watch learners learn."""
+
+from quickstudy.app.service import create_app
+from quickstudy.app.workbench import Limits, Workbench
+
+__all__ = ["Limits", "Workbench", "create_app"]

@@ -1,0 +1,361 @@
+"""Tasks that people put together live, and what several learners make of them. No web in here."""
+
+import base64
+import binascii
+import io
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from quickstudy.app.explain import loss_curve, reasons
+from quickstudy.data.folder import decode_image
+from quickstudy.encoders import Encoder, load_encoder
+from quickstudy.examples import Example
+from quickstudy.heads import load_head
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.learners import MAML, NearestNeighbour
+from quickstudy.nn import batch_norm_policy, set_batch_norm_policy
+
+__all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
+
+Kind = Literal["drawing", "photo", "text"]
+ENCODERS: dict[Kind, str] = {
+    "drawing": "drawing",
+    "photo": "efficientnet-lite0",
+    "text": "minilm",
+}
+LEARNERS: dict[Kind, dict[str, str]] = {
+    "drawing": {
+        "ProtoNet": "protonet-omniglot",
+        "Matching network": "matching-omniglot",
+        "MAML": "maml-omniglot-5w1s",
+        "LSTM": "lstm-omniglot-5w1s",
+        "Nearest pixels": "nearest",
+    },
+    "photo": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
+    "text": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
+}
+_KEPT: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
+_KEPT_BYTES = 1 << 16
+
+
+class FullError(Exception):
+    """There is no room for more: try again later, or delete something."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes.
+
+    Attributes:
+        tasks: at once.
+        examples: of a task.
+        classes: of a task.
+        pixels: of an image, before it is made small.
+        idle_seconds: after which a task that nobody touches is forgotten.
+    """
+
+    tasks: int = 200
+    examples: int = 500
+    classes: int = 100
+    pixels: int = 40_000_000
+    idle_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example as it arrives: an encoded image, or a text."""
+
+    image: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    label: str
+    numbers: Any
+    shown: str
+
+
+@dataclass
+class _Fitted:
+    phi: Phi
+    milliseconds: float
+    curve: list[float] | None
+
+
+@dataclass
+class LiveTask:
+    """One task: its examples, and each learner adapted to them.
+
+    Attributes:
+        kind: what its examples are.
+        examples: by their ids, in the order they came.
+        touched: when it was last used (monotonic seconds).
+    """
+
+    kind: Kind
+    examples: dict[str, _Kept] = field(default_factory=dict)
+    touched: float = 0.0
+    fitted: dict[str, _Fitted] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels, in the order they came."""
+        return [*dict.fromkeys(kept.label for kept in self.examples.values())]
+
+
+class Workbench:
+    """All tasks of a server. Every method may be called from any thread.
+
+    Args:
+        limits: what it takes.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits = limits or Limits()
+        self._clock = clock
+        self._tasks: dict[str, LiveTask] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._forget()
+            return len(self._tasks)
+
+    def create(self, kind: Kind) -> str:
+        """A new, empty task; its id.
+
+        Raises:
+            FullError: there are as many tasks as this server takes.
+            ModuleNotFoundError: the encoder of this kind is not installed.
+        """
+        _encoder(kind)
+        with self._lock:
+            self._forget()
+            if len(self._tasks) >= self.limits.tasks:
+                raise FullError(f"this server holds {self.limits.tasks} tasks already; try later")
+            name = secrets.token_urlsafe(12)
+            self._tasks[name] = LiveTask(kind, touched=self._clock())
+            return name
+
+    def delete(self, task: str) -> None:
+        """Forget a task.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+        with self._lock:
+            self._task(task)
+            del self._tasks[task]
+
+    def add(self, task: str, items: Sequence[tuple[str, Item]]) -> list[str]:
+        """Add labelled examples, all or none of them; their ids.
+
+        Raises:
+            KeyError: there is no such task.
+            ValueError: an example cannot be read, or is not of the task's kind.
+            FullError: the task would have too many examples or classes.
+        """
+        with self._lock:
+            live = self._task(task)
+            if len(live.examples) + len(items) > self.limits.examples:
+                raise FullError(f"a task takes at most {self.limits.examples} examples")
+            if len({*live.classes, *(label for label, _ in items)}) > self.limits.classes:
+                raise FullError(f"a task takes at most {self.limits.classes} classes")
+            read = [
+                self._read(live.kind, item, f"example {i + 1}") for i, (_, item) in enumerate(items)
+            ]
+            numbers = _encoder(live.kind)(read)
+            ids = []
+            for (label, _), example, z in zip(items, read, numbers, strict=True):
+                ids.append(secrets.token_urlsafe(6))
+                data = example.item
+                live.examples[ids[-1]] = _Kept(
+                    label, z, data if isinstance(data, str) else _url(data)
+                )
+            live.fitted.clear()
+            return ids
+
+    def remove(self, task: str, example: str) -> None:
+        """Take an example away.
+
+        Raises:
+            KeyError: there is no such task or example.
+        """
+        with self._lock:
+            live = self._task(task)
+            del live.examples[example]
+            live.fitted.clear()
+
+    def rename(self, task: str, old: str, new: str) -> None:
+        """Give a class another name; if that is a class too, they become one.
+
+        Raises:
+            KeyError: there is no such task or class.
+        """
+        with self._lock:
+            live = self._task(task)
+            if old not in live.classes:
+                raise KeyError(old)
+            live.examples = {
+                key: _Kept(new if kept.label == old else kept.label, kept.numbers, kept.shown)
+                for key, kept in live.examples.items()
+            }
+            live.fitted.clear()
+
+    def show(self, task: str) -> dict[str, Any]:
+        """Everything that makes up a task: enough to make it again.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+        with self._lock:
+            live = self._task(task)
+            what = "text" if live.kind == "text" else "image"
+            return {
+                "kind": live.kind,
+                "examples": [
+                    {"id": key, "label": kept.label, what: kept.shown}
+                    for key, kept in live.examples.items()
+                ],
+            }
+
+    def predict(self, task: str, items: Sequence[Item]) -> dict[str, Any]:
+        """What each learner says of new examples.
+
+        Returns:
+            ``classes``; and for each learner either ``waiting``, why it says nothing yet, or
+            ``adapt_ms``, how long it took to learn the task, an optional ``curve`` of its loss
+            while it did, and ``answers``: for each item the ``label``, the ``probabilities`` of
+            all classes and what `reasons` adds.
+
+        Raises:
+            KeyError: there is no such task.
+            ValueError: an item cannot be read, or is not of the task's kind.
+        """
+        with self._lock:
+            live = self._task(task)
+            read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
+            x = torch.from_numpy(_encoder(live.kind)(read)).unsqueeze(0)
+            found: dict[str, Any] = {"classes": live.classes, "learners": {}}
+            for name, source in LEARNERS[live.kind].items():
+                found["learners"][name] = self._ask(live, name, source, x)
+            return found
+
+    def _ask(self, live: LiveTask, name: str, source: str, x: Tensor) -> dict[str, Any]:
+        classes, learner = live.classes, _learner(source)
+        if len(classes) < 2:
+            return {"waiting": "needs examples of two classes"}
+        most = getattr(learner, "max_way", None)
+        if most is not None and len(classes) > most:
+            return {"waiting": f"was trained for at most {most} classes"}
+        labels = torch.tensor([[classes.index(kept.label) for kept in live.examples.values()]])
+        support = torch.from_numpy(np.stack([kept.numbers for kept in live.examples.values()]))
+        support = support.unsqueeze(0)
+        with torch.no_grad():
+            if name not in live.fitted:
+                began = time.perf_counter()
+                phi = learner.adapt(support, labels, len(classes))
+                spent = 1000 * (time.perf_counter() - began)
+                curve = loss_curve(learner, support, labels, len(classes))
+                live.fitted[name] = _Fitted(phi, spent, curve)
+            own = live.fitted[name]
+            probabilities = learner.predict(own.phi, x)[0].softmax(-1)
+            why = reasons(learner, own.phi, support, x)
+        ids = [*live.examples]
+        answers = []
+        for row, reason in zip(probabilities, why, strict=True):
+            answer: dict[str, Any] = {
+                "label": classes[int(row.argmax())],
+                "probabilities": [round(float(p), 4) for p in row],
+            }
+            if "looked_at" in reason:
+                answer["looked_at"] = ids[reason.pop("looked_at")]
+            answers.append({**answer, **reason})
+        drawn = {} if own.curve is None else {"curve": own.curve}
+        return {"adapt_ms": round(own.milliseconds, 2), **drawn, "answers": answers}
+
+    def _read(self, kind: Kind, item: Item, where: str) -> Example:
+        if kind == "text":
+            if item.text is None or not item.text.strip():
+                raise ValueError(f"{where} has no text; this task is of sentences")
+            return Example(item.text, None, where)
+        if item.image is None:
+            raise ValueError(f"{where} has no image; this task is of {kind}s")
+        encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
+        try:
+            data = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"{where}: its image is not base64 ({error})") from error
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                pixels = image.width * image.height
+        except Exception as error:  # whatever a hostile file makes Pillow raise
+            raise ValueError(f"{where} cannot be read: it is damaged, or no image") from error
+        if pixels > self.limits.pixels:
+            raise ValueError(
+                f"{where} has {pixels:,} pixels; at most {self.limits.pixels:,} are taken"
+            )
+        return Example(_small(data, kind, where), None, where)
+
+    def _task(self, task: str) -> LiveTask:
+        self._forget()
+        live = self._tasks[task]
+        live.touched = self._clock()
+        return live
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self.limits.idle_seconds
+        self._tasks = {k: live for k, live in self._tasks.items() if live.touched >= oldest}
+
+
+def _small(data: bytes, kind: Kind, where: str) -> bytes:
+    """An image as it is kept, from which its numbers are made; one that was kept before, itself."""
+    side, form = _KEPT[kind]
+    with Image.open(io.BytesIO(data)) as image:
+        if (image.size, image.format) == ((side, side), form) and len(data) <= _KEPT_BYTES:
+            decode_image(data, where, (side, side), 3)
+            return data
+    pixels = decode_image(data, where, (side, side), 3)
+    file = io.BytesIO()
+    Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, form, quality=90)
+    return file.getvalue()
+
+
+def _url(data: bytes) -> str:
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@cache
+def _encoder(kind: Kind) -> Encoder:
+    return load_encoder(ENCODERS[kind])
+
+
+@cache
+def _learner(source: str) -> MetaLearner:
+    if source == "nearest":
+        return NearestNeighbour().eval()
+    if (head := load_head(source)) is not None:
+        return head.eval()
+    from quickstudy.pretrained import load
+
+    learner = load(source)
+    if batch_norm_policy(learner) == "transductive":
+        set_batch_norm_policy(learner, "inductive")  # a drawing is answered for itself alone
+    if isinstance(learner, MAML):
+        learner.inner_steps = 3  # as it was evaluated
+    return learner
