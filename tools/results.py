@@ -7,6 +7,7 @@ copies the card of each run (and its weights, if the recipe ships them), then wr
 with what this would write, so that no figure can be edited by hand.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -63,6 +64,15 @@ quickstudy reproduce --list
 """
 
 
+REAL = """Data that nobody here has trained on, all of it seen as `quickstudy learn` sees it.
+Accuracy in %, inductive; in brackets the difference from the first row on the same tasks, with the
+p of a paired t-test where it is 0.01 or more. Seed {seed}, commit `{commit}`, {date}.
+
+```
+python benchmarks/real.py DATA_FOLDER
+```"""
+
+
 def publish(run: Path) -> None:
     """Copy what a run ended with."""
     card = Card.load(run / "card.json")
@@ -106,10 +116,36 @@ def results(cards: dict[str, Card]) -> str:
             lines += [*table(run, cards), ""] if run else []
         if rest := [f"`{recipe.name}`" for recipe in own if recipe.name not in cards]:
             lines += [f"Not yet run: {', '.join(rest)}.", ""]
+    lines += real_use()
     lines += ["## Cards", ""]
     for recipe in (recipe for recipe in recipes if recipe.name in cards):
         lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def real_use() -> list[str]:
+    """What ``benchmarks/real.py`` measured, a table for each kind of data."""
+    path = ROOT / "benchmarks" / "results" / "real.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    lines = ["## Real use", "", REAL.format(**found), ""]
+    for data in dict.fromkeys(part["data"] for part in found["parts"]):
+        parts = [part for part in found["parts"] if part["data"] == data]
+        heads = [f"{part['way']}-way {part['shot']}-shot" for part in parts]
+        lines += [f"### {data}", "", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
+        for name in dict.fromkeys(row["learner"] for part in parts for row in part["rows"]):
+            cells = []
+            for part in parts:
+                row = next((r for r in part["rows"] if r["learner"] == name), None)
+                cell = "" if row is None else f"{row['mean']:.2f} ± {row['ci95']:.2f}"
+                if row is not None and "difference" in row:
+                    sure = "" if row["p"] < 0.01 else f", p = {row['p']:.2f}"
+                    cell += f" ({row['difference']:+.2f}{sure})"
+                cells.append(cell)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) -> list[str]:
