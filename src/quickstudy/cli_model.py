@@ -1,4 +1,4 @@
-"""The commands for people's own data: learn, predict, add, info, report, serve."""
+"""The commands for people's own data: learn, predict, add, info, report, export, serve."""
 
 import csv
 import json
@@ -147,6 +147,27 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
         _tell(known, sys.stdout)
 
 
+def export(
+    model: ModelArgument,
+    onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime.")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="A torch.export program.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Default: the model's name with .onnx or .pt2."),
+    ] = None,
+) -> None:
+    """Write a model of drawings or photos as one graph, from pixels to probabilities."""
+    from quickstudy.export import export_onnx, export_torch
+    from quickstudy.model import Model
+
+    if onnx == torch:
+        raise ValueError("give one of --onnx and --torch")
+    known = Model.load(model)
+    path = out or model.with_suffix(".onnx" if onnx else ".pt2")
+    (export_onnx if onnx else export_torch)(known, path)
+    print(path)
+
+
 def report(
     model: ModelArgument,
     test: Annotated[Path, typer.Argument(help="Labelled examples, as `quickstudy learn` takes.")],
@@ -209,7 +230,7 @@ def serve(
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
-COMMANDS = (learn, predict, add, info, report, serve)
+COMMANDS = (learn, predict, add, info, report, export, serve)
 
 
 def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["Example"]:

@@ -28,7 +28,7 @@ from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP, batch_norm_policy, set_batch_norm_policy
 
-__all__ = ["FewShotClassifier", "FewShotRegressor"]
+__all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape"]
 
 _CALIBRATION = (
     "temperature_",
@@ -441,12 +441,17 @@ def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
     return own
 
 
+def image_shape(learner: MetaLearner) -> tuple[int, ...] | None:
+    """The shape of the images that a learner was built for; ``None`` if it takes features."""
+    shapes = (getattr(module, "input_shape", None) for module in learner.modules())
+    return next((tuple(shape) for shape in shapes if shape), None)
+
+
 def _inputs(learner: MetaLearner, x: Array) -> Tensor:
     """Examples as the learner takes them: its type of number, and the shape of its images."""
     numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), torch.float64)
     inputs = torch.tensor(x, dtype=numbers)
-    shapes = (getattr(module, "input_shape", None) for module in learner.modules())
-    shape = next((shape for shape in shapes if shape), None)
+    shape = image_shape(learner)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         if int(np.prod(x.shape[1:])) != int(np.prod(shape)):
             raise ValueError(

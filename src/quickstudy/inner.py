@@ -375,7 +375,7 @@ def _at_once(network: nn.Module, x: Tensor) -> int:
     themselves when they run, or that vmap does not know, go task by task.
     """
     alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
-    if any(isinstance(layer, alone) for layer in network.modules()):
+    if len(x) == 1 or any(isinstance(layer, alone) for layer in network.modules()):
         return 1
     size = _NUMBERS_AT_ONCE // max(1, x[0].numel())
     return math.ceil(len(x) / math.ceil(len(x) / size)) if size > 2 else 1

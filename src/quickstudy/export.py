@@ -1,0 +1,136 @@
+"""A learned task as one graph: encoder, ``phi`` and temperature, from pixels to probabilities."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.checkpoint import write_atomically
+from quickstudy.encoders import DrawingEncoder, PhotoEncoder
+from quickstudy.estimator import image_shape
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.model import Model
+
+__all__ = ["Deployed", "export_onnx", "export_torch"]
+
+
+class Deployed(nn.Module):
+    """What a model does with prepared examples, as a plain module without a task in sight.
+
+    ``[n,C,H,W]`` (0..1: ink 1 for drawings, RGB for photos) ``-> [n,N]`` probabilities.
+
+    Args:
+        model: of drawings, or of photos by any torch module.
+
+    Raises:
+        ValueError: its encoder is none that can be put into a graph; says which can.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        encoder = model.encoder
+        if isinstance(encoder, PhotoEncoder) and isinstance(encoder.module, nn.Module):
+            self.encoder: nn.Module = encoder.module
+            self.register_buffer("mean", encoder.mean)
+            self.register_buffer("std", encoder.std)
+            self.input_shape: tuple[int, ...] = (3, encoder.size, encoder.size)
+        elif isinstance(encoder, DrawingEncoder):
+            self.encoder = nn.Identity()
+            self.input_shape = (1, 28, 28)
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("std", torch.ones(()))
+        else:
+            raise ValueError(
+                f"models of drawings and photos can be exported; {encoder.name} encodes "
+                f"{encoder.kind}s by a library that has its own export"
+            )
+        own = model.classifier
+        self.learner: MetaLearner = own.learner_
+        self.phi: Phi = _float(own.phi_)
+        self.temperature = own.temperature_
+        self.shape = image_shape(self.learner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.encoder((x - self.mean) / self.std)
+        if not isinstance(self.encoder, nn.Identity):
+            z = z.mean((2, 3)) if z.dim() == 4 else z.flatten(1)
+        elif self.shape is None:
+            z = z.flatten(1)
+        logits = self.learner.predict(self.phi, z.unsqueeze(0))[0]
+        return (logits / self.temperature).softmax(-1)
+
+
+def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model for ONNX Runtime; any number of examples at a time.
+
+    Input ``x`` is ``[n,C,H,W]``, prepared as `Deployed` says, output ``probabilities`` ``[n,N]``.
+    The file's metadata has the classes and the threshold of "unknown".
+
+    Raises:
+        ValueError: the model cannot be put into a graph.
+        ModuleNotFoundError: ``onnx`` or ``onnxscript`` is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this needs {error.name}, which is not installed: pip install 'quickstudy[export]'"
+        ) from error
+    deployed, example = _ready(model)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            deployed,
+            (example,),
+            whole,
+            input_names=["x"],
+            output_names=["probabilities"],
+            dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        proto = onnx.load(whole)
+    about = {**model.about(), "classes": [*model.counts], "input": [*deployed.input_shape]}
+    for name, value in about.items():
+        proto.metadata_props.add(key=name, value=json.dumps(value))
+    write_atomically(path, proto.SerializeToString())
+
+
+def export_torch(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model as a `torch.export` program (``.pt2``), for what ONNX cannot hold.
+
+    Raises:
+        ValueError: the model cannot be put into a graph.
+    """
+    deployed, example = _ready(model)
+    n = {0: torch.export.Dim("n", min=1)}
+    program = torch.export.export(deployed, (example,), dynamic_shapes={"x": n})
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.pt2"
+        torch.export.save(program, whole)
+        write_atomically(path, whole.read_bytes())
+
+
+def _ready(model: Model) -> tuple[Deployed, Tensor]:
+    deployed = Deployed(model).eval()
+    for parameter in deployed.parameters():
+        parameter.requires_grad_(False)
+    return deployed, torch.rand(2, *deployed.input_shape)
+
+
+def _float(value: Any) -> Any:
+    """Single precision throughout, as the encoders have it."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {k: _float(v) for k, v in value.items()}
+    return type(value)(_float(v) for v in value) if isinstance(value, list | tuple) else value
