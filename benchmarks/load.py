@@ -1,0 +1,138 @@
+"""The web service under load, on loopback: ``python benchmarks/load.py [REQUESTS]``.
+
+Eight clients ask at once, each a task of its own with other names for the same drawings, so that an
+answer meant for another one would be seen. Every answer is compared with the one given when nobody
+else asked. Prints predictions a second, latencies, memory before and after, and writes
+``benchmarks/results/load.json``. The number of requests is bounded; it ends by itself.
+"""
+
+import base64
+import io
+import json
+import multiprocessing
+import os
+import platform
+import socket
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from PIL import Image
+
+from quickstudy.checkpoint import write_atomically
+from quickstudy.data import alphabets
+from quickstudy.reproduce import _commit
+
+OUT = Path(__file__).parent / "results" / "load.json"
+CLIENTS, CLASSES, QUERIES = 8, 5, 4
+
+
+def serve(port: int) -> None:
+    import uvicorn
+
+    from quickstudy.app import create_app
+
+    torch.set_num_threads(1)
+    app = create_app(requests_a_second=1e9)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
+
+
+def drawing(label: int, instance: int) -> str:
+    pixels = 255 - DRAWN.read(torch.tensor([label]), torch.tensor([instance]))[0, 0].numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def memory(pid: int) -> float:
+    """Resident MiB of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if "VmRSS" in line).split()[1]) / 1024
+
+
+class Client:
+    """One task, and what is answered in quiet."""
+
+    def __init__(self, url: str, number: int) -> None:
+        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        named = [
+            {"label": f"{number} {c}", "image": drawing((c + number) % CLASSES, 0)}
+            for c in range(CLASSES)
+        ]
+        body = {"kind": "drawing", "examples": named}
+        self.task = self.http.post("/api/tasks", json=body).raise_for_status().json()["id"]
+        self.bodies = [
+            {"items": [{"image": drawing(c, 1 + q)}]}
+            for c in range(CLASSES)
+            for q in range(QUERIES)
+        ]
+        self.quiet = [self.ask(i)[0] for i in range(len(self.bodies))]
+
+    def ask(self, i: int) -> tuple[Any, float]:
+        began = time.perf_counter()
+        answer = self.http.post(f"/api/tasks/{self.task}/predict", json=self.bodies[i])
+        spent = time.perf_counter() - began
+        found = answer.raise_for_status().json()
+        each = {n: own["answers"][0]["probabilities"] for n, own in found["learners"].items()}
+        return (found["classes"], each), spent
+
+    def load(self, requests: int) -> tuple[list[float], int]:
+        times, wrong = [], 0
+        for i in range(requests):
+            at = i % len(self.bodies)
+            answer, spent = self.ask(at)
+            times.append(spent)
+            wrong += answer != self.quiet[at]
+        return times, wrong
+
+
+def main(requests: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(port,), daemon=True)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            httpx.get(f"{url}/api/health", trust_env=False)
+            break
+        except httpx.TransportError:
+            time.sleep(0.1)
+    clients = [Client(url, n) for n in range(CLIENTS)]
+    each = requests // CLIENTS
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda c: c.load(len(c.bodies)), clients))
+        assert server.pid is not None
+        before, began = memory(server.pid), time.perf_counter()
+        found = list(pool.map(lambda c: c.load(each), clients))
+        seconds, after = time.perf_counter() - began, memory(server.pid)
+    server.terminate()
+    times = sorted(t for own, _ in found for t in own)
+    result = {
+        "requests": len(times),
+        "clients": CLIENTS,
+        "requests_a_second": round(len(times) / seconds, 1),
+        "p50_ms": round(1000 * statistics.median(times), 1),
+        "p99_ms": round(1000 * times[int(0.99 * len(times))], 1),
+        "wrong": sum(wrong for _, wrong in found),
+        "memory_before_mib": round(before),
+        "memory_after_mib": round(after),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    print(json.dumps(result, indent=1))
+    if requests >= 10_000:
+        write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+
+
+DRAWN = alphabets(CLASSES, 1 + QUERIES, size=84, first_class=40)
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
