@@ -304,7 +304,7 @@ def test_query_gets_the_last_label_of_the_support() -> None:
 
 def test_accuracy_by_instance_needs_the_offset_protocol() -> None:
     task = classification()
-    with pytest.raises(ValueError, match="protocol='offset'"):
+    with pytest.raises(ValueError, match="protocol='offset' or 'online'"):
         mann().read(task.support_x, task.support_y, 3)
 
 

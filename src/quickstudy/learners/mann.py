@@ -42,7 +42,10 @@ class MANN(MetaLearner):
         protocol: ``"support"``: an example comes with its own label, then each query without one,
             as in the lecture. ``"offset"``: an example comes with the label of the one *before*
             it, as in the paper, and every example is answered when it is first seen; the loss
-            covers the support too, and `read` gives the accuracy by instance.
+            covers the support too, and `read` gives the accuracy by instance. ``"online"``: the
+            same questions in the same order, but each example comes twice, first without a label,
+            to be answered, then with its own, to be remembered; nothing has to be carried from one
+            example to the next before it can be bound.
         controller: ``"lstm"`` or ``"feedforward"``.
         hidden: size of the controller.
         slots: of memory.
@@ -74,7 +77,7 @@ class MANN(MetaLearner):
         encoder: nn.Module,
         *,
         outputs: int,
-        protocol: Literal["support", "offset"] = "support",
+        protocol: Literal["support", "offset", "online"] = "support",
         controller: Literal["lstm", "feedforward"] = "lstm",
         hidden: int = 200,
         slots: int = 128,
@@ -93,8 +96,8 @@ class MANN(MetaLearner):
             raise ValueError(f"decay is {decay}; expected a number from 0 to 1")
         if not sharpness > 0:
             raise ValueError(f"sharpness is {sharpness}; expected a positive number")
-        if protocol not in ("support", "offset"):
-            raise ValueError(f"protocol is {protocol!r}; expected 'support' or 'offset'")
+        if protocol not in ("support", "offset", "online"):
+            raise ValueError(f"protocol is {protocol!r}; expected 'support', 'offset' or 'online'")
         if controller not in ("lstm", "feedforward"):
             raise ValueError(f"controller is {controller!r}; expected 'lstm' or 'feedforward'")
         features = feature_size(encoder)
@@ -136,15 +139,15 @@ class MANN(MetaLearner):
         Raises:
             ValueError: the protocol is ``"support"``: labels come with the examples.
         """
-        if self.protocol != "offset":
+        if self.protocol == "support":
             raise ValueError(
-                "accuracy by instance needs a MANN of protocol='offset'; this one is shown each "
-                "label with its example"
+                "accuracy by instance needs a MANN of protocol='offset' or 'online'; this one is "
+                "shown each label with its example"
             )
         return self._read_support(x, y, n_way)[1]
 
     def loss(self, task: Task) -> Tensor:
-        """The outer loss, a scalar; with ``"offset"`` over every example of the sequence."""
+        """The outer loss, a scalar; unless ``"support"``, over every example of the sequence."""
         if self.protocol == "support":
             return super().loss(task)
         phi, seen = self._read_support(task.support_x, task.support_y, task.n_way)
@@ -160,14 +163,22 @@ class MANN(MetaLearner):
         blank = z.new_zeros(T, 1, self.outputs)
         if self.protocol == "offset":
             labels = torch.cat([blank, labels], dim=1)
-        state, outputs = self._start(z), []
+        state, states, outputs = self._start(z), [], []
         for s in range(S):
+            states.append(state)
             state, output = self._step(state, z[:, s], labels[:, s])
             outputs.append(output)
+        seen = torch.stack(outputs, dim=1)
+        if self.protocol == "online":  # what it says to each before the label comes, all at once
+            before = _State(
+                *(torch.stack(part, 1).flatten(0, 1) for part in zip(*states, strict=True))
+            )
+            unlabelled = blank.expand(-1, S, -1).flatten(0, 1)
+            seen = self._step(before, z.flatten(0, 1), unlabelled)[1].view(T, S, -1)
         phi: Phi = state._asdict()
         phi["label"] = labels[:, S] if self.protocol == "offset" else blank[:, 0]
         phi |= class_labels(y, n_way)
-        return phi, torch.stack(outputs, dim=1)[..., :n_way]
+        return phi, seen[..., :n_way]
 
     def _start(self, z: Tensor) -> "_State":
         T = len(z)
