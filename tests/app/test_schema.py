@@ -24,4 +24,6 @@ def test_requests_of_every_kind(case: "schemathesis.Case") -> None:
     A description cannot say which strings are images; and to a method that is not there the
     router answers with the methods of one route only.
     """
-    case.call_and_validate(excluded_checks=[positive_data_acceptance, allow_header_conformance])
+    case.call_and_validate(
+        timeout=300, excluded_checks=[positive_data_acceptance, allow_header_conformance]
+    )
