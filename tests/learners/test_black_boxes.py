@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quickstudy.functional import example_loss
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     MANN,
@@ -292,6 +293,23 @@ def test_offset_reading_does_not_look_ahead(step: int) -> None:
     before, after = (learner.read(images, task.support_y, 3) for images in (task.support_x, x))
     assert torch.equal(after[:, : step + 1], before[:, : step + 1])
     assert not torch.allclose(after[:, step + 1], before[:, step + 1])
+
+
+def test_online_each_example_is_a_question_to_what_was_learned_before_it() -> None:
+    online, support = mann(protocol="online"), mann(protocol="support")
+    task = classification()
+    x, y = task.support_x, task.support_y
+    said = online.read(x, y, 3)
+    whole = [s for s in range(3, 9) if all(len(row[:s].unique()) == 3 for row in y)]
+    assert whole
+    for step in whole:
+        phi = support.adapt(x[:, :step], y[:, :step], 3)
+        expected = support.predict(phi, x[:, step : step + 1])[:, 0]
+        assert torch.allclose(said[:, step], expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(online(task), support(task), rtol=1e-9, atol=1e-12)
+    both = torch.cat([said, online(task)], dim=1)
+    loss = example_loss(both, torch.cat([y, task.query_y], dim=1))
+    assert torch.allclose(online.loss(task), loss)
 
 
 def test_query_gets_the_last_label_of_the_support() -> None:
