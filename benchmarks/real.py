@@ -30,7 +30,7 @@ from quickstudy.examples import Example, read_examples
 from quickstudy.heads import load_head
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import NearestNeighbour, ProtoNet
-from quickstudy.nn import batch_norm_policy, set_batch_norm_policy
+from quickstudy.nn import set_batch_norm_policy
 from quickstudy.pretrained import shipped as names
 from quickstudy.reproduce import _commit
 
@@ -70,8 +70,7 @@ def main(root: Path) -> None:
 def shipped(name: str) -> MetaLearner:
     """Weights that come along, each query answered for itself."""
     learner = quickstudy.load(name)
-    if batch_norm_policy(learner) == "transductive":
-        set_batch_norm_policy(learner, "inductive")
+    set_batch_norm_policy(learner, "inductive")
     return learner
 
 

@@ -26,7 +26,7 @@ from quickstudy.checkpoint import load_state, save_state
 from quickstudy.heads import load_head
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
-from quickstudy.nn import MLP, batch_norm_policy, set_batch_norm_policy
+from quickstudy.nn import MLP, set_batch_norm_policy
 
 __all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape"]
 
@@ -436,8 +436,7 @@ def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
         from quickstudy.pretrained import load
 
         own = load(os.fspath(learner))
-    if batch_norm_policy(own) == "transductive":
-        set_batch_norm_policy(own, "inductive")
+    set_batch_norm_policy(own, "inductive")
     return own
 
 

@@ -23,7 +23,7 @@ from quickstudy.examples import Example
 from quickstudy.heads import load_head
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
-from quickstudy.nn import batch_norm_policy, set_batch_norm_policy
+from quickstudy.nn import set_batch_norm_policy
 
 __all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
 
@@ -325,11 +325,10 @@ class Workbench:
 def _small(data: bytes, kind: Kind, where: str) -> bytes:
     """An image as it is kept, from which its numbers are made; one that was kept before, itself."""
     side, form = _KEPT[kind]
+    pixels = decode_image(data, where, (side, side), 3)
     with Image.open(io.BytesIO(data)) as image:
         if (image.size, image.format) == ((side, side), form) and len(data) <= _KEPT_BYTES:
-            decode_image(data, where, (side, side), 3)
             return data
-    pixels = decode_image(data, where, (side, side), 3)
     file = io.BytesIO()
     Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, form, quality=90)
     return file.getvalue()
@@ -354,8 +353,7 @@ def _learner(source: str) -> MetaLearner:
     from quickstudy.pretrained import load
 
     learner = load(source)
-    if batch_norm_policy(learner) == "transductive":
-        set_batch_norm_policy(learner, "inductive")  # a drawing is answered for itself alone
+    set_batch_norm_policy(learner, "inductive")  # a drawing is answered for itself alone
     if isinstance(learner, MAML):
         learner.inner_steps = 3  # as it was evaluated
     return learner
