@@ -18,6 +18,7 @@ __all__ = [
     "embed",
     "example_loss",
     "feature_size",
+    "mean_over_processes",
     "output_size",
     "pretraining_loss",
     "squared_distances",
@@ -140,6 +141,15 @@ def pretraining_loss(
     x = torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1)
     y = task.classes.gather(1, torch.cat([task.support_y, task.query_y], dim=1))
     return F.cross_entropy(classifier(check_vectors(encoder(x), x)), y.flatten())
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """``x`` averaged over all processes of a distributed training; itself if there is but one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x
+    total = x.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 def feature_size(encoder: nn.Module) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "InnerOptimizer",
     "LearnedRates",
     "Parameters",
+    "State",
     "adapt_network",
     "check_inner",
     "descend",
@@ -43,8 +44,8 @@ _NUMBERS_AT_ONCE = 1 << 16
 class InnerOptimizer(Protocol):
     """Turns gradients into directions to move against, as `torch.optim` would: `SGD`, `Adam`.
 
-    ``direction(gradients, state, step)`` returns the directions and the next state; ``step``
-    counts from 0, where ``state`` is empty.
+    ``direction(gradients, state, step)`` returns the directions and the next state, which holds
+    for each parameter as many numbers as it has; ``step`` counts from 0, where ``state`` is empty.
     """
 
     def direction(
@@ -63,7 +64,9 @@ class SGD:
             raise ValueError(f"momentum is {self.momentum}; expected at least 0 and below 1")
 
     def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
-        if not self.momentum or not step:
+        if not self.momentum:
+            return gradients, {}
+        if not step:
             return gradients, {"velocity": gradients}
         before = state["velocity"]
         velocity = {k: self.momentum * before[k] + g for k, g in gradients.items()}
@@ -98,7 +101,7 @@ class Adam:
             second[k] = torch.addcmul(before, g, g, value=1 - self.beta2)
             deviation = second[k].clamp_min(torch.finfo(g.dtype).tiny).sqrt()
             directions[k] = scale * first[k] / (deviation + self.eps / root)
-        return directions, {"first": first, "second": second}
+        return directions, {"first": first, "second": second} if self.beta1 else {"second": second}
 
 
 def check_inner(

@@ -450,7 +450,7 @@ def test_reptile_moves_towards_torch_optims_solution(
 ) -> None:
     network, task = smooth(way or 1), examples(way, tasks=3)
     inner = Adam(beta1=0.0) if name == "adam" else SGD()
-    learner = Reptile(network, inner_lr=0.05, inner_batch=batch, inner_optimizer=inner)
+    learner = Reptile(network, inner_lr=0.05, inner_batch=batch, inner_optimizer=inner).eval()
     ends = [
         plain_training(network, REPTILES[name], x, y, 5, batch)
         for x, y in zip(task.support_x, task.support_y, strict=True)
@@ -475,7 +475,7 @@ def test_reptile_moves_towards_torch_optims_solution(
 
 
 def test_batched_reptile_is_the_mean_of_serial_ones() -> None:
-    learner, task = Reptile(smooth(), inner_lr=0.05), examples(tasks=4)
+    learner, task = Reptile(smooth(), inner_lr=0.05).eval(), examples(tasks=4)
     alone = [gradients(learner, task[t : t + 1]) for t in range(4)]
     mean = {name: torch.stack([g[name] for g in alone]).mean(0) for name in alone[0]}
     assert_same(gradients(learner, task), mean, 1e-12)
@@ -485,13 +485,74 @@ def test_batched_reptile_is_the_mean_of_serial_ones() -> None:
 
 @pytest.mark.parametrize("network", [smooth, normed])
 def test_reptile_does_not_look_at_queries(network: Callable[[], nn.Module]) -> None:
-    learner, task = Reptile(network(), inner_lr=0.05), examples()
+    learner, task = Reptile(network(), inner_lr=0.05).eval(), examples()
     other = Task(task.support_x, task.support_y, task.query_x[:, :2] * 1e6, task.query_y[:, 4:6], 3)
     before = copy.deepcopy(learner.state_dict())
     assert torch.equal(learner.loss(task), learner.loss(other))
     ours, theirs = gradients(learner, task), gradients(learner, other)
     assert all(torch.equal(ours[name], g) for name, g in theirs.items())
     assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+
+
+CARRIED = {
+    "adam-reptile": (Adam(beta1=0.0), lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.0, 0.999))),
+    "adam": (Adam(), lambda p: torch.optim.Adam(p, lr=0.05)),
+    "momentum": (SGD(0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_reptile_carries_the_state_of_its_inner_optimiser(name: str) -> None:
+    """One `torch.optim` optimiser for all tasks, its parameters put back after each."""
+    inner, build = CARRIED[name]
+    learner, tasks = Reptile(smooth(), inner_lr=0.05, inner_optimizer=inner), examples(tasks=4)
+    network = copy.deepcopy(learner.network)
+    optimizer = build(network.parameters())
+    for i, (x, y, _, _) in enumerate(each(tasks)):
+        network.load_state_dict(learner.network.state_dict())
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        task = tasks[i : i + 1]
+        before = copy.deepcopy(learner.state_dict())
+        phi = learner.eval().adapt(task.support_x, task.support_y, 3)["network"]
+        learner.loss(task)
+        assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+        for key, p in network.named_parameters():
+            assert torch.allclose(phi[key][0], p, rtol=1e-10, atol=1e-14)
+        learner.train().loss(task)
+    fresh = Reptile(smooth(), inner_lr=0.05, inner_optimizer=inner)
+    assert not torch.equal(fresh(tasks), learner(tasks))
+    fresh.load_state_dict(learner.state_dict())
+    assert torch.equal(fresh(tasks), learner(tasks))
+
+
+def test_reptile_carries_the_mean_over_a_batch_of_tasks() -> None:
+    task = examples(tasks=3)
+    together = Reptile(smooth(), inner_lr=0.05)
+    together.loss(task)
+    seconds = []
+    for t in range(3):
+        alone = Reptile(smooth(), inner_lr=0.05)
+        alone.loss(task[t : t + 1])
+        seconds.append(alone.inner_second)
+    expected = torch.stack(seconds).mean(0)
+    assert expected.min() > 0
+    torch.testing.assert_close(together.inner_second, expected, rtol=1e-12, atol=0)
+    assert together.inner_done == 5
+
+
+def test_reptile_without_a_state_to_carry() -> None:
+    learner = Reptile(smooth(), inner_optimizer=SGD())
+    learner.loss(examples())
+    assert [name for name, _ in learner.named_buffers()] == ["inner_done"]
+    frozen = Reptile(smooth(), inner_lr=0.05)
+    frozen.network[0].requires_grad_(False)
+    frozen.loss(examples())
+    sizes = [p.numel() for p in frozen.network.parameters()]
+    changed = [bool(part.any()) for part in frozen.inner_second.split(sizes)]
+    assert changed == [False, False, True, True]
 
 
 SCRATCH = {

@@ -23,7 +23,18 @@ def test_inductive_is_pytorchs_batch_norm() -> None:
     assert torch.allclose(ours.running_var, theirs.running_var)
 
 
-def test_transductive_uses_the_batch_and_keeps_nothing() -> None:
+def test_transductive_training_keeps_averages_for_an_inductive_evaluation() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(3, policy="transductive"), nn.BatchNorm2d(3)
+    for _ in range(3):
+        x = torch.randn(8, 3, 5, 5) * 2 + 1
+        assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    set_batch_norm_policy(ours, "inductive")
+    ours.eval(), theirs.eval()
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+def test_transductive_evaluation_uses_the_batch_and_keeps_nothing() -> None:
     layer = BatchNorm(3, policy="transductive").eval()
     x = torch.randn(8, 3, 4, 4) * 3 + 2
     y = layer(x)

@@ -31,7 +31,8 @@ class BatchNorm(nn.Module):
     - ``"inductive"``: a query's answer never depends on other queries. Training uses the batch
       and keeps running averages; evaluation uses those. A learner that adapts the network itself
       (MAML) uses the support set's statistics for queries instead, see `statistics_from`.
-    - ``"transductive"``: always the statistics of the batch at hand; no averages are kept.
+    - ``"transductive"``: always the statistics of the batch at hand. Training keeps the averages,
+      too, so that the same weights can be evaluated inductively.
 
     Args:
         channels: size of dimension 1 of the input ``[n, channels, ...]``.
@@ -62,13 +63,10 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        source = self.source
-        if source is None and self.policy == "inductive":
-            if self.training:
-                mean, var = self.running_mean, self.running_var
-                return F.batch_norm(
-                    x, mean, var, self.weight, self.bias, True, self.momentum, self.eps
-                )
+        source, mean, var = self.source, None, None
+        if source is None and self.training:
+            mean, var = self.running_mean, self.running_var
+        elif source is None and self.policy == "inductive":
             source = "stored"
         if source == "record":
             dims = [d for d in range(x.dim()) if d != 1]
@@ -81,9 +79,9 @@ class BatchNorm(nn.Module):
         if x.numel() == x.shape[1]:
             raise ValueError(
                 "one example cannot be normalised by its own batch: give batch norm several "
-                "examples, or the inductive policy"
+                "examples, or evaluate with the inductive policy"
             )
-        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, policy={self.policy!r}"
