@@ -8,15 +8,22 @@ place. See `quickstudy.learners.MAML` for the algorithm.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from quickstudy.execution import execution, in_parallel
 from quickstudy.functional import class_labels, example_loss, ways
 from quickstudy.learner import Phi
 from quickstudy.nn.norm import Source, batch_norm_policy, statistics_from
+from quickstudy.nn.stacked import can_stack, run_stacked
+from quickstudy.task import Task
 
 __all__ = [
     "SGD",
@@ -29,6 +36,7 @@ __all__ = [
     "check_inner",
     "descend",
     "fit_network",
+    "over_tasks",
     "record_statistics",
     "run_network",
     "split_parameters",
@@ -38,7 +46,6 @@ __all__ = [
 Parameters = dict[str, Tensor]
 State = dict[str, Parameters]
 Rate = Callable[[int, str], Tensor | float]
-_NUMBERS_AT_ONCE = 1 << 16
 
 
 class InnerOptimizer(Protocol):
@@ -162,6 +169,7 @@ def descend(
     rate: float | Rate,
     optimizer: InnerOptimizer,
     first_order: bool = False,
+    graphs: int | None = None,
 ) -> list[Parameters]:
     """``phi_{l+1} = phi_l - rate_l * direction(grad loss(phi_l))`` for ``l = 0 .. steps-1``.
 
@@ -172,6 +180,9 @@ def descend(
         rate: a number, or a function of step and name.
         optimizer: makes directions of gradients.
         first_order: treat the gradients as constants in the outer derivative.
+        graphs: keep the graphs of so many last steps; of earlier ones only the parameters, and
+            the backward pass takes those steps again. What else ``loss`` uses is then a constant.
+            ``None``: of all.
 
     Returns:
         ``phi_0 .. phi_steps``. Where gradients are enabled outside, they carry the graph of all
@@ -179,9 +190,11 @@ def descend(
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
-    outer = torch.is_grad_enabled()
-    path, state = [phi], dict[str, Parameters]()
-    for step in range(steps):
+
+    def move(
+        step: int, phi: Parameters, state: State, rates: Mapping[str, Tensor | float]
+    ) -> tuple[Parameters, State]:
+        outer = torch.is_grad_enabled()
         with torch.enable_grad():
             if not outer:
                 phi = {k: p.detach().requires_grad_() for k, p in phi.items()}
@@ -192,12 +205,59 @@ def descend(
                 materialize_grads=True,
             )
         directions, state = optimizer.direction(dict(zip(phi, gradients, strict=True)), state, step)
-        phi = {
-            k: p - (rate(step, k) if callable(rate) else rate) * directions[k]
-            for k, p in phi.items()
-        }
+        return {k: p - rates[k] * directions[k] for k, p in phi.items()}, state
+
+    outer = torch.is_grad_enabled()
+    path, state = [phi], dict[str, Parameters]()
+    for step in range(steps):
+        rates = {k: rate(step, k) if callable(rate) else rate for k in phi}
+        if graphs is not None and step < steps - graphs and outer:
+            phi, state = _checkpointed(partial(move, step), phi, state, rates)
+        else:
+            phi, state = move(step, phi, state, rates)
         path.append(phi)
     return path if outer else [{k: p.detach() for k, p in phi.items()} for phi in path]
+
+
+def _checkpointed(move: Callable[..., Any], *arguments: Any) -> Any:
+    """``move(*arguments)`` without its graph: the backward pass calls it again."""
+    leaves, spec = tree_flatten(arguments)
+    shape: list[TreeSpec] = []
+    outputs = _Again.apply(move, spec, shape, *leaves)  # type: ignore[no-untyped-call]
+    return tree_unflatten(outputs, shape[0])
+
+
+class _Again(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        move: Callable[..., Any],
+        spec: TreeSpec,
+        shape: list[TreeSpec],
+        *leaves: Tensor | float,
+    ) -> tuple[Tensor, ...]:
+        outputs, found = tree_flatten(move(*tree_unflatten(leaves, spec)))
+        shape.append(found)
+        ctx.move, ctx.spec = move, spec
+        ctx.leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        ctx.save_for_backward(*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        saved, needed = iter(ctx.saved_tensors), ctx.needs_input_grad[3:]
+        leaves = [
+            next(saved).detach().requires_grad_(need) if leaf is None else leaf
+            for leaf, need in zip(ctx.leaves, needed, strict=True)
+        ]
+        with torch.enable_grad():
+            outputs = tree_leaves(ctx.move(*tree_unflatten(leaves, ctx.spec)))
+        reached = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        inputs = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+        ends, outer = zip(*reached, strict=True)
+        found = iter(torch.autograd.grad(ends, inputs, outer, allow_unused=True))
+        return None, None, None, *(next(found) if need else None for need in needed)
 
 
 def fit_network(
@@ -244,14 +304,18 @@ def fit_network(
         if batch is not None and batch < S:
             rows = torch.arange(step * batch, (step + 1) * batch, device=y.device) % S
             x, y = x[:, rows], y[:, rows]
-        output = _call(network, {**phi, **fixed}, x, channels_last=once)
+        output, _ = _run(network, {**phi, **fixed}, x, "batch")
         return T * example_loss(output[..., :n_way], y)
 
-    once = not torch.is_grad_enabled()  # no second derivative, which is slow in this layout
-    with statistics_from(network, "batch"):
-        path = descend(
-            loss, phi, steps=steps, rate=rate, optimizer=optimizer, first_order=first_order
-        )
+    path = descend(
+        loss,
+        phi,
+        steps=steps,
+        rate=rate,
+        optimizer=optimizer,
+        first_order=first_order,
+        graphs=None if first_order or support_x.requires_grad else execution().graphs,
+    )
     return [{**phi, **fixed} for phi in path]
 
 
@@ -276,7 +340,62 @@ def adapt_network(
         state = fit_network(network, x, y, n_way, **how)[-1]
         states.append(record_statistics(network, state, x))
     joined = {name: torch.cat([state[name] for state in states]) for name in states[0]}
-    return {"network": joined, **class_labels(support_y, n_way)}
+    network_states = joined if len(states) > 1 else states[0]
+    return {"network": network_states, **class_labels(support_y, n_way)}
+
+
+def over_tasks(
+    loss: Callable[[Task], Tensor], task: Task, learner: nn.Module, network: nn.Module
+) -> Tensor:
+    """``loss(task)``, a mean over tasks, with its derivative found part by part of the batch.
+
+    No part's graph outlives it, so memory does not grow with the number of tasks, and parts run on
+    several threads, see `Execution`. The result can be differentiated once.
+
+    Args:
+        loss: of some tasks; what it says of each does not depend on the others.
+        task: the batch.
+        learner: by whose parameters to differentiate.
+        network: what adapts to each task.
+    """
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    threads = 1
+    if _stacks(network, task.support_x):
+        threads = execution().threads or torch.get_num_threads()
+    size = min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads))
+    parts = [task[i : i + size] for i in range(0, len(task), size)]
+    if len(parts) == 1 or not torch.is_grad_enabled() or not parameters:
+        return loss(task)
+    total: Tensor = _PartByPart.apply(loss, parts, threads, *parameters)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _PartByPart(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss: Callable[[Task], Tensor],
+        parts: list[Task],
+        threads: int,
+        *parameters: Tensor,
+    ) -> Tensor:
+        tasks = sum(len(part) for part in parts)
+
+        def one(part: Task) -> tuple[Tensor, tuple[Tensor, ...]]:
+            with torch.enable_grad():
+                share = loss(part) * (len(part) / tasks)
+                return share.detach(), torch.autograd.grad(
+                    share, parameters, materialize_grads=True
+                )
+
+        shares, gradients = zip(*in_parallel(one, parts, threads), strict=True)
+        ctx.save_for_backward(*(torch.stack(g).sum(0) for g in zip(*gradients, strict=True)))
+        return torch.stack(shares).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> Any:
+        return None, None, None, *(outer * gradient for gradient in ctx.saved_tensors)
 
 
 def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Parameters, Parameters]:
@@ -297,15 +416,7 @@ def record_statistics(network: nn.Module, state: Parameters, support_x: Tensor) 
     """The states ``[T,...]`` with each support's batch statistics, if the policy is inductive."""
     if batch_norm_policy(network) != "inductive":
         return state
-    buffers = [name for name, _ in network.named_buffers()]
-
-    def record(state: Parameters, x: Tensor) -> Parameters:
-        state = dict(state)
-        functional_call(network, state, (x,))
-        return {name: state[name] for name in buffers}
-
-    with statistics_from(network, "record"):
-        return {**state, **_each_task(record, state, support_x)}
+    return {**state, **_run(network, state, support_x, "record")[1]}
 
 
 def stack_states(states: Sequence[Parameters], support_y: Tensor, n_way: int | None) -> Phi:
@@ -330,55 +441,53 @@ def run_network(
         source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
     size = _at_once(network, query_x)
     parts = {name: torch.split(p, size) for name, p in phi["network"].items()}
-    with statistics_from(network, source):
-        outputs = [
-            _call(network, {name: part[i] for name, part in parts.items()}, x)
-            for i, x in enumerate(torch.split(query_x, size))
-        ]
+    outputs = [
+        _run(network, {name: part[i] for name, part in parts.items()}, x, source)[0]
+        for i, x in enumerate(torch.split(query_x, size))
+    ]
     return torch.cat(outputs)[..., : ways(phi)]
 
 
-def _call(network: nn.Module, state: Parameters, x: Tensor, channels_last: bool = False) -> Tensor:
-    """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``."""
+def _run(
+    network: nn.Module, state: Parameters, x: Tensor, source: Source
+) -> tuple[Tensor, Parameters]:
+    """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``.
 
-    def run(own: Parameters, x: Tensor) -> Any:
-        return functional_call(network, own, (x,))
-
-    output: Tensor = _each_task(run, state, x, channels_last)
-    return output
-
-
-def _each_task(
-    function: Callable[[Parameters, Tensor], Any],
-    state: Parameters,
-    x: Tensor,
-    channels_last: bool = False,
-) -> Any:
-    """``function`` of each task's state and examples, stacked; a single task goes without vmap.
-
-    ``channels_last`` lays images out as convolutions of several tasks at once like them best.
+    Also the statistics, by name, if ``source`` is ``"record"``.
     """
-    if len(x) > 1:
-        tasks = 0
-        if channels_last and x.dim() == 5:
-            together = x.movedim(0, 1).flatten(1, 2)
-            last = together.contiguous(memory_format=torch.channels_last)
-            x, tasks = torch.unflatten(last, 1, (len(x), -1)), 1
-        return vmap(function, in_dims=(0, tasks), randomness="different")(state, x)
-    result = function({name: p[0] for name, p in state.items()}, x[0])
-    if isinstance(result, dict):
-        return {name: value.unsqueeze(0) for name, value in result.items()}
-    return result.unsqueeze(0)
+    if _stacks(network, x):
+        return run_stacked(network, state, x, source)
+    buffers = [name for name, _ in network.named_buffers()] if source == "record" else []
+
+    def run(own: Parameters, x: Tensor) -> tuple[Tensor, Parameters]:
+        own = dict(own)
+        output: Tensor = functional_call(network, own, (x,))
+        return output, {name: own[name] for name in buffers}
+
+    with statistics_from(network, source):
+        if len(x) > 1:
+            several: tuple[Tensor, Parameters] = vmap(run, randomness="different")(state, x)
+            return several
+        output, recorded = run({name: p[0] for name, p in state.items()}, x[0])
+    return output.unsqueeze(0), {name: value.unsqueeze(0) for name, value in recorded.items()}
 
 
-def _at_once(network: nn.Module, x: Tensor) -> int:
-    """How many tasks to put through the network together.
+def _stacks(network: nn.Module, x: Tensor) -> bool:
+    return execution().stacked and x.device.type == "cpu" and can_stack(network)
+
+
+def _at_once(network: nn.Module, *x: Tensor) -> int:
+    """How many tasks to put through the network together, with the examples ``x`` of each.
 
     Many small tasks at once save time, large ones have none to save. Layers that change
     themselves when they run, or that vmap does not know, go task by task.
     """
+    T = len(x[0])
     alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
-    if len(x) == 1 or any(isinstance(layer, alone) for layer in network.modules()):
+    if T == 1 or any(isinstance(layer, alone) for layer in network.modules()):
         return 1
-    size = _NUMBERS_AT_ONCE // max(1, x[0].numel())
-    return math.ceil(len(x) / math.ceil(len(x) / size)) if size > 2 else 1
+    if (chosen := execution().tasks_at_once) is not None:
+        return chosen
+    most = 1 << (18 if _stacks(network, x[0]) else 16)
+    size = most // max(1, sum(part[0].numel() for part in x))
+    return math.ceil(T / math.ceil(T / size)) if size > 2 else 1

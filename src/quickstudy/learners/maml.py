@@ -8,9 +8,11 @@ from quickstudy.inner import (
     InnerOptimizer,
     adapt_network,
     check_inner,
+    over_tasks,
     run_network,
 )
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task
 
 __all__ = ["MAML"]
 
@@ -88,3 +90,6 @@ class MAML(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return run_network(self.network, phi, query_x)
+
+    def loss(self, task: Task) -> Tensor:
+        return over_tasks(super().loss, task, self, self.network)

@@ -8,9 +8,11 @@ from quickstudy.inner import (
     LearnedRates,
     adapt_network,
     check_inner,
+    over_tasks,
     run_network,
 )
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task
 
 __all__ = ["MetaSGD"]
 
@@ -79,3 +81,6 @@ class MetaSGD(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return run_network(self.network, phi, query_x)
+
+    def loss(self, task: Task) -> Tensor:
+        return over_tasks(super().loss, task, self, self.network)

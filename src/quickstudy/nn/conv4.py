@@ -70,10 +70,17 @@ class Conv4(nn.Module):
         self.out_features = channels if self.average else channels * side**2
 
     def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return self.pooled(self.blocks(x))
+
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` unless ``x`` holds images of the size this was built for."""
         if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"Conv4 was built for images of shape {list(self.input_shape)} but got "
                 f"{list(x.shape[1:])}"
             )
-        z: Tensor = self.blocks(x)
+
+    def pooled(self, z: Tensor) -> Tensor:
+        """The last block's maps ``[n,C,h,w]`` as vectors ``[n,out_features]``."""
         return z.mean((2, 3)) if self.average else z.flatten(1)

@@ -35,10 +35,13 @@ class MLP(nn.Module):
         self.out_features = out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        if flat.shape[1] != self.in_features:
+        self.check(x)
+        return self.layers(x.flatten(1))  # type: ignore[no-any-return]
+
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` unless ``x`` holds examples of the size this was built for."""
+        if x.shape[1:].numel() != self.in_features:
             raise ValueError(
-                f"MLP was built for {self.in_features} input features but got {flat.shape[1]} "
-                f"(an example of shape {list(x.shape[1:])})"
+                f"MLP was built for {self.in_features} input features but got "
+                f"{x.shape[1:].numel()} (an example of shape {list(x.shape[1:])})"
             )
-        return self.layers(flat)  # type: ignore[no-any-return]

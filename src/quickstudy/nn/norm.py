@@ -69,19 +69,33 @@ class BatchNorm(nn.Module):
         elif source is None and self.policy == "inductive":
             source = "stored"
         if source == "record":
-            dims = [d for d in range(x.dim()) if d != 1]
-            self.running_var, self.running_mean = torch.var_mean(x, dims, correction=0)
+            self.running_mean, self.running_var = self.statistics(x)
         if source == "record" or source == "stored":
-            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-            shift = self.bias - self.running_mean * scale
-            shape = [1, -1] + [1] * (x.dim() - 2)
-            return x * scale.view(shape) + shift.view(shape)
+            return self.normalise(x, self.running_mean, self.running_var, self.weight, self.bias)
+        self.check(x)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel of ``x [n,C,...]``."""
+        var, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
+        return mean, var
+
+    def normalise(
+        self, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """``x [n,C,...]`` by the statistics, scale and shift given, each ``[C]``."""
+        scale = weight * torch.rsqrt(var + self.eps)
+        shift = bias - mean * scale
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        return x * scale.view(shape) + shift.view(shape)
+
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` unless ``x`` can be normalised by its own batch."""
         if x.numel() == x.shape[1]:
             raise ValueError(
                 "one example cannot be normalised by its own batch: give batch norm several "
                 "examples, or evaluate with the inductive policy"
             )
-        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, policy={self.policy!r}"

@@ -1,0 +1,210 @@
+"""However the tasks of a batch are worked through, the result is the same."""
+
+import copy
+import os
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.execution import Execution, executing, execution, in_parallel
+from quickstudy.inner import SGD, Adam
+from quickstudy.learner import MetaLearner
+from quickstudy.learners import MAML, MetaSGD
+from quickstudy.nn import MLP, Conv4
+from quickstudy.task import Task
+from quickstudy.testing import make_task
+
+
+def conv(policy: str = "transductive") -> nn.Module:
+    torch.manual_seed(0)
+    backbone = Conv4(1, 8, image_size=16, downsample="stride", batch_norm=policy)
+    return nn.Sequential(backbone, nn.Linear(8, 3))
+
+
+def several_rates() -> MetaSGD:
+    learner = MetaSGD(conv(), inner_lr=0.2, inner_steps=3)
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in learner.alpha.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    return learner
+
+
+LEARNERS: dict[str, Callable[[], MetaLearner]] = {
+    "maml": lambda: MAML(conv(), inner_lr=0.3, inner_steps=3),
+    "maml-inductive": lambda: MAML(conv("inductive"), inner_lr=0.3, inner_steps=2),
+    "maml-momentum": lambda: MAML(
+        conv(), inner_lr=0.1, inner_steps=4, inner_optimizer=SGD(momentum=0.9)
+    ),
+    "maml-adam": lambda: MAML(conv(), inner_lr=0.01, inner_steps=4, inner_optimizer=Adam(eps=1e-2)),
+    "fomaml": lambda: MAML(conv(), inner_lr=0.3, inner_steps=3, first_order=True),
+    "meta-sgd": several_rates,
+    "sinusoid": lambda: MAML(MLP(1, [9, 9], 1), inner_lr=0.05, inner_steps=3),
+}
+PATHS = {
+    "loop": {"tasks_at_once": 1, "threads": 1, "graphs": None},
+    "vmap": {"stacked": False, "graphs": None},
+    "vmap in parts": {"stacked": False, "tasks_at_once": 2, "graphs": None},
+    "stacked": {"threads": 1, "graphs": None},
+    "uneven parts": {"tasks_at_once": 3, "threads": 1, "graphs": None},
+    "two threads": {"threads": 2, "graphs": None},
+    "five threads": {"threads": 5, "tasks_at_once": 1},
+    "one graph": {"threads": 1, "graphs": 1},
+    "no graph, vmap": {"stacked": False, "graphs": 0},
+    "no graph, two threads": {"threads": 2, "graphs": 0},
+}
+
+
+def a_task(name: str) -> Task:
+    if name == "sinusoid":
+        return make_task((1,), None, 5, shot=6, query=4, seed=0).to(torch.float64)
+    return make_task((1, 16, 16), 3, 5, shot=2, query=2, seed=0).to(torch.float64)
+
+
+def result(learner: MetaLearner, task: Task) -> list[Tensor]:
+    loss = learner.loss(task)
+    gradients = torch.autograd.grad(loss, list(learner.parameters()))
+    with torch.no_grad():
+        return [loss.detach(), *gradients, learner(task)]
+
+
+def distance(a: list[Tensor], b: list[Tensor]) -> float:
+    """Of all numbers together, relative."""
+    x, y = (torch.cat([t.double().flatten() for t in r]) for r in (a, b))
+    return float(torch.linalg.norm(x - y) / torch.linalg.norm(y))
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p != "loop"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_all_paths_give_the_same(name: str, path: str) -> None:
+    """Loss, meta-gradient and answers; single precision amplifies its rounding in these tasks."""
+    task, learner = a_task(name), LEARNERS[name]().double()
+    with executing(**PATHS["loop"]):
+        expected = result(learner, task)
+    with executing(**PATHS[path]):
+        assert distance(result(learner, task), expected) < 1e-10
+        assert distance(result(LEARNERS[name](), task.to(torch.float32)), expected) < 1e-3
+
+
+def test_the_loop_is_plain_autograd() -> None:
+    """The reference itself, against a loop that uses nothing of ours."""
+    learner, task = MAML(conv().double(), inner_lr=0.3, inner_steps=3), a_task("maml")
+    network, total = copy.deepcopy(learner.network), torch.zeros(())
+    names = [name for name, _ in network.named_parameters()]
+    for x, y, query_x, query_y in zip(*task.tensors(), strict=True):
+        phi = list(network.parameters())
+        for _ in range(3):
+            output = torch.func.functional_call(network, dict(zip(names, phi, strict=True)), (x,))
+            loss = nn.functional.cross_entropy(output, y)
+            gradients = torch.autograd.grad(loss, phi, create_graph=True)
+            phi = [p - 0.3 * g for p, g in zip(phi, gradients, strict=True)]
+        output = torch.func.functional_call(network, dict(zip(names, phi, strict=True)), (query_x,))
+        total = total + nn.functional.cross_entropy(output, query_y) / len(task)
+    theirs = torch.autograd.grad(total, list(network.parameters()))
+    for path in ("loop", "two threads", "no graph, two threads"):
+        with executing(**PATHS[path]):
+            ours = result(learner, task)
+        assert ours[0].item() == pytest.approx(total.item(), rel=1e-10)
+        for a, b in zip(ours[1:-1], theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11)
+
+
+def test_steps_without_a_graph_keep_only_parameters() -> None:
+    """What the backward pass needs grows by the parameters of a step, not by its activations."""
+    task = a_task("maml")[:1]
+
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+    def held(steps: int, graphs: int | None) -> int:
+        alive = weakref.WeakSet[Kept]()
+
+        def pack(tensor: Tensor) -> Kept:
+            kept = Kept(tensor)
+            alive.add(kept)
+            return kept
+
+        learner = MAML(conv().double(), inner_lr=0.1, inner_steps=steps)
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor)
+        with executing(graphs=graphs), hooks:
+            loss = learner.loss(task)
+        storages = {k.tensor.untyped_storage().data_ptr(): k.tensor for k in alive}
+        loss.backward()
+        return sum(t.untyped_storage().nbytes() for t in storages.values())
+
+    parameters = sum(p.numel() * p.element_size() for p in conv().double().parameters())
+    grown = (held(9, 1) - held(1, 1)) / 8
+    assert 0 < grown < 1.5 * parameters
+    assert (held(9, None) - held(1, None)) / 8 > 4 * parameters
+
+
+def test_parts_run_in_order_with_the_callers_modes() -> None:
+    def modes(i: int) -> tuple[int, bool, bool, int]:
+        mixed = torch.is_autocast_enabled("cpu")
+        return i, torch.is_grad_enabled(), mixed, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = in_parallel(modes, range(6), 2)
+    assert found == [(i, False, True, 1) for i in range(6)]
+    assert [f[1:3] for f in in_parallel(modes, range(4), 2)] == [(True, False)] * 4
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_a_part_reaches_the_caller() -> None:
+    def fail(i: int) -> None:
+        if i == 2:
+            raise ValueError("part 2")
+
+    with pytest.raises(ValueError, match="part 2"):
+        in_parallel(fail, range(4), 2)
+    assert in_parallel(str, range(3), 2) == ["0", "1", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    in_parallel(str, range(2), 2)
+    child = os.fork()
+    if not child:
+        os._exit(0 if in_parallel(str, range(2), 2) == ["0", "1"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_bfloat16_keeps_the_meta_gradient() -> None:
+    """Its direction to a cosine of 0.95 and its size to 10%; a plain loop under autocast errs more."""
+    torch.manual_seed(0)
+    backbone = Conv4(1, 32, downsample="stride", batch_norm="transductive")
+    learner = MAML(nn.Sequential(backbone, nn.Linear(32, 5)), inner_lr=0.4)
+    task = make_task((1, 28, 28), 5, 8, shot=1, query=3, seed=0).to(torch.float32)
+    found = []
+    for mixed in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = learner.loss(task)
+        gradients = torch.autograd.grad(loss, list(learner.parameters()))
+        found.append(torch.cat([g.flatten() for g in gradients]))
+    assert found[1].dtype == torch.float32
+    assert not torch.equal(*found)
+    assert torch.cosine_similarity(*found, dim=0) > 0.95
+    assert torch.linalg.norm(found[1]).item() == pytest.approx(torch.linalg.norm(found[0]), rel=0.1)
+
+
+def test_the_switch() -> None:
+    assert execution() == Execution()
+    with executing(threads=1) as inside:
+        assert execution() == inside == Execution(threads=1)
+        with executing(graphs=None):
+            assert execution() == Execution(threads=1, graphs=None)
+        assert execution() == inside
+    assert execution() == Execution()
+    with pytest.raises(ValueError, match="tasks_at_once is 0; expected at least 1, or None"):
+        Execution(tasks_at_once=0)
+    with pytest.raises(ValueError, match="threads is -1"):
+        Execution(threads=-1)
+    with pytest.raises(ValueError, match="graphs is -1; expected 0 or more, or None"):
+        Execution(graphs=-1)
+    with pytest.raises(TypeError, match="chunks"), executing(chunks=2):
+        pass
