@@ -42,7 +42,9 @@ def learn(
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(help="centroid, ridge, weights that come along, or a run folder."),
+        typer.Option(
+            help="centroid, ridge, logistic, proto-maml, weights that come along, or a run folder."
+        ),
     ] = None,
     unknown: Annotated[
         float,

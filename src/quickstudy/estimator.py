@@ -140,7 +140,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     Args:
         learner: the name of weights that come along (``"protonet-omniglot"``) or of a head for
-            features (``"centroid"``, ``"ridge"``), a run folder, a trained `MetaLearner`, or
+            features (`quickstudy.heads`), a run folder, a trained `MetaLearner`, or
             ``None`` for the nearest class mean of the features as they are.
         batch_size: queries to answer at a time.
 

@@ -33,6 +33,13 @@ ENCODERS: dict[Kind, str] = {
     "photo": "efficientnet-lite0",
     "text": "minilm",
 }
+_ON_FEATURES = {
+    "Ridge": "ridge",
+    "Logistic": "logistic",
+    "Proto-MAML": "proto-maml",
+    "Centroid": "centroid",
+    "Nearest features": "nearest",
+}
 LEARNERS: dict[Kind, dict[str, str]] = {
     "drawing": {
         "ProtoNet": "protonet-omniglot",
@@ -41,8 +48,8 @@ LEARNERS: dict[Kind, dict[str, str]] = {
         "LSTM": "lstm-omniglot-5w1s",
         "Nearest pixels": "nearest",
     },
-    "photo": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
-    "text": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
+    "photo": _ON_FEATURES,
+    "text": _ON_FEATURES,
 }
 _KEPT: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _KEPT_BYTES = 1 << 16
