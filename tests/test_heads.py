@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_head
+from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_learner
 from quickstudy.learners import ProtoNet
 from quickstudy.testing import CHECKS, Case, make_task
 
@@ -74,7 +74,8 @@ def _fitted(name: str, x: object, y: object) -> FewShotClassifier:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    assert load_head("rigde") is None
+    with pytest.raises(FileNotFoundError, match="no weights of 'rigde' come with"):
+        load_learner("rigde")
     with pytest.raises(ValueError, match="penalty is 0; expected a positive number"):
         Logistic(UnitVectors(), penalty=0)
     with pytest.raises(ValueError, match="inner_lr is -1"):

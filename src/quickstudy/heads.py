@@ -10,8 +10,9 @@ from quickstudy.functional import class_means, embed, example_loss
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import R2D2, ProtoNet
+from quickstudy.nn import set_batch_norm_policy
 
-__all__ = ["HEADS", "Logistic", "ProtoMAML", "UnitVectors", "load_head"]
+__all__ = ["HEADS", "Logistic", "ProtoMAML", "UnitVectors", "load_learner"]
 
 _SOLVER_STEPS = 100
 
@@ -143,6 +144,18 @@ learn).
 """
 
 
-def load_head(name: str) -> MetaLearner | None:
-    """A head by name (`HEADS`), or ``None`` if there is none of that name."""
-    return HEADS[name](UnitVectors()) if name in HEADS else None
+def load_learner(name: str) -> MetaLearner:
+    """A learner by name, in evaluation mode: a head (`HEADS`), or weights that come along.
+
+    It answers each example for itself: its batch norm is made inductive.
+
+    Raises:
+        FileNotFoundError: there is neither of that name.
+    """
+    if name in HEADS:
+        return HEADS[name](UnitVectors()).eval()
+    from quickstudy.pretrained import load
+
+    learner = load(name)
+    set_batch_norm_policy(learner, "inductive")
+    return learner

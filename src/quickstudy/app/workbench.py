@@ -20,10 +20,9 @@ from quickstudy.app.explain import loss_curve, reasons
 from quickstudy.data.folder import decode_image
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example
-from quickstudy.heads import load_head
+from quickstudy.heads import load_learner
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
-from quickstudy.nn import set_batch_norm_policy
 
 __all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
 
@@ -355,12 +354,7 @@ def _encoder(kind: Kind) -> Encoder:
 def _learner(source: str) -> MetaLearner:
     if source == "nearest":
         return NearestNeighbour().eval()
-    if (head := load_head(source)) is not None:
-        return head.eval()
-    from quickstudy.pretrained import load
-
-    learner = load(source)
-    set_batch_norm_policy(learner, "inductive")  # a drawing is answered for itself alone
+    learner = load_learner(source)
     if isinstance(learner, MAML):
         learner.inner_steps = 3  # as it was evaluated
     return learner
