@@ -3,11 +3,11 @@
     python benchmarks/real.py DATA_FOLDER [icons] [photos] [sentences]
 
 measures those named. If none is, it measures all and writes ``benchmarks/results/real.json``, from
-which ``tools/results.py`` makes the section of docs/results.md. In DATA_FOLDER: ``icons64.zip`` (icon names, drawn by many designers),
-``tiny-imagenet-dev100x150.zip`` (photos, 64x64) and ``clinc150/clinc150.jsonl`` (sentences by
-intent). No learner has been trained on any of it; the encoders have been on ImageNet (whose classes
-the photos are of) and on pairs of sentences. Every learner answers the same tasks, and is compared
-with the first of its table task by task.
+which ``tools/results.py`` makes the section of docs/results.md. In DATA_FOLDER: ``icons64.zip``
+(icon names, drawn by many designers), ``tiny-imagenet-dev100x150.zip`` (photos, 64x64) and
+``clinc150/clinc150.jsonl`` (sentences by intent). No learner has been trained on any of it; the
+encoders have been on ImageNet (whose classes the photos are of) and on pairs of sentences. Every
+learner answers the same tasks, and is compared with the first of its table task by task.
 """
 
 import json
