@@ -95,10 +95,14 @@ class PMF(MetaLearner):
     @torch.enable_grad()
     def _fine_tune(self, x: Tensor, y: Tensor, n_way: int) -> Parameters:
         """The weights for one task ``[S,...]``, ``[S]``."""
+        if not (self.inner_steps and self.inner_lr):
+            return {name: p.detach() for name, p in _trainable(self.encoder).items()}
         encoder = copy.deepcopy(self.encoder).eval()
         own = _trainable(encoder)
+        if not own:
+            raise ValueError("the encoder has no weights to fine-tune: none, or all of them frozen")
         optimizer = torch.optim.Adam(own.values(), lr=self.inner_lr)
-        for step in range(self.inner_steps if self.inner_lr else 0):
+        for step in range(self.inner_steps):
             z = encoder(torch.cat([x, _changed(x, step)])).unflatten(0, (2, len(x)))
             means = class_means(z[:1], y.unsqueeze(0), n_way)
             loss = F.cross_entropy(self._logits(z[1:], means)[0], y)
