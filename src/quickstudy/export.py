@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from quickstudy.checkpoint import write_atomically
 from quickstudy.encoders import DrawingEncoder, PhotoEncoder
 from quickstudy.estimator import image_shape
+from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.model import Model
 
@@ -65,13 +66,8 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
         ValueError: the model cannot be put into a graph.
         ModuleNotFoundError: ``onnx`` or ``onnxscript`` is not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this needs {error.name}, which is not installed: pip install 'quickstudy[export]'"
-        ) from error
+    onnx = need("onnx", "export")
+    need("onnxscript", "export")
     deployed, example = _ready(model)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.onnx"
