@@ -1,13 +1,13 @@
 """Learners on data that people have: icons, photos, sentences.
 
-    python benchmarks/real.py DATA_FOLDER
+    python benchmarks/real.py DATA_FOLDER [icons] [photos] [sentences]
 
-writes ``benchmarks/results/real.json``, from which ``tools/results.py`` makes the section of
-docs/results.md. In DATA_FOLDER: ``icons64.zip`` (icon names, drawn by many designers),
-``tiny-imagenet-dev100x150.zip`` (photos, 64x64) and ``clinc150/clinc150.jsonl`` (sentences by
-intent). No learner has been trained on any of it; the encoders have been on ImageNet (whose classes
-the photos are of) and on pairs of sentences. Every learner answers the same tasks, and is compared
-with the first of its table task by task.
+measures those named. If none is, it measures all and writes ``benchmarks/results/real.json``, from
+which ``tools/results.py`` makes the section of docs/results.md. In DATA_FOLDER: ``icons64.zip``
+(icon names, drawn by many designers), ``tiny-imagenet-dev100x150.zip`` (photos, 64x64) and
+``clinc150/clinc150.jsonl`` (sentences by intent). No learner has been trained on any of it; the
+encoders have been on ImageNet (whose classes the photos are of) and on pairs of sentences. Every
+learner answers the same tasks, and is compared with the first of its table task by task.
 """
 
 import json
@@ -21,16 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 
-import quickstudy
 from quickstudy.checkpoint import write_atomically
 from quickstudy.data import ClassDataset, EpisodeSampler
 from quickstudy.encoders import FeatureCache, encode, load_encoder
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.examples import Example, read_examples
-from quickstudy.heads import load_head
+from quickstudy.heads import HEADS, load_learner
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import NearestNeighbour, ProtoNet
-from quickstudy.nn import set_batch_norm_policy
 from quickstudy.pretrained import shipped as names
 from quickstudy.reproduce import _commit
 
@@ -39,45 +37,42 @@ TASKS = 600
 PHOTOS = 60
 
 
-def main(root: Path) -> None:
+def main(root: Path, *chosen: str) -> None:
     torch.set_num_threads(1)
-    parts = []
+    kinds = {"icons": icons, "photos": photos, "sentences": sentences}
+    parts = [part for name in chosen or kinds for part in kinds[name](root)]
+    if not chosen:
+        about = {"date": time.strftime("%Y-%m-%d"), "commit": _commit(), "seed": 0}
+        OUT.parent.mkdir(exist_ok=True)
+        write_atomically(OUT, json.dumps({**about, "parts": parts}, indent=1) + "\n")
+
+
+def icons(root: Path) -> Iterator[dict[str, Any]]:
     drawn = {
         "nearest neighbour on pixels": NearestNeighbour(),
-        **{name: shipped(name) for name in names()},
+        **{name: load_learner(name) for name in names()},
     }
-    icons = features(read_examples(root / "icons64.zip"), "drawing")
+    examples = features(read_examples(root / "icons64.zip"), "drawing")
     for way, shot in ((5, 1), (5, 5), (20, 1), (20, 5)):
-        parts.append(table("icons64, drawn by many designers", icons, drawn, way, shot))
-    photos = features(
-        few(read_examples(root / "tiny-imagenet-dev100x150.zip"), PHOTOS), "efficientnet-lite0"
-    )
-    heads = {
-        "nearest centroid": ProtoNet(nn.Flatten()),
-        **{n: head(n) for n in ("centroid", "ridge")},
-    }
+        yield table("icons64, drawn by many designers", examples, drawn, way, shot)
+
+
+def photos(root: Path) -> Iterator[dict[str, Any]]:
+    some = few(read_examples(root / "tiny-imagenet-dev100x150.zip"), PHOTOS)
+    examples = features(some, "efficientnet-lite0")
     for shot in (1, 5):
         title = f"Tiny-ImageNet, {PHOTOS} photos a class, EfficientNet-Lite0 features"
-        parts.append(table(title, photos, heads, 5, shot))
-    sentences = features(read_examples(root / "clinc150" / "clinc150.jsonl"), "minilm")
+        yield table(title, examples, heads(), 5, shot)
+
+
+def sentences(root: Path) -> Iterator[dict[str, Any]]:
+    examples = features(read_examples(root / "clinc150" / "clinc150.jsonl"), "minilm")
     for way, shot, tasks in ((5, 1, TASKS), (5, 5, TASKS), (150, 5, 20)):
-        parts.append(table("CLINC150, MiniLM features", sentences, heads, way, shot, tasks))
-    about = {"date": time.strftime("%Y-%m-%d"), "commit": _commit(), "seed": 0}
-    OUT.parent.mkdir(exist_ok=True)
-    write_atomically(OUT, json.dumps({**about, "parts": parts}, indent=1) + "\n")
+        yield table("CLINC150, MiniLM features", examples, heads(), way, shot, tasks)
 
 
-def shipped(name: str) -> MetaLearner:
-    """Weights that come along, each query answered for itself."""
-    learner = quickstudy.load(name)
-    set_batch_norm_policy(learner, "inductive")
-    return learner
-
-
-def head(name: str) -> MetaLearner:
-    found = load_head(name)
-    assert found is not None
-    return found
+def heads() -> dict[str, MetaLearner]:
+    return {"nearest centroid": ProtoNet(nn.Flatten()), **{n: load_learner(n) for n in HEADS}}
 
 
 def few(examples: Iterable[Example], n: int) -> Iterator[Example]:
@@ -124,4 +119,4 @@ def table(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -696,6 +696,13 @@ PICTURES: dict[str, Picture] = {
         "the encoder e, by telling all training classes apart",
         _baseline,
     ),
+    "pmf": Picture(
+        "a fine-tuned encoder, and the mean of each class in its space",
+        (("network", "[T,...]"), ("prototypes", "[T,N,D]")),
+        "cosine with\nthe mean",
+        "the encoder e, where fine-tuning starts; the scale of the cosine",
+        _protonet,
+    ),
     "simpleshot": Picture(
         "the centroid of each class's normalised features",
         (("centroids", "[T,N,D]"),),

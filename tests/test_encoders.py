@@ -163,3 +163,48 @@ def test_sentences_of_one_meaning_lie_together() -> None:
     assert z.shape == (3, 384)
     assert similar[0, 1] > similar[0, 2] + 0.3
     assert isinstance(own, encoders.SentenceEncoder)
+
+
+def test_a_vision_model_of_hugging_face_is_pooled_as_it_says(tmp_path: Path) -> None:
+    """From a folder, with weights made here: one that pools, and one that does not."""
+    library = pytest.importorskip("transformers", reason="needs quickstudy[vision]")
+    size = {"height": 32, "width": 32}
+    library.ViTImageProcessor(
+        size=size, image_mean=[0.5] * 3, image_std=[0.25] * 3
+    ).save_pretrained(tmp_path)
+    config = library.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+    )
+    library.ViTModel(config).save_pretrained(tmp_path)
+    name = f"hf:{tmp_path}"
+    own = load_encoder(name)
+    assert isinstance(own, PhotoEncoder)
+    assert (own.name, own.size) == (name, 32)
+    grey = np.full((32, 32, 3), 51)
+    x = torch.full((1, 3, 32, 32), (0.2 - 0.5) / 0.25)
+    network = library.AutoModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert np.allclose(own([png(grey)]), network(x).pooler_output, atol=1e-5)
+    assert own.fingerprint == load_encoder(name).fingerprint
+
+
+def test_a_model_of_timm_is_prepared_for_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = pytest.importorskip("timm", reason="needs quickstudy[vision]")
+    create = library.create_model
+    torch.manual_seed(0)
+    network = create("resnet10t", pretrained=False, num_classes=0)
+    monkeypatch.setattr(library, "create_model", lambda name, **_: network)  # no download
+    own = load_encoder("timm:resnet10t")
+    about = library.data.resolve_model_data_config(network)
+    assert (own.name, own.size) == ("timm:resnet10t", about["input_size"][-1])  # type: ignore[attr-defined]
+    mean, std = (torch.tensor(about[k]).view(3, 1, 1) for k in ("mean", "std"))
+    x = ((torch.full((3, own.size, own.size), 0.2) - mean) / std).unsqueeze(0)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        expected = network.eval()(x)
+    assert np.allclose(own([png(np.full((64, 64, 3), 51))]), expected, atol=1e-4)
+    assert expected.shape == (1, 512)

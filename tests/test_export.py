@@ -15,6 +15,7 @@ from quickstudy.data import alphabets
 from quickstudy.encoders import DrawingEncoder, PhotoEncoder
 from quickstudy.examples import Example
 from quickstudy.export import export_onnx, export_torch
+from quickstudy.heads import HEADS
 from quickstudy.model import Model
 
 
@@ -50,10 +51,10 @@ def prepared(model: Model) -> Any:
     return np.stack(pixels).astype(np.float32) / 255
 
 
-HEADS = ["protonet-omniglot", "matching-omniglot", "maml-omniglot-5w1s", "centroid", "ridge"]
+LEARNERS = ["protonet-omniglot", "matching-omniglot", "maml-omniglot-5w1s", *HEADS]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", LEARNERS)
 def test_onnx_runtime_gives_the_same_answers(head: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs quickstudy[export]")
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")

@@ -113,6 +113,7 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("{ shot = 1 }", "{ shot = 1, published = 'high' }", r"cells.0.published"),
         ("[protocol]", "[protocol", "is not TOML"),
         ('"protonet"', '"maml"\noptions = { inner_lr = 0.1 }', "inner_lr and inner_loss belong"),
+        ("{ shot = 1 }", "{ shot = 1, at_test = { k = [1, 3] } }", "k is to be chosen, but there"),
     ],
 )
 def test_a_recipe_that_is_wrong_says_where(

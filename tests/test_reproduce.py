@@ -145,6 +145,25 @@ def test_what_a_test_changes_is_put_back(tmp_path: Path) -> None:
     assert found[True] == found[False]
 
 
+def test_of_a_list_the_best_on_validation_tasks_is_tested(tmp_path: Path) -> None:
+    more = "inner_loss = 'mean'\noptions = { inner_lr = 0.1 }"
+    own = recipe(tmp_path, "maml", steps=1, more=more)
+    chosen = Cell(shot=1, query=3, tasks=4, at_test={"inner_steps": 2, "inner_lr": [1e3, 0.1]})
+    own = own.model_copy(update={"cells": [chosen]})
+    reproduce(own, tmp_path / "r", quiet=True, say=quiet)
+    (found,) = (tmp_path / "r" / "evaluations").iterdir()
+    experiment = own.experiment()
+    learner = experiment.build_learner()
+    load_weights(tmp_path / "r" / "weights.safetensors", learner)
+    tasks = experiment.sampler("validation", way=5, shot=1, query=3, tasks=1)
+    scores = {}
+    for rate in (1e3, 0.1):
+        learner.inner_steps, learner.inner_lr = 2, rate  # type: ignore[assignment]
+        scores[rate] = evaluate(learner, tasks, n_tasks=4).mean
+    best = max(scores, key=lambda rate: scores[rate])
+    assert json.loads(found.read_text())["about"]["at_test"] == {"inner_steps": 2, "inner_lr": best}
+
+
 def test_instances_of_a_sequence(tmp_path: Path) -> None:
     own = recipe(tmp_path, "mann", steps=2, more="options = { protocol = 'offset' }")
     cells = [Cell(shot=3, query=1, tasks=4, instance=i, published=50.0) for i in (1, 3)]

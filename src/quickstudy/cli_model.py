@@ -42,7 +42,9 @@ def learn(
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(help="centroid, ridge, weights that come along, or a run folder."),
+        typer.Option(
+            help="centroid, ridge, logistic, proto-maml, weights that come along, or a run folder."
+        ),
     ] = None,
     unknown: Annotated[
         float,
@@ -208,16 +210,13 @@ def serve(
     import os
     import secrets
 
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
-        try:
-            __import__(module)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"this needs {module}, which is not installed: pip install 'quickstudy[app]'"
-            ) from error
     import torch
-    import uvicorn
 
+    from quickstudy.extras import need
+
+    for module in ("fastapi", "prometheus_client"):
+        need(module, "app")
+    uvicorn = need("uvicorn", "app")
     from quickstudy.app import create_app
 
     torch.set_num_threads(1)

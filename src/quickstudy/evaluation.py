@@ -23,6 +23,7 @@ __all__ = [
     "FrozenTasks",
     "Reader",
     "accuracy_by_instance",
+    "choose",
     "compare",
     "evaluate",
     "task_scores",
@@ -165,6 +166,37 @@ class Reader(Protocol):
     """A learner that answers each example of a sequence when it first sees it (`MANN.read`)."""
 
     def read(self, x: Tensor, y: Tensor, n_way: int | None) -> Tensor: ...
+
+
+def choose(
+    learner: MetaLearner, name: str, values: Sequence[Any], tasks: TaskSource, *, n_tasks: int
+) -> Any:
+    """Give a learner the value that does best on validation tasks, such as an inner rate.
+
+    Args:
+        learner: whose attribute is set.
+        name: of the attribute.
+        values: to try; of equally good ones the first is taken.
+        tasks: not the training's, and not those to report on.
+        n_tasks: how many of them, the same for each value.
+
+    Returns:
+        The value.
+    """
+    if not values or not hasattr(learner, name):
+        raise ValueError(
+            f"{type(learner).__name__} has no {name} to choose, or there are no values"
+        )
+    best: tuple[float, Any] | None = None
+    for value in values:
+        setattr(learner, name, value)
+        found = evaluate(learner, tasks, n_tasks=n_tasks)
+        quality = found.mean if found.metric == "accuracy" else -found.mean
+        if best is None or quality > best[0]:
+            best = quality, value
+    assert best is not None
+    setattr(learner, name, best[1])
+    return best[1]
 
 
 def accuracy_by_instance(

@@ -28,6 +28,7 @@ LearnerName = Literal[
     "nearest",
     "soft-nearest",
     "protonet",
+    "pmf",
     "matching",
     "r2d2",
     "maml",
@@ -47,7 +48,7 @@ Part = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
 Optimizer = Literal["adam", "sgd"]
 InnerName = Literal["sgd", "momentum", "adam"]
-Backbone = Literal["conv4", "mlp"]
+Backbone = Literal["conv4", "mlp", "efficientnet-lite0"]
 Downsample = Literal["pool", "stride", "stride-flatten"]
 Policy = Literal["inductive", "transductive"]
 Weights = Literal["auto", "best", "final", "checkpoint"]
@@ -59,6 +60,7 @@ LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
     "nearest": ("NearestNeighbour", {}),
     "soft-nearest": ("SoftNearestNeighbour", {}),
     "protonet": ("ProtoNet", {}),
+    "pmf": ("PMF", {}),
     "matching": ("MatchingNetwork", {}),
     "r2d2": ("R2D2", {}),
     "maml": ("MAML", {}),
@@ -142,6 +144,8 @@ class Experiment:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is too small")
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
+        if self.backbone == "efficientnet-lite0" and self.channels != 3:
+            raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
         known = learner_options(self.learner) | {"classes": int} if self.options else {}
         for name, value in self.options.items():
             if name not in known:
@@ -323,6 +327,10 @@ class Experiment:
             return MLP(1, [40], 40)
         if self.backbone == "mlp":
             return MLP(self.channels * self.size**2, [256, 128], 64)
+        if self.backbone == "efficientnet-lite0":
+            from quickstudy.encoders import efficientnet
+
+            return efficientnet(self.size)
         return Conv4(
             self.channels,
             self.filters,

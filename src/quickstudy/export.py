@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from quickstudy.checkpoint import write_atomically
 from quickstudy.encoders import DrawingEncoder, PhotoEncoder
 from quickstudy.estimator import image_shape
+from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.model import Model
 
@@ -30,22 +31,16 @@ class Deployed(nn.Module):
         ValueError: its encoder is none that can be put into a graph; says which can.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, model: Model) -> None:
         super().__init__()
         encoder = model.encoder
-        if isinstance(encoder, PhotoEncoder) and isinstance(encoder.module, nn.Module):
-            self.encoder: nn.Module = encoder.module
-            self.register_buffer("mean", encoder.mean)
-            self.register_buffer("std", encoder.std)
-            self.input_shape: tuple[int, ...] = (3, encoder.size, encoder.size)
+        if isinstance(encoder, PhotoEncoder) and isinstance(encoder.network.module, nn.Module):
+            self.encoder: nn.Module = encoder.network
+            self.input_shape: tuple[int, ...] = encoder.network.input_shape
         elif isinstance(encoder, DrawingEncoder):
-            self.encoder = nn.Identity()
+            takes_images = image_shape(model.classifier.learner_) is not None
+            self.encoder = nn.Identity() if takes_images else nn.Flatten()
             self.input_shape = (1, 28, 28)
-            self.register_buffer("mean", torch.zeros(()))
-            self.register_buffer("std", torch.ones(()))
         else:
             raise ValueError(
                 f"models of drawings and photos can be exported; {encoder.name} encodes "
@@ -55,15 +50,9 @@ class Deployed(nn.Module):
         self.learner: MetaLearner = own.learner_
         self.phi: Phi = _float(own.phi_)
         self.temperature = own.temperature_
-        self.shape = image_shape(self.learner)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.encoder((x - self.mean) / self.std)
-        if not isinstance(self.encoder, nn.Identity):
-            z = z.mean((2, 3)) if z.dim() == 4 else z.flatten(1)
-        elif self.shape is None:
-            z = z.flatten(1)
-        logits = self.learner.predict(self.phi, z.unsqueeze(0))[0]
+        logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
         return (logits / self.temperature).softmax(-1)
 
 
@@ -77,13 +66,8 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
         ValueError: the model cannot be put into a graph.
         ModuleNotFoundError: ``onnx`` or ``onnxscript`` is not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this needs {error.name}, which is not installed: pip install 'quickstudy[export]'"
-        ) from error
+    onnx = need("onnx", "export")
+    need("onnxscript", "export")
     deployed, example = _ready(model)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.onnx"

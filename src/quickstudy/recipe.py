@@ -109,7 +109,8 @@ class Cell(_Strict):
         interval: the paper's 95% interval, as half its width.
         columns: batch norm policies to report, the paper's first; empty without batch norm.
         instance: MANN's offset protocol: accuracy at so manieth an example of a class.
-        at_test: what the learner has otherwise in a test, such as ``{"inner_steps": 3}``.
+        at_test: what the learner has otherwise in a test, such as ``{"inner_steps": 3}``; of a
+            list, what does best on the validation tasks.
         within_group: tasks within one alphabet.
     """
 
@@ -118,7 +119,7 @@ class Cell(_Strict):
     query: Count = 15
     tasks: Count = 600
     columns: list[Policy] = []
-    at_test: dict[str, int] = {}
+    at_test: dict[str, int | float | list[int | float]] = {}
     instance: Count | None = None
     within_group: bool = False
     data: DataName | None = None
@@ -173,6 +174,9 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _trains(self) -> "Recipe":
+        lists = [n for c in self.cells for n, value in c.at_test.items() if isinstance(value, list)]
+        if lists and self.validation is None:
+            raise ValueError(f"{lists[0]} is to be chosen, but there is no validation")
         self.experiment()
         return self
 

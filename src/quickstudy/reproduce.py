@@ -17,7 +17,7 @@ import torch
 
 from quickstudy.card import Card, Result, verdict
 from quickstudy.checkpoint import load_weights, save_weights
-from quickstudy.evaluation import Evaluation, accuracy_by_instance, evaluate
+from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, evaluate
 from quickstudy.experiment import Experiment, Policy
 from quickstudy.learner import MetaLearner
 from quickstudy.recipe import Cell, Recipe
@@ -182,7 +182,8 @@ def _evaluations(
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
         path = folder / "evaluations" / f"{cell.label.replace(' ', '-')}-{column}-{key}.json"
         if not path.exists():
-            dataclasses.replace(score(cell, column), about=about).save(path)
+            scores = score(cell, column)
+            dataclasses.replace(scores, about={**about, **scores.about}).save(path)
         scores = Evaluation.load(path)
         say(f"{cell.label}: {scores}")
         found.append((column, scores))
@@ -207,12 +208,21 @@ class _Scorer:
             return self.read[sequences][cell.instance]
         own = {name: getattr(learner, name) for name in cell.at_test}
         try:
-            for name, value in cell.at_test.items():
-                setattr(learner, name, value)
-            return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column)
+            chosen = {name: self._set(name, value, cell) for name, value in cell.at_test.items()}
+            about = {"at_test": chosen}
+            return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
         finally:
             for name, value in own.items():
                 setattr(learner, name, value)
+
+    def _set(self, name: str, value: Any, cell: Cell) -> Any:
+        """Give the learner a value, or the best of several; which one."""
+        if not isinstance(value, list) or self.recipe.validation is None:
+            setattr(self.learner, name, value)
+            return value
+        shape = cell.model_dump(include={"way", "shot", "query"})
+        tasks = self.experiment.sampler("validation", **shape, tasks=1)
+        return choose(self.learner, name, value, tasks, n_tasks=self.recipe.validation.tasks)
 
 
 def _device(accelerator: str) -> torch.device:

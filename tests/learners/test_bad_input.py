@@ -14,6 +14,7 @@ from quickstudy.learners import (
     ANIL,
     MAML,
     MANN,
+    PMF,
     R2D2,
     Baseline,
     BlackBoxLSTM,
@@ -58,6 +59,7 @@ ENCODER_BASED: dict[str, Build] = {
     "nearest": NearestNeighbour,
     "soft-nearest": SoftNearestNeighbour,
     "matching": MatchingNetwork,
+    "PMF": PMF,
     "ProtoNet": ProtoNet,
     "R2D2": R2D2,
 }
@@ -66,6 +68,7 @@ BOUNDED = [*NETWORK_BASED, "ANIL", "LSTM", "MANN", "MANN-offset", "transformer",
 CLASSIFIERS = [
     "Baseline",
     "CNP",
+    "PMF",
     "ProtoNet",
     "SimpleShot",
     "matching",

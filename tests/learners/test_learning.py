@@ -15,6 +15,7 @@ from quickstudy.learners import (
     ANIL,
     MAML,
     MANN,
+    PMF,
     R2D2,
     Baseline,
     BlackBoxLSTM,
@@ -85,6 +86,7 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "cnp": lambda: ConditionalNeuralProcess(encoder(), outputs=2, width=32),
     "baseline": lambda: Baseline(encoder(), classes=10, inner_lr=0.05),
     "simpleshot": lambda: SimpleShot(encoder(), classes=10),
+    "pmf": lambda: PMF(encoder()),
 }
 
 

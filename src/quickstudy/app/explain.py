@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.functional import embed, example_loss, squared_distances
-from quickstudy.inner import adapt_network, run_network
+from quickstudy.functional import class_labels, embed, example_loss, squared_distances
+from quickstudy.inner import fit_network, run_network
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, MatchingNetwork, NearestNeighbour, ProtoNet
 
@@ -45,18 +45,19 @@ def loss_curve(
     """Loss on the support after 0, 1, ... inner steps; ``None`` without an inner loop."""
     if not isinstance(learner, MAML):
         return None
+    path = fit_network(
+        learner.network,
+        support_x,
+        support_y,
+        n_way,
+        steps=learner.inner_steps,
+        rate=learner.inner_lr,
+        optimizer=learner.inner_optimizer,
+    )
     losses = []
-    for steps in range(learner.inner_steps + 1):
-        phi = adapt_network(
-            learner.network,
-            support_x,
-            support_y,
-            n_way,
-            steps=steps,
-            rate=learner.inner_lr,
-            optimizer=learner.inner_optimizer,
-        )
-        output = run_network(learner.network, phi, support_x)
+    for state in path:
+        phi = {"network": state, **class_labels(support_y, n_way)}
+        output = run_network(learner.network, phi, support_x, source="batch")
         losses.append(round(float(example_loss(output, support_y)), 4))
     return losses
 

@@ -20,10 +20,9 @@ from quickstudy.app.explain import loss_curve, reasons
 from quickstudy.data.folder import decode_image
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example
-from quickstudy.heads import load_head
+from quickstudy.heads import load_learner
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
-from quickstudy.nn import set_batch_norm_policy
 
 __all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
 
@@ -33,6 +32,13 @@ ENCODERS: dict[Kind, str] = {
     "photo": "efficientnet-lite0",
     "text": "minilm",
 }
+_ON_FEATURES = {
+    "Ridge": "ridge",
+    "Logistic": "logistic",
+    "Proto-MAML": "proto-maml",
+    "Centroid": "centroid",
+    "Nearest features": "nearest",
+}
 LEARNERS: dict[Kind, dict[str, str]] = {
     "drawing": {
         "ProtoNet": "protonet-omniglot",
@@ -41,8 +47,8 @@ LEARNERS: dict[Kind, dict[str, str]] = {
         "LSTM": "lstm-omniglot-5w1s",
         "Nearest pixels": "nearest",
     },
-    "photo": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
-    "text": {"Ridge": "ridge", "Centroid": "centroid", "Nearest features": "nearest"},
+    "photo": _ON_FEATURES,
+    "text": _ON_FEATURES,
 }
 _KEPT: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _KEPT_BYTES = 1 << 16
@@ -348,12 +354,7 @@ def _encoder(kind: Kind) -> Encoder:
 def _learner(source: str) -> MetaLearner:
     if source == "nearest":
         return NearestNeighbour().eval()
-    if (head := load_head(source)) is not None:
-        return head.eval()
-    from quickstudy.pretrained import load
-
-    learner = load(source)
-    set_batch_norm_policy(learner, "inductive")  # a drawing is answered for itself alone
+    learner = load_learner(source)
     if isinstance(learner, MAML):
         learner.inner_steps = 3  # as it was evaluated
     return learner

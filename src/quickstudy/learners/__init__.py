@@ -10,6 +10,7 @@ from quickstudy.learners.mann import MANN
 from quickstudy.learners.matching import MatchingNetwork
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.nearest import NearestNeighbour, SoftNearestNeighbour
+from quickstudy.learners.pmf import PMF
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.reptile import Reptile
@@ -21,6 +22,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "MANN",
+    "PMF",
     "R2D2",
     "Baseline",
     "BlackBoxLSTM",

@@ -1,0 +1,20 @@
+"""Packages that only a part of quickstudy needs."""
+
+import importlib
+from typing import Any
+
+__all__ = ["need"]
+
+
+def need(module: str, extra: str) -> Any:
+    """A module that comes with an extra, ``quickstudy[extra]``.
+
+    Raises:
+        ModuleNotFoundError: it is not installed, or something that it needs is not; says how.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this needs {error.name}, which is not installed: pip install 'quickstudy[{extra}]'"
+        ) from error

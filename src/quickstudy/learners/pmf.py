@@ -1,0 +1,150 @@
+"""P>M>F: pretrain elsewhere, meta-train as ProtoNet, fine-tune the encoder to each new task."""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quickstudy.functional import check_vectors, class_means, example_loss
+from quickstudy.inner import Parameters
+from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task
+
+__all__ = ["PMF"]
+
+
+class PMF(MetaLearner):
+    """Pretrain, meta-train, fine-tune (Hu, Li, Stühmer, Kim & Hospedales 2022, arXiv:2204.07305).
+
+    The encoder comes pretrained (P). Training is that of a prototypical network with the cosine
+    (M). A new task fine-tunes the whole encoder, to tell changed pictures of the support by the
+    prototypes of the unchanged ones (F; the paper's section 3)::
+
+        c_n       = mean of e(x_s) over the support examples of class n
+        logits[n] = a * cos(e(x), c_n)
+        phi       = inner_steps of Adam on the cross-entropy of change(x_s), over the weights of e
+
+    ``change`` moves all pictures by up to an eighth of their side and changes their brightness,
+    colour and contrast, another way at each step. Examples that are no pictures stay as they are.
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]``. What of it requires no gradient stays.
+        inner_lr: Adam's; depends on the tasks, so let `evaluation.choose` find it on validation
+            tasks. 0 is no fine-tuning.
+        inner_steps: of fine-tuning; the paper takes 50. The default, none, is a prototypical
+            network, which is what validation during the training should see.
+        scale: where ``a``, which is learned, starts.
+
+    ``phi``: ``{"network": fine-tuned weights by name, each [T,...], "prototypes": [T,N,D]}``.
+
+    Differs from the paper: at one step all pictures change alike, so that their order and the
+    other tasks do not matter. The paper chooses the rate on a few validation tasks or, in its
+    authors' later code, on the support.
+
+    Example:
+        >>> from quickstudy.nn import Conv4
+        >>> learner = PMF(Conv4(), inner_steps=50)
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        inner_lr: float = 1e-3,
+        inner_steps: int = 0,
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if inner_lr < 0 or inner_steps < 0 or not 0 < scale < math.inf:
+            raise ValueError(
+                f"inner_lr is {inner_lr}, inner_steps {inner_steps} and scale {scale}; expected "
+                "neither of the first two below 0, and a positive scale"
+            )
+        self.encoder = encoder
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_task(support_x, support_y, n_way)
+        n_way = n_way or 0
+        each = zip(support_x, support_y, strict=True)
+        networks = [self._fine_tune(x, y, n_way) for x, y in each]
+        return self._phi(networks, support_x, support_y, n_way)
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        return self._logits(self._embed(phi["network"], query_x), phi["prototypes"])
+
+    def loss(self, task: Task) -> Tensor:
+        """The cross-entropy of the queries, a scalar, without fine-tuning: meta-training's."""
+        self.check_task(task.support_x, task.support_y, task.n_way)
+        networks = [_trainable(self.encoder)] * len(task)
+        phi = self._phi(networks, task.support_x, task.support_y, task.n_way or 0)
+        return example_loss(self.predict(phi, task.query_x), task.query_y)
+
+    def _phi(
+        self, networks: list[Parameters], support_x: Tensor, support_y: Tensor, n_way: int
+    ) -> Phi:
+        network = {name: torch.stack([n[name] for n in networks]) for name in networks[0]}
+        z = self._embed(network, support_x)
+        return {"network": network, "prototypes": class_means(z, support_y, n_way)}
+
+    @torch.enable_grad()
+    def _fine_tune(self, x: Tensor, y: Tensor, n_way: int) -> Parameters:
+        """The weights for one task ``[S,...]``, ``[S]``."""
+        if not (self.inner_steps and self.inner_lr):
+            return {name: p.detach() for name, p in _trainable(self.encoder).items()}
+        encoder = copy.deepcopy(self.encoder).eval()
+        own = _trainable(encoder)
+        if not own:
+            raise ValueError("the encoder has no weights to fine-tune: none, or all of them frozen")
+        optimizer = torch.optim.Adam(own.values(), lr=self.inner_lr)
+        for step in range(self.inner_steps):
+            z = encoder(torch.cat([x, _changed(x, step)])).unflatten(0, (2, len(x)))
+            means = class_means(z[:1], y.unsqueeze(0), n_way)
+            loss = F.cross_entropy(self._logits(z[1:], means)[0], y)
+            gradients = torch.autograd.grad(loss, [*own.values()], materialize_grads=True)
+            for p, gradient in zip(own.values(), gradients, strict=True):
+                p.grad = gradient
+            optimizer.step()
+        return {name: p.detach() for name, p in own.items()}
+
+    def _embed(self, network: Parameters, x: Tensor) -> Tensor:
+        """Each task's examples ``[T,n,...]`` by its own weights: ``[T,n,D]``."""
+        return torch.stack(
+            [
+                check_vectors(
+                    functional_call(self.encoder, {k: p[t] for k, p in network.items()}, (own,)),
+                    own,
+                )
+                for t, own in enumerate(x)
+            ]
+        )
+
+    def _logits(self, z: Tensor, means: Tensor) -> Tensor:
+        return self.scale * F.normalize(z, dim=-1) @ F.normalize(means, dim=-1).mT
+
+
+def _trainable(encoder: nn.Module) -> Parameters:
+    return {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+
+
+def _changed(x: Tensor, step: int) -> Tensor:
+    """Pictures ``[S,C,H,W]`` all moved and coloured anew alike; anything else as it is."""
+    if x.dim() != 4:
+        return x
+    change = torch.rand(5, generator=torch.Generator().manual_seed(step)) * 2 - 1
+    down, right, brightness, colour, contrast = change.tolist()
+    x = x + brightness / 2
+    grey = x.mean(1, keepdim=True)
+    x = grey + (1 + colour) * (x - grey)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + (1 + contrast / 2) * (x - mean)
+    height, width = x.shape[2:]
+    top, left = height // 8, width // 8
+    padded = F.pad(x, (left, left, top, top))
+    first, start = top + round(top * down), left + round(left * right)
+    return padded[..., first : first + height, start : start + width]

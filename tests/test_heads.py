@@ -1,0 +1,82 @@
+"""Heads on frozen features: against scikit-learn, a plain loop, and the contract of learners."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from quickstudy.estimator import FewShotClassifier
+from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_learner
+from quickstudy.learners import ProtoNet
+from quickstudy.testing import CHECKS, Case, make_task
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_keeps_the_contract(name: str, check: Callable[[Case], None]) -> None:
+    check(Case(lambda: HEADS[name](UnitVectors()), (6,)))
+
+
+@pytest.mark.parametrize(("way", "penalty"), [(2, 1.0), (3, 1.0), (7, 0.5)])
+def test_logistic_is_scikit_learns(way: int, penalty: float) -> None:
+    task = make_task((6,), way, tasks=2, shot=4)
+    phi = Logistic(UnitVectors(), penalty=penalty).adapt(task.support_x, task.support_y, way)
+    for x, y, weight in zip(task.support_x, task.support_y, phi["weight"], strict=True):
+        X = F.pad(F.normalize(x, dim=-1), (0, 1), value=1.0).numpy()
+        # two classes share one vector there, which costs half of what our two cost
+        C = 1 / penalty if way > 2 else 2 / penalty
+        oracle = LogisticRegression(C=C, fit_intercept=False, tol=1e-10, max_iter=10_000)
+        theirs = oracle.fit(X, y.numpy()).coef_
+        theirs = theirs if way > 2 else np.concatenate([-theirs, theirs]) / 2
+        assert np.allclose(weight.numpy().T, theirs, atol=1e-6)
+
+
+def test_proto_maml_starts_as_protonet_and_takes_plain_steps() -> None:
+    task = make_task((6,), 3, tasks=2)
+    learner, prototypes = ProtoMAML(UnitVectors(), inner_steps=0), ProtoNet(UnitVectors())
+    assert torch.allclose(learner(task).softmax(-1), prototypes(task).softmax(-1))
+    learner.inner_steps, learner.inner_lr = 3, 0.7
+    logits = learner(task)
+    for t in range(2):
+        z, y = F.normalize(task.support_x[t], dim=-1), task.support_y[t]
+        means = torch.stack([z[y == n].mean(0) for n in range(3)])
+        layer = nn.Linear(6, 3).double()
+        layer.weight.data, layer.bias.data = 2 * means, -(means**2).sum(1)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.7)
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(layer(z), y).backward()
+            optimizer.step()
+        assert torch.allclose(logits[t], layer(F.normalize(task.query_x[t], dim=-1)))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_grows_is_calibrated_and_saved(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(np.repeat(np.eye(3), 8, axis=0) * 2, 1.0)
+    y = np.repeat([*"abc"], 8)
+    own = FewShotClassifier(name).fit(x[:16], y[:16]).partial_fit(x[16:], y[16:]).calibrate()
+    assert np.allclose(own.predict_proba(x), _fitted(name, x, y).predict_proba(x))
+    assert own.score(x, y) > 0.8
+    own.save(tmp_path / "own")
+    assert np.allclose(
+        FewShotClassifier.load(tmp_path / "own").predict_proba(x), own.predict_proba(x)
+    )
+
+
+def _fitted(name: str, x: object, y: object) -> FewShotClassifier:
+    return FewShotClassifier(name).fit(x, y).calibrate()
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(FileNotFoundError, match="no weights of 'rigde' come with"):
+        load_learner("rigde")
+    with pytest.raises(ValueError, match="penalty is 0; expected a positive number"):
+        Logistic(UnitVectors(), penalty=0)
+    with pytest.raises(ValueError, match="inner_lr is -1"):
+        ProtoMAML(UnitVectors(), inner_lr=-1)
