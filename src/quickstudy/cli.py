@@ -164,6 +164,7 @@ def train(
     """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")
+    from quickstudy.processes import LostProcessError
     from quickstudy.run import Machine, run_experiment
 
     if resume is not None:
@@ -195,6 +196,8 @@ def train(
     except KeyboardInterrupt as stop:
         why = str(stop) or "stopped before the first step"
         raise _StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
+    except LostProcessError as lost:
+        raise LostProcessError(f"{lost}: quickstudy train --resume {folder}") from None
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
@@ -478,6 +481,7 @@ def reproduce(
     if not names:
         raise ValueError("name a recipe; quickstudy reproduce --list shows them")
     recipes = [load_recipe(name) for name in names]
+    from quickstudy.processes import LostProcessError
     from quickstudy.reproduce import reproduce as run
 
     for name, recipe in zip(names, recipes, strict=True):
@@ -499,6 +503,8 @@ def reproduce(
         except KeyboardInterrupt as stop:
             why = str(stop) or "stopped"
             raise _StoppedError(f"{why}; the same command goes on with {name}") from None
+        except LostProcessError as lost:
+            raise LostProcessError(f"{lost}, by the same command") from None
         card_table(card)
         _say(f"card: {folder / 'card.md'}")
 

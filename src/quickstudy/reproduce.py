@@ -7,8 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, evaluate
 from quickstudy.experiment import Experiment, Policy
 from quickstudy.learner import MetaLearner
+from quickstudy.processes import first_goes, processes
 from quickstudy.recipe import Cell, Recipe
 from quickstudy.run import Machine, load_run, run_experiment
 from quickstudy.training import TrainResult
@@ -52,7 +52,7 @@ def reproduce(
         minutes: of training in this call; ``None`` for the whole protocol.
         seed: of everything random.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: processes, one a device.
+        devices: processes to start, one a device; see `processes.launch`.
         threads: of each operation.
         command: kept on the card.
         quiet: no progress.
@@ -75,7 +75,7 @@ def reproduce(
     )
     asked = _asked(folder, minutes)
     trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
-    with _together() as first:
+    with first_goes() as first:
         if first:
             weights, results = _judge(recipe, experiment, trained, folder, machine, say)
             about = experiment.about_data()
@@ -103,17 +103,6 @@ def reproduce(
             )
             card.save(folder, recipe)
     return Card.load(folder / "card.json")
-
-
-@contextmanager
-def _together() -> Iterator[bool]:
-    """Whether this is the first of several processes; all leave the block together."""
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    try:
-        yield not several or torch.distributed.get_rank() == 0
-    finally:
-        if several:
-            torch.distributed.barrier()
 
 
 def _judge(
@@ -233,11 +222,11 @@ def _device(accelerator: str) -> torch.device:
 
 def _hardware(machine: Machine) -> str:
     if _device(machine.accelerator).type == "cuda":
-        return f"{machine.devices} x {torch.cuda.get_device_name()}"
+        return f"{processes()} x {torch.cuda.get_device_name()}"
     threads = torch.get_num_threads()
     each = f"{threads} thread{'s' * (threads > 1)}"
-    processes = "" if machine.devices == 1 else f"{machine.devices} processes of "
-    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {processes}{each}"
+    several = "" if processes() == 1 else f"{processes()} processes of "
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {several}{each}"
 
 
 def _commit() -> str:

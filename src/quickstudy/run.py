@@ -12,6 +12,7 @@ import torch
 from quickstudy.checkpoint import load_state, load_weights
 from quickstudy.experiment import Experiment, Weights
 from quickstudy.memory import keep_memory
+from quickstudy.processes import launch
 from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Machine:
 
     Attributes:
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: processes, one a device.
+        devices: processes to start, one a device; see `processes.launch`.
         precision: as Lightning Fabric names it.
         threads: of each operation; ``None`` leaves PyTorch's own choice.
         validation: what validation tasks have other than training ones (``way``, ``shot``,
@@ -72,16 +73,18 @@ def run_experiment(
         resume: go on with the run in the folder, or begin it if there is none.
         quiet: no progress on standard error.
         minutes: stop after so many, to be resumed.
-    """
-    from lightning_fabric import Fabric
 
+    Raises:
+        LostProcessError: another process of this training is gone.
+    """
     keep_memory()
-    if machine.threads is not None:
-        torch.set_num_threads(machine.threads)
     learner, tasks = experiment.build_learner(), experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
+    fabric = launch(machine.accelerator, machine.devices, machine.precision)
+    if machine.threads is not None:  # only now: launching sets it, too
+        torch.set_num_threads(machine.threads)
     if not any(p.requires_grad for p in learner.parameters()):
-        if not (resume and (folder / FINAL).exists()):
+        if fabric.is_global_zero and not (resume and (folder / FINAL).exists()):
             save_untrained(learner, folder, about)
         _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
         return TrainResult(0, 0.0)
@@ -89,12 +92,6 @@ def run_experiment(
     validation = None
     if machine.validation is not None and experiment.has_validation:
         validation = experiment.sampler("validation", **{**machine.validation, "tasks": 1})
-    fabric = Fabric(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        precision=machine.precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
         what = "sinusoids" if experiment.data == "sinusoid" else experiment.splits

@@ -40,6 +40,7 @@ from quickstudy.checkpoint import (
 from quickstudy.data.sampler import TaskSource, prefetch
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
+from quickstudy.processes import noticing_loss
 from quickstudy.runlog import RunLog
 
 __all__ = ["TrainResult", "save_untrained", "train"]
@@ -97,7 +98,8 @@ def train(
     checkpoint and raises ``KeyboardInterrupt``.
 
     With several processes (a Fabric with ``devices`` above 1), process ``r`` of ``W`` takes batch
-    ``step*W + r`` and gradients are averaged: a step then learns from ``W`` batches.
+    ``step*W + r`` and gradients are averaged: a step then learns from ``W`` batches. It is resumed
+    with as many processes. If one is lost, the others end at their next step.
 
     Args:
         learner: trained in place; left on the device it was trained on.
@@ -128,6 +130,7 @@ def train(
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
         FloatingPointError: the loss is no longer finite.
         KeyboardInterrupt: the run was asked to stop, after saving.
+        LostProcessError: another process of this training is gone.
     """
     for name, value in (
         ("steps", steps),
@@ -160,6 +163,11 @@ def train(
         best = None if saved["best"] is None else (saved["best"][0], Evaluation(*saved["best"][1]))
         if start > steps:
             raise ValueError(f"the checkpoint is at step {start}, past steps={steps}")
+        if len(saved["rng"]) != fabric.world_size:
+            raise ValueError(
+                f"the checkpoint is of a training on {len(saved['rng'])} processes, and this is "
+                f"one on {fabric.world_size}; start as many as before"
+            )
         learner.load_state_dict(saved["learner"])
         if averaged is not None:
             averaged.load_state_dict(saved["averaged"])
@@ -202,7 +210,7 @@ def train(
     total = torch.zeros((), device=fabric.device)
     since, since_time, done = start, time.monotonic(), start
     learner.train()
-    with log, _stop_signals() as stop:
+    with log, _stop_signals() as stop, noticing_loss():
         try:
             for step in range(start + 1, steps + 1):
                 task = next(batches).to(fabric.device)
@@ -365,16 +373,22 @@ def _agree(fabric: Any, stop: bool) -> bool:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    """An event that Ctrl-C or SIGTERM sets; another, a second later, interrupts at once.
+
+    One Ctrl-C under torchrun is several signals: the terminal's, and those torchrun passes on.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    asked = math.inf
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal asked
+        if time.monotonic() > asked + 1:
             raise KeyboardInterrupt
+        asked = min(asked, time.monotonic())
         stop.set()
 
     for number in before:

@@ -1,0 +1,113 @@
+"""Several processes: how they begin, and how all end when one is lost."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from subprocess import Popen
+from typing import Any
+
+import torch
+
+__all__ = ["LostProcessError", "first_goes", "launch", "noticing_loss", "processes"]
+
+GRACE = 30.0
+PATIENCE = timedelta(days=7)
+
+
+class LostProcessError(RuntimeError):
+    """Another process of this training has ended or no longer answers."""
+
+
+def processes() -> int:
+    """How many share this work, this one included."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
+def launch(accelerator: str, devices: int, precision: str) -> Any:
+    """A `lightning_fabric.Fabric` whose processes all run.
+
+    Args:
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        devices: processes to start on this machine, one a device. Ignored in a process that
+            torchrun (or ``fabric run``, which calls it) has started: the number of processes and
+            machines is then what torchrun says.
+        precision: as Lightning Fabric names it.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    nodes = 1
+    if TorchElasticEnvironment.detect():
+        devices, nodes = (int(os.environ[f"{of}_WORLD_SIZE"]) for of in ("LOCAL", "GROUP"))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    children: list[Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
+    if children:
+        # Fabric's own watch kills this process at once and without a word.
+        threading.Thread(target=_watch, args=(children[:],), daemon=True).start()
+        children.clear()
+    return fabric
+
+
+def _watch(children: Sequence[Popen[bytes]]) -> None:
+    """End this process, too, if a child has failed and nothing here has noticed for `GRACE`."""
+    while not any(codes := [child.poll() for child in children]):
+        time.sleep(0.5)
+    time.sleep(GRACE)
+    print(f"error: {_lost(f'exit codes {codes}')}", file=sys.stderr, flush=True)
+    for child in children:
+        child.kill()
+    os._exit(1)
+
+
+@contextmanager
+def noticing_loss() -> Iterator[None]:
+    """A block in which processes speak with each other.
+
+    Raises:
+        LostProcessError: one did not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if not (isinstance(error, torch.distributed.DistError) or "gloo/" in said):
+            raise
+        raise LostProcessError(_lost(said.split("] ", 1)[-1].split(". ")[0])) from error
+
+
+def _lost(said: str) -> str:
+    return (
+        f"a process of this training is gone ({said}); start as many again to go on from the last "
+        "checkpoint"
+    )
+
+
+@contextmanager
+def first_goes() -> Iterator[bool]:
+    """Whether this is the first of the processes; the others wait for it at the end of the block.
+
+    Raises:
+        LostProcessError: the first did not get there.
+    """
+    if processes() == 1:
+        yield True
+        return
+    with noticing_loss():
+        group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield torch.distributed.get_rank() == 0
+    finally:
+        with noticing_loss():
+            torch.distributed.barrier(group)
