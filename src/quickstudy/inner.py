@@ -205,7 +205,7 @@ def descend(
                 materialize_grads=True,
             )
         directions, state = optimizer.direction(dict(zip(phi, gradients, strict=True)), state, step)
-        return {k: p - rates[k] * directions[k] for k, p in phi.items()}, state
+        return {k: _moved(p, directions[k], rates[k]) for k, p in phi.items()}, state
 
     outer = torch.is_grad_enabled()
     path, state = [phi], dict[str, Parameters]()
@@ -217,6 +217,12 @@ def descend(
             phi, state = move(step, phi, state, rates)
         path.append(phi)
     return path if outer else [{k: p.detach() for k, p in phi.items()} for phi in path]
+
+
+def _moved(p: Tensor, direction: Tensor, rate: Tensor | float) -> Tensor:
+    if isinstance(rate, Tensor):
+        return torch.addcmul(p, direction, rate, value=-1)
+    return torch.sub(p, direction, alpha=rate)
 
 
 def _checkpointed(move: Callable[..., Any], *arguments: Any) -> Any:
@@ -339,9 +345,10 @@ def adapt_network(
     for x, y in zip(torch.split(support_x, size), torch.split(support_y, size), strict=True):
         state = fit_network(network, x, y, n_way, **how)[-1]
         states.append(record_statistics(network, state, x))
-    joined = {name: torch.cat([state[name] for state in states]) for name in states[0]}
-    network_states = joined if len(states) > 1 else states[0]
-    return {"network": network_states, **class_labels(support_y, n_way)}
+    joined = states[0]
+    if len(states) > 1:
+        joined = {name: torch.cat([state[name] for state in states]) for name in joined}
+    return {"network": joined, **class_labels(support_y, n_way)}
 
 
 def over_tasks(
@@ -445,7 +452,8 @@ def run_network(
         _run(network, {name: part[i] for name, part in parts.items()}, x, source)[0]
         for i, x in enumerate(torch.split(query_x, size))
     ]
-    return torch.cat(outputs)[..., : ways(phi)]
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return output[..., : ways(phi)]
 
 
 def _run(
