@@ -45,8 +45,18 @@ from quickstudy.testing import make_task
 RESULTS = Path(__file__).parent / "results" / "performance.json"
 REPEATS = 9
 OURS = "quickstudy"
-MIXED = "quickstudy, bfloat16"
-ALONE = "quickstudy, all graphs"
+MIXED = "ours in bfloat16"
+GRAPHS = "ours, graphs of all steps kept"
+GIVEN_BACK = "ours, memory given back"
+OWN: dict[str, dict[str, Any]] = {
+    OURS: {},
+    MIXED: {},
+    GRAPHS: {"graphs": None},
+    "ours, one thread": {"threads": 1},
+    "ours, one task at a time": {"tasks_at_once": 1},
+    "ours by vmap": {"stacked": False},
+    GIVEN_BACK: {},
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,10 @@ class Workload:
         if self.serving or self.kind in ("lstm", "transformer"):
             return [OURS]
         if self.kind == "protonet":
-            return [OURS, "easyfsl"]
-        own = [OURS, MIXED] + ([ALONE] if self.steps > 5 else [])
+            return [OURS, GIVEN_BACK, "easyfsl"]
+        own = [OURS, MIXED] + ([GRAPHS] if self.steps > 5 else [])
+        if self.steps == 1 and not self.pool:
+            own = [name for name in OWN if name != GRAPHS]
         return own + list(peers.MAML_PEERS)
 
 
@@ -118,14 +130,13 @@ WORKLOADS = [
 def runner(workload: Workload, candidate: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """A module with parameters, and one step that leaves gradients on them."""
     learner, task = workload.learner().to(dtype), workload.task(dtype)
-    if candidate in (OURS, MIXED, ALONE):
+    if candidate in OWN:
         if workload.serving:
             return learner, partial(serve, learner.eval(), task)
 
         def step() -> None:
-            changes: dict[str, Any] = {"graphs": None} if candidate == ALONE else {}
             mixed = candidate == MIXED
-            with executing(**changes), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            with executing(**OWN[candidate]), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
                 loss = learner.loss(task)
             loss.backward()  # type: ignore[no-untyped-call]
 
@@ -148,7 +159,7 @@ def serve(learner: MetaLearner, task: Task) -> None:
 def work(index: int, candidate: str, threads: int) -> None:
     """A worker: answers each line of standard input with the seconds of a step, then its memory."""
     torch.set_num_threads(threads)
-    if candidate in (OURS, MIXED, ALONE):
+    if candidate in OWN and candidate != GIVEN_BACK:
         keep_memory()
     workload = WORKLOADS[index]
     module, step = runner(workload, candidate, torch.float32)
@@ -197,7 +208,7 @@ def same_gradient(workload: Workload) -> float:
     """The largest distance of any candidate's gradient from ours, relative, in double precision."""
     found = {}
     for candidate in workload.candidates:
-        if candidate != MIXED:
+        if candidate not in (MIXED, GIVEN_BACK):
             module, step = runner(workload, candidate, torch.float64)
             step()
             gradients = [g for p in module.parameters() if (g := p.grad) is not None]
@@ -233,8 +244,9 @@ def measure(index: int, rate: float) -> dict[str, Any]:
         raise SystemExit(f"{workload.name}: gradients differ by {apart:.1e}")
     workers = []
     for candidate in workload.candidates:
-        own = candidate in (OURS, MIXED, ALONE)
-        workers += [Worker(index, candidate, n) for n in ((cores,) if own else (1, cores))]
+        workers.append(Worker(index, candidate, cores))
+        if candidate not in OWN:
+            workers.append(Worker(index, candidate, 1))
     for repeat in range(REPEATS + 2):
         for worker in workers:
             seconds = worker.ask("step")
@@ -260,7 +272,7 @@ def measure(index: int, rate: float) -> dict[str, Any]:
             rows.append(row)
         elif row["seconds"] < better["seconds"]:
             rows[rows.index(better)] = row
-    peer = [r["seconds"] for r in rows if r["candidate"] not in (OURS, MIXED, ALONE)]
+    peer = [r["seconds"] for r in rows if r["candidate"] not in OWN]
     for row in rows:
         row["times_the_fastest_peer"] = min(peer) / row["seconds"] if peer else None
     report(workload, rows)

@@ -41,6 +41,7 @@ __all__ = [
     "run_network",
     "split_parameters",
     "stack_states",
+    "tasks_together",
 ]
 
 Parameters = dict[str, Tensor]
@@ -366,15 +367,26 @@ def over_tasks(
         network: what adapts to each task.
     """
     parameters = [p for p in learner.parameters() if p.requires_grad]
-    threads = 1
-    if _stacks(network, task.support_x):
-        threads = execution().threads or torch.get_num_threads()
-    size = min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads))
+    size, threads = _parts(network, task)
     parts = [task[i : i + size] for i in range(0, len(task), size)]
     if len(parts) == 1 or not torch.is_grad_enabled() or not parameters:
         return loss(task)
     total: Tensor = _PartByPart.apply(loss, parts, threads, *parameters)  # type: ignore[no-untyped-call]
     return total
+
+
+def tasks_together(network: nn.Module, task: Task) -> int:
+    """How many tasks `over_tasks` has in memory at the same time."""
+    size, threads = _parts(network, task)
+    return min(len(task), size * threads)
+
+
+def _parts(network: nn.Module, task: Task) -> tuple[int, int]:
+    """Tasks of a part of the batch, and threads that take one part after the other."""
+    threads = 1
+    if _stacks(network, task.support_x):
+        threads = execution().threads or torch.get_num_threads()
+    return min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads)), threads
 
 
 class _PartByPart(Function):
