@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs lock clean
+.PHONY: demo test lint docs bench lock clean
 
 demo: $(READY)  ## meta-train on invented alphabets, then meet real digits
 	$(BIN)/quickstudy demo
@@ -25,6 +25,9 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
+
+bench: $(READY)  ## ours against the peers, about ten minutes on a quiet machine
+	$(BIN)/python benchmarks/performance.py
 
 lock:  ## renew requirements.txt from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

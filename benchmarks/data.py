@@ -98,12 +98,8 @@ def show(name: str, values: list[float], unit: str) -> None:
     print(f"{name:34} {middle:9.0f} {unit} (from {low:.0f} to {high:.0f})")
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    alphabets(8)
-    drawn = [rate(lambda: alphabets(200, 20), 1) * 4000 for _ in range(5)]
-    show("synthetic characters, 28x28", drawn, "images/s")
-
+def episode_rates() -> dict[str, list[float]]:
+    """Episodes a second, by way of sampling: 20-way, 6 images a class, in turn."""
     dataset = alphabets(1000)
     y = torch.arange(1000).repeat_interleave(20).tolist()
     memory = PerItem(Images(dataset.storage, y))
@@ -127,6 +123,15 @@ def main() -> None:
         if repeat:  # the first warms up
             for values, value in zip(rates.values(), found, strict=True):
                 values.append(value)
+    return rates
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    alphabets(8)
+    drawn = [rate(lambda: alphabets(200, 20), 1) * 4000 for _ in range(5)]
+    show("synthetic characters, 28x28", drawn, "images/s")
+    rates = episode_rates()
     print(f"episodes, {WAY}-way, {SHOT + QUERY} images a class:")
     for name, values in rates.items():
         show(f"  {name}", values, "episodes/s")

@@ -89,7 +89,7 @@ def pages() -> dict[Path, str]:
     """Every page that shows measured figures, as it should be."""
     cards = load_cards()
     found = {ROOT / "docs" / "results.md": results(cards)}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("learners/*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = page.read_text()
         fresh = re.sub(
             r"(<!-- measured: (.*?) -->\n).*?(<!-- /measured -->)",
@@ -148,6 +148,49 @@ def real_use() -> list[str]:
     return lines
 
 
+def performance() -> list[str]:
+    """What ``make bench`` measured: a table a workload."""
+    path = ROOT / "benchmarks" / "results" / "performance.json"
+    if not path.exists():
+        return ["Not yet measured.", ""]
+    found = json.loads(path.read_text())
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
+        f"torch {found['versions']['torch']}; a product of matrices runs at "
+        f"{found['matrix_gflops']:.0f} GFLOP/s. Medians of {found['repeats']} steps, from the "
+        "fastest to the slowest in brackets.",
+        "",
+    ]
+    for part in found["parts"]:
+        lines += [
+            f"**{part['workload']}**, {part['gflop']:.2g} GFLOP",
+            "",
+            "| | threads | ms | tasks/s | MiB | of the product's rate | times the fastest peer |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in part["rows"]:
+            times = row["times_the_fastest_peer"]
+            lines.append(
+                f"| {row['candidate']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
+                f"({1e3 * row['fastest']:.3g} to {1e3 * row['slowest']:.3g}) "
+                f"| {row['tasks_a_second']:.3g} | {row['memory_mib']:.0f} "
+                f"| {row['of_matrix_rate']:.0%} | {'' if times is None else f'{times:.2f}'} |"
+            )
+        lines.append("")
+    lines += [
+        "**Episodes sampled, 20-way, 6 images a class**, one thread",
+        "",
+        "| | episodes/s | times the documented method |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['candidate']} | {row['episodes_a_second']:.0f} ({row['slowest']:.0f} to "
+        f"{row['fastest']:.0f}) | {row['times']:.1f} |"
+        for row in found["episodes"]
+    ]
+    return [*lines, ""]
+
+
 def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) -> list[str]:
     """A row a cell, the batch norm columns side by side, the paper's in bold."""
     lines = ["| recipe | test | paper | inductive | transductive | verdict | steps, minutes |"]
@@ -198,6 +241,8 @@ def main_results(card: Card) -> Iterator[Result]:
 
 def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
+    if words == ["performance"]:
+        return "\n".join(performance())
     if words == ["omniglot"]:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]

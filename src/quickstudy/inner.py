@@ -41,6 +41,7 @@ __all__ = [
     "run_network",
     "split_parameters",
     "stack_states",
+    "tasks_together",
 ]
 
 Parameters = dict[str, Tensor]
@@ -205,7 +206,7 @@ def descend(
                 materialize_grads=True,
             )
         directions, state = optimizer.direction(dict(zip(phi, gradients, strict=True)), state, step)
-        return {k: p - rates[k] * directions[k] for k, p in phi.items()}, state
+        return {k: _moved(p, directions[k], rates[k]) for k, p in phi.items()}, state
 
     outer = torch.is_grad_enabled()
     path, state = [phi], dict[str, Parameters]()
@@ -217,6 +218,12 @@ def descend(
             phi, state = move(step, phi, state, rates)
         path.append(phi)
     return path if outer else [{k: p.detach() for k, p in phi.items()} for phi in path]
+
+
+def _moved(p: Tensor, direction: Tensor, rate: Tensor | float) -> Tensor:
+    if isinstance(rate, Tensor):
+        return torch.addcmul(p, direction, rate, value=-1)
+    return torch.sub(p, direction, alpha=rate)
 
 
 def _checkpointed(move: Callable[..., Any], *arguments: Any) -> Any:
@@ -339,9 +346,10 @@ def adapt_network(
     for x, y in zip(torch.split(support_x, size), torch.split(support_y, size), strict=True):
         state = fit_network(network, x, y, n_way, **how)[-1]
         states.append(record_statistics(network, state, x))
-    joined = {name: torch.cat([state[name] for state in states]) for name in states[0]}
-    network_states = joined if len(states) > 1 else states[0]
-    return {"network": network_states, **class_labels(support_y, n_way)}
+    joined = states[0]
+    if len(states) > 1:
+        joined = {name: torch.cat([state[name] for state in states]) for name in joined}
+    return {"network": joined, **class_labels(support_y, n_way)}
 
 
 def over_tasks(
@@ -359,15 +367,26 @@ def over_tasks(
         network: what adapts to each task.
     """
     parameters = [p for p in learner.parameters() if p.requires_grad]
-    threads = 1
-    if _stacks(network, task.support_x):
-        threads = execution().threads or torch.get_num_threads()
-    size = min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads))
+    size, threads = _parts(network, task)
     parts = [task[i : i + size] for i in range(0, len(task), size)]
     if len(parts) == 1 or not torch.is_grad_enabled() or not parameters:
         return loss(task)
     total: Tensor = _PartByPart.apply(loss, parts, threads, *parameters)  # type: ignore[no-untyped-call]
     return total
+
+
+def tasks_together(network: nn.Module, task: Task) -> int:
+    """How many tasks `over_tasks` has in memory at the same time."""
+    size, threads = _parts(network, task)
+    return min(len(task), size * threads)
+
+
+def _parts(network: nn.Module, task: Task) -> tuple[int, int]:
+    """Tasks of a part of the batch, and threads that take one part after the other."""
+    threads = 1
+    if _stacks(network, task.support_x):
+        threads = execution().threads or torch.get_num_threads()
+    return min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads)), threads
 
 
 class _PartByPart(Function):
@@ -445,7 +464,8 @@ def run_network(
         _run(network, {name: part[i] for name, part in parts.items()}, x, source)[0]
         for i, x in enumerate(torch.split(query_x, size))
     ]
-    return torch.cat(outputs)[..., : ways(phi)]
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return output[..., : ways(phi)]
 
 
 def _run(

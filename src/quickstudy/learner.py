@@ -82,6 +82,10 @@ class MetaLearner(nn.Module, ABC):
         """The outer loss, a scalar: mean over tasks and queries of ``-log p(y | x, D_tr)``."""
         return example_loss(self(task), task.query_y)
 
+    def tasks_in_memory(self, task: Task) -> int:
+        """How many tasks of a batch have their graph in memory at the same time in training."""
+        return len(task)
+
     @final
     def check_task(
         self, support_x: Tensor, support_y: Tensor, n_way: int | None, *, regression: bool = False

@@ -40,6 +40,7 @@ from quickstudy.checkpoint import (
 from quickstudy.data.sampler import TaskSource, prefetch
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
+from quickstudy.memory import check_memory
 from quickstudy.processes import noticing_loss
 from quickstudy.runlog import RunLog
 
@@ -128,6 +129,7 @@ def train(
         ValueError: the learner has nothing to train, its tasks do not fit it, or an argument
             makes no sense.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
+        MemoryError: a step would not fit into memory; says what would.
         FloatingPointError: the loss is no longer finite.
         KeyboardInterrupt: the run was asked to stop, after saving.
         LostProcessError: another process of this training is gone.
@@ -143,6 +145,7 @@ def train(
     if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
     _rehearse(learner, tasks)
+    check_memory(learner, tasks[0], next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
     saved = _saved_state(folder, resume)
     if fabric is None:

@@ -10,6 +10,7 @@ from quickstudy.inner import (
     check_inner,
     over_tasks,
     run_network,
+    tasks_together,
 )
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
@@ -93,3 +94,6 @@ class MAML(MetaLearner):
 
     def loss(self, task: Task) -> Tensor:
         return over_tasks(super().loss, task, self, self.network)
+
+    def tasks_in_memory(self, task: Task) -> int:
+        return tasks_together(self.network, task)
