@@ -51,7 +51,8 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
         num_nodes=nodes,
         precision=precision,  # type: ignore[arg-type]
     )
-    fabric.launch()
+    if os.environ.get("LT_CLI_USED") != "1":  # under ``fabric run`` making it has launched it
+        fabric.launch()
     children: list[Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
     if children:
         # Fabric's own watch kills this process at once and without a word.
