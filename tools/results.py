@@ -8,6 +8,7 @@ with what this would write, so that no figure can be edited by hand.
 """
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -191,6 +192,55 @@ def performance() -> list[str]:
     return [*lines, ""]
 
 
+LINKS = {"10 Gbit/s": 1.25e9, "100 Gbit/s": 12.5e9, "NVLink, 450 GB/s": 450e9}
+PROCESSES, FLOPS, HOP = 512, 10e12, 10e-6
+
+
+def scaling() -> list[str]:
+    """What ``benchmarks/scaling.py`` measured, and what its bytes and FLOPs mean elsewhere."""
+    path = ROOT / "benchmarks" / "results" / "scaling.json"
+    if not path.exists():
+        return ["Not yet measured.", ""]
+    found = json.loads(path.read_text())
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
+        f"torch {found['torch']}; one thread a process, medians of {found['repeats']} in turn, in "
+        "brackets from the slowest to the fastest.",
+        "",
+        "| step of one process | tasks/s, 1 process | 2 processes | times |",
+        "|---|---|---|---|",
+    ]
+    for part in found["parts"]:
+        cells = [
+            f"{part['medians'][n]:.3g} ({min(rates):.3g} to {max(rates):.3g})"
+            for n, rates in part["tasks_a_second"].items()
+        ]
+        lines.append(f"| {part['step']} | {' | '.join(cells)} | {part['speedup']:.2f} |")
+    heads = " | ".join(LINKS)
+    lines += [
+        "",
+        f"The same steps on {PROCESSES} processes, computed and not measured: each computes at "
+        f"{FLOPS / 1e12:.0f} TFLOP/s, a hop takes {1e6 * HOP:.0f} us, and the last columns are the "
+        "milliseconds of an all-reduce by bandwidth alone.",
+        "",
+        f"| step | parameters | kB averaged | GFLOP | compute, ms | hops, ms | {heads} |",
+        "|---" * (6 + len(LINKS)) + "|",
+    ]
+    for part in found["parts"]:
+        sent = 2 * (PROCESSES - 1) / PROCESSES * part["gradient_bytes"]
+        row = [
+            part["step"].split(":")[0],
+            f"{part['parameters']:,}",
+            f"{part['gradient_bytes'] / 1e3:.0f}",
+            f"{part['gflop']:.1f}",
+            f"{1e12 * part['gflop'] / FLOPS:.2f}",
+            f"{1e3 * 2 * math.log2(PROCESSES) * HOP:.2f}",
+            *(f"{1e3 * sent / rate:.3f}" for rate in LINKS.values()),
+        ]
+        lines.append(f"| {' | '.join(row)} |")
+    return [*lines, ""]
+
+
 def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) -> list[str]:
     """A row a cell, the batch norm columns side by side, the paper's in bold."""
     lines = ["| recipe | test | paper | inductive | transductive | verdict | steps, minutes |"]
@@ -243,6 +293,8 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
     if words == ["performance"]:
         return "\n".join(performance())
+    if words == ["scaling"]:
+        return "\n".join(scaling())
     if words == ["omniglot"]:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
