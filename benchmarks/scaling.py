@@ -3,7 +3,7 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py
 
 Each process takes a batch of its own, so two do twice the work of one a step; perfect scaling is
-twice the tasks a second. One and two take turns. Writes ``benchmarks/results/scaling.json``, which
+twice the tasks a second. One, two, and two that average nothing take turns. Writes ``benchmarks/results/scaling.json``, which
 docs/scale.md shows, with the FLOPs of a step (the algorithm's own, counted on the plain loop) and
 the bytes of the gradient.
 """
@@ -34,7 +34,7 @@ from quickstudy.testing import make_task
 
 OUT = Path(__file__).parent / "results" / "scaling.json"
 COMMAND = "torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py"
-REPEATS, SECONDS = 7, 1.5
+REPEATS, SECONDS = 7, 1.2
 MAML_NAME = "MAML, second order: 32 tasks, 5-way 1-shot, 1 query, 1 step"
 PROTONET_NAME = "ProtoNet: 1 task, 60-way 1-shot, 5 queries"
 STEPS = (MAML_NAME, PROTONET_NAME)
@@ -52,48 +52,47 @@ def step_of(name: str) -> tuple[MetaLearner, Task]:
 
 
 def measure(name: str, fabric: Any) -> dict[str, Any]:
-    """In turn: the first process alone, the second waiting; and both, each with its own batch."""
+    """In turn: the first process alone while the other waits, both apart, both together."""
     learner, task = step_of(name)
     gflop = flops(learner, task) / 1e9
-    single, plain = learner, torch.optim.Adam(learner.parameters())
+    optimizer = torch.optim.Adam(learner.parameters())
     shared, averaging = fabric.setup(*copies(name))
     shared.mark_forward_method("loss")
 
-    def alone() -> None:
-        plain.zero_grad()
-        single.loss(task).backward()
-        plain.step()
+    def apart() -> None:
+        optimizer.zero_grad()
+        learner.loss(task).backward()
+        optimizer.step()
 
     def together() -> None:
         averaging.zero_grad()
         fabric.backward(shared.loss(task))
         averaging.step()
 
-    def seconds(step: Callable[[], None], steps: int) -> float:
+    def seconds(step: Callable[[], None], steps: int, takes_part: bool = True) -> float:
         fabric.barrier()
         began = time.perf_counter()
-        for _ in range(steps if step is together or fabric.is_global_zero else 0):
+        for _ in range(steps if takes_part else 0):
             step()
         fabric.barrier()
         return (time.perf_counter() - began) / steps
 
-    found: dict[int, list[float]] = {1: [], 2: []}
-    seconds(alone, 2)
+    rates: dict[str, list[float]] = {"one": [], "apart": [], "two": []}
+    seconds(apart, 2)
     steps = max(2, round(SECONDS / fabric.broadcast(seconds(together, 2))))
     for _ in range(REPEATS):
-        found[1].append(len(task) / seconds(alone, steps))
-        found[2].append(2 * len(task) / seconds(together, steps))
+        rates["one"].append(len(task) / seconds(apart, steps, fabric.is_global_zero))
+        rates["apart"].append(2 * len(task) / seconds(apart, steps))
+        rates["two"].append(2 * len(task) / seconds(together, steps))
     parameters = sum(p.numel() for p in learner.parameters())
-    one, two = statistics.median(found[1]), statistics.median(found[2])
     return {
         "step": name,
         "tasks": len(task),
         "parameters": parameters,
         "gradient_bytes": 4 * parameters,
         "gflop": gflop,
-        "tasks_a_second": found,
-        "medians": {1: one, 2: two},
-        "speedup": two / one,
+        "tasks_a_second": rates,
+        "medians": {how: statistics.median(each) for how, each in rates.items()},
     }
 
 

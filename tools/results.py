@@ -207,15 +207,16 @@ def scaling() -> list[str]:
         f"torch {found['torch']}; one thread a process, medians of {found['repeats']} in turn, in "
         "brackets from the slowest to the fastest.",
         "",
-        "| step of one process | tasks/s, 1 process | 2 processes | times |",
-        "|---|---|---|---|",
+        "| step of one process | tasks/s, 1 process | 2 apart | 2 processes | times |",
+        "|---|---|---|---|---|",
     ]
     for part in found["parts"]:
         cells = [
-            f"{part['medians'][n]:.3g} ({min(rates):.3g} to {max(rates):.3g})"
-            for n, rates in part["tasks_a_second"].items()
+            f"{part['medians'][how]:.3g} ({min(rates):.3g} to {max(rates):.3g})"
+            for how, rates in part["tasks_a_second"].items()
         ]
-        lines.append(f"| {part['step']} | {' | '.join(cells)} | {part['speedup']:.2f} |")
+        times = part["medians"]["two"] / part["medians"]["one"]
+        lines.append(f"| {part['step']} | {' | '.join(cells)} | {times:.2f} |")
     heads = " | ".join(LINKS)
     lines += [
         "",
