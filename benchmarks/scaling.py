@@ -3,9 +3,9 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py
 
 Each process takes a batch of its own, so two do twice the work of one a step; perfect scaling is
-twice the tasks a second. One, two, and two that average nothing take turns. Writes ``benchmarks/results/scaling.json``, which
-docs/scale.md shows, with the FLOPs of a step (the algorithm's own, counted on the plain loop) and
-the bytes of the gradient.
+twice the tasks a second. One, two, and two that average nothing take turns. Writes
+``benchmarks/results/scaling.json``, which docs/scale.md shows, with the FLOPs of a step (the
+algorithm's own, counted on the plain loop) and the bytes of the gradient.
 """
 
 import json
