@@ -152,8 +152,8 @@ def load() -> str:
     """What ``benchmarks/load.py`` measured, in a sentence."""
     found = json.loads((ROOT / "benchmarks" / "results" / "load.json").read_text())
     return (
-        f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a task "
-        f"of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
+        f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
+        f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
         f"{found['p50_ms']:.0f} ms and 99% within {found['p99_ms']:.0f} ms; {found['wrong']} wrong "
         f"answers; memory {found['memory_before_mib']} MiB before and {found['memory_after_mib']} "
         f"MiB after ({found['machine']}, server and clients together; commit `{found['commit']}`, "
