@@ -46,6 +46,22 @@ def test_known_accuracy_and_interval() -> None:
     assert math.isnan(Evaluation((1.0,)).ci95)
 
 
+def test_small_tasks_are_answered_together_and_scored_as_if_alone() -> None:
+    seen: list[int] = []
+
+    class Watched(NearestNeighbour):
+        def forward(self, task: Task) -> torch.Tensor:
+            seen.append(len(task))
+            return super().forward(task)
+
+    sources = [image_sampler(shot=shot, tasks=tasks) for shot, tasks in ((1, 1), (2, 3), (1, 1))]
+    batches = [source[i] for source in sources for i in range(4)]
+    together = evaluate(Watched(), batches, n_tasks=19)
+    assert seen == [4, 12, 3], "joined while they are alike"
+    alone = [evaluate(NearestNeighbour(), [b], n_tasks=len(b)).scores for b in batches]
+    assert together.scores == tuple(score for scores in alone for score in scores)[:19]
+
+
 class Parrot:
     """Says of each example the class of the one before it, and of the first that of label 0."""
 

@@ -149,6 +149,19 @@ def real_use() -> list[str]:
     return lines
 
 
+def load() -> str:
+    """What ``benchmarks/load.py`` measured, in a sentence."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "load.json").read_text())
+    return (
+        f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
+        f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
+        f"{found['p50_ms']:.0f} ms and 99% within {found['p99_ms']:.0f} ms; {found['wrong']} wrong "
+        f"answers; memory {found['memory_before_mib']} MiB before and {found['memory_after_mib']} "
+        f"MiB after ({found['machine']}, server and clients together; commit `{found['commit']}`, "
+        f"{found['date']}).\n"
+    )
+
+
 def performance() -> list[str]:
     """What ``make bench`` measured: a table a workload."""
     path = ROOT / "benchmarks" / "results" / "performance.json"
@@ -294,6 +307,8 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
     if words == ["performance"]:
         return "\n".join(performance())
+    if words == ["load"]:
+        return load()
     if words == ["scaling"]:
         return "\n".join(scaling())
     if words == ["omniglot"]:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,8 @@ __all__ = [
     "evaluate",
     "task_scores",
 ]
+
+_NUMBERS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -144,22 +146,48 @@ def evaluate(
     device = next((p.device for p in learner.parameters()), torch.device("cpu"))
     training = learner.training
     scores: list[float] = []
-    metric, index = "accuracy", 0
+    metric = "accuracy"
     try:
         learner.eval()
         if batch_norm is not None:
             set_batch_norm_policy(learner, batch_norm)
         with torch.no_grad(), torch.random.fork_rng():
-            while len(scores) < n_tasks:
-                task = tasks[index].to(device)
+            for batch in _batches(tasks, n_tasks):
+                task = batch.to(device)
                 metric = "accuracy" if task.n_way is not None else "mean squared error"
                 scores += task_scores(learner(task), task.query_y).tolist()
-                index += 1
     finally:
         learner.train(training)
         if own is not None:
             set_batch_norm_policy(learner, own)
     return Evaluation(tuple(scores[:n_tasks]), metric, batch_norm or own, about or {})
+
+
+def _batches(tasks: TaskSource, n_tasks: int) -> Iterator[Task]:
+    """Batches of a source, small ones of a kind joined: learners take many tasks at once faster."""
+    waiting: list[Task] = []
+    numbers = count = index = 0
+    while count < n_tasks:
+        task = tasks[index]
+        size = task.support_x.numel() + task.query_x.numel()
+        if waiting and (numbers + size > _NUMBERS_AT_ONCE or not _alike(task, waiting[0])):
+            yield _joined(waiting)
+            waiting, numbers = [], 0
+        waiting.append(task)
+        numbers, count, index = numbers + size, count + len(task), index + 1
+    yield _joined(waiting)
+
+
+def _alike(a: Task, b: Task) -> bool:
+    pairs = zip(a.tensors(), b.tensors(), strict=True)
+    return a.n_way == b.n_way and all(x.shape[1:] == y.shape[1:] for x, y in pairs)
+
+
+def _joined(tasks: list[Task]) -> Task:
+    if len(tasks) == 1:
+        return tasks[0]
+    fields = zip(*(task.tensors() for task in tasks), strict=True)
+    return Task.trusted(*(torch.cat(field) for field in fields), n_way=tasks[0].n_way)
 
 
 class Reader(Protocol):
