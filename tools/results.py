@@ -185,8 +185,8 @@ def performance() -> list[str]:
         for row in part["rows"]:
             times = row["times_the_fastest_peer"]
             lines.append(
-                f"| {row['candidate']} | {row['threads']} | {1e3 * row['seconds']:.3g} "
-                f"({1e3 * row['fastest']:.3g} to {1e3 * row['slowest']:.3g}) "
+                f"| {row['candidate']} | {row['threads']} | {1e3 * row['seconds']:.0f} "
+                f"({1e3 * row['fastest']:.0f} to {1e3 * row['slowest']:.0f}) "
                 f"| {row['tasks_a_second']:.3g} | {row['memory_mib']:.0f} "
                 f"| {row['of_matrix_rate']:.0%} | {'' if times is None else f'{times:.2f}'} |"
             )
