@@ -18,6 +18,8 @@ __all__ = [
     "embed",
     "example_loss",
     "feature_size",
+    "features_and_one",
+    "linear_logits",
     "mean_over_processes",
     "output_size",
     "pretraining_loss",
@@ -141,6 +143,19 @@ def pretraining_loss(
     x = torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1)
     y = task.classes.gather(1, torch.cat([task.support_y, task.query_y], dim=1))
     return F.cross_entropy(classifier(check_vectors(encoder(x), x)), y.flatten())
+
+
+def features_and_one(encoder: nn.Module, x: Tensor) -> Tensor:
+    """``[e(x), 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers know no less."""
+    z = embed(encoder, x)
+    z = z if z.dtype == torch.float64 else z.float()
+    return F.pad(z, (0, 1), value=1.0)
+
+
+def linear_logits(phi: dict[str, Any], z: Tensor) -> Tensor:
+    """Each task's linear layer, ``weight [T,N,D]`` and ``bias [T,N]``, on ``z [T,n,D]``."""
+    logits: Tensor = z @ phi["weight"].mT + phi["bias"].unsqueeze(1)
+    return logits
 
 
 def mean_over_processes(x: Tensor) -> Tensor:

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import class_means, embed, example_loss
+from quickstudy.functional import (
+    class_means,
+    embed,
+    example_loss,
+    features_and_one,
+    linear_logits,
+)
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import R2D2, ProtoNet
@@ -58,7 +64,7 @@ class Logistic(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
-        X = self._features(support_x)
+        X = features_and_one(self.encoder, support_x)
         Y = F.one_hot(support_y, n_way or 0).to(X.dtype)
         gram = X @ X.mT
         identity = torch.eye(gram.shape[1], dtype=X.dtype, device=X.device)
@@ -70,14 +76,8 @@ class Logistic(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         weight: Tensor = phi["weight"]
-        X = self._features(query_x)
+        X = features_and_one(self.encoder, query_x)
         return (X @ weight.to(X.dtype)).to(weight.dtype)
-
-    def _features(self, x: Tensor) -> Tensor:
-        """``[e(x), 1]``, in single precision at least: the solver knows no less."""
-        z = embed(self.encoder, x)
-        z = z if z.dtype == torch.float64 else z.float()
-        return F.pad(z, (0, 1), value=1.0)
 
 
 class ProtoMAML(MetaLearner):
@@ -117,18 +117,13 @@ class ProtoMAML(MetaLearner):
 
         def loss(phi: Parameters, step: int) -> Tensor:
             """The sum over tasks, so that each task's gradient is its own."""
-            return len(z) * example_loss(_linear(phi, z), support_y)
+            return len(z) * example_loss(linear_logits(phi, z), support_y)
 
         start = {"weight": 2 * means, "bias": -means.square().sum(-1)}
         return descend(loss, start, steps=self.inner_steps, rate=self.inner_lr, optimizer=SGD())[-1]
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return _linear(phi, embed(self.encoder, query_x))
-
-
-def _linear(phi: Phi, z: Tensor) -> Tensor:
-    logits: Tensor = z @ phi["weight"].mT + phi["bias"].unsqueeze(1)
-    return logits
+        return linear_logits(phi, embed(self.encoder, query_x))
 
 
 HEADS: dict[str, Callable[[nn.Module], MetaLearner]] = {

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import embed, example_loss, feature_size, pretraining_loss
+from quickstudy.functional import (
+    embed,
+    example_loss,
+    feature_size,
+    linear_logits,
+    pretraining_loss,
+)
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
@@ -59,7 +65,7 @@ class Baseline(MetaLearner):
 
         def loss(phi: Parameters, step: int) -> Tensor:
             """The sum over tasks, so that each task's gradient is its own."""
-            return T * example_loss(_logits(phi, z), support_y)
+            return T * example_loss(linear_logits(phi, z), support_y)
 
         start = {"weight": z.new_zeros(T, n_way or 0, D), "bias": z.new_zeros(T, n_way or 0)}
         return descend(
@@ -67,12 +73,8 @@ class Baseline(MetaLearner):
         )[-1]
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return _logits(phi, embed(self.encoder, query_x))
+        return linear_logits(phi, embed(self.encoder, query_x))
 
     def loss(self, task: Task) -> Tensor:
         """Cross-entropy over all training classes, a scalar: support and query alike."""
         return pretraining_loss(self.encoder, self.classifier, task)
-
-
-def _logits(phi: Parameters, z: Tensor) -> Tensor:
-    return z @ phi["weight"].mT + phi["bias"].unsqueeze(1)

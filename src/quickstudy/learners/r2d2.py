@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import embed
+from quickstudy.functional import features_and_one
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["R2D2"]
@@ -53,7 +53,7 @@ class R2D2(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        X = self._features(support_x)
+        X = features_and_one(self.encoder, support_x)
         Y = (support_y if n_way is None else F.one_hot(support_y, n_way)).to(X.dtype)
         gram = X @ X.mT
         ridge = self.log_penalty.exp().to(X.dtype) * torch.eye(
@@ -64,11 +64,5 @@ class R2D2(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         weight: Tensor = phi["weight"]
-        X = self._features(query_x)
+        X = features_and_one(self.encoder, query_x)
         return (X @ weight.to(X.dtype)).to(weight.dtype)
-
-    def _features(self, x: Tensor) -> Tensor:
-        """``[e(x), 1]``, in single precision at least: the solver knows no less."""
-        z = embed(self.encoder, x)
-        z = z if z.dtype == torch.float64 else z.float()
-        return F.pad(z, (0, 1), value=1.0)
