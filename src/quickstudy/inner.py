@@ -223,7 +223,7 @@ def descend(
 def _moved(p: Tensor, direction: Tensor, rate: Tensor | float) -> Tensor:
     if isinstance(rate, Tensor):
         return torch.addcmul(p, direction, rate, value=-1)
-    return torch.sub(p, direction, alpha=rate)
+    return torch.add(p, direction, alpha=-rate)
 
 
 def _checkpointed(move: Callable[..., Any], *arguments: Any) -> Any:
@@ -386,7 +386,9 @@ def _parts(network: nn.Module, task: Task) -> tuple[int, int]:
     threads = 1
     if _stacks(network, task.support_x):
         threads = execution().threads or torch.get_num_threads()
-    return min(_at_once(network, task.support_x, task.query_x), -(-len(task) // threads)), threads
+    size = _at_once(network, task.support_x, task.query_x)
+    rounds = math.ceil(len(task) / (size * threads))
+    return math.ceil(len(task) / (rounds * threads)), threads
 
 
 class _PartByPart(Function):
@@ -459,13 +461,14 @@ def run_network(
     if source is None:
         source = "batch" if batch_norm_policy(network) == "transductive" else "stored"
     size = _at_once(network, query_x)
+    if size >= len(query_x):
+        return _run(network, phi["network"], query_x, source)[0][..., : ways(phi)]
     parts = {name: torch.split(p, size) for name, p in phi["network"].items()}
     outputs = [
         _run(network, {name: part[i] for name, part in parts.items()}, x, source)[0]
         for i, x in enumerate(torch.split(query_x, size))
     ]
-    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return output[..., : ways(phi)]
+    return torch.cat(outputs)[..., : ways(phi)]
 
 
 def _run(
@@ -502,12 +505,12 @@ def _at_once(network: nn.Module, *x: Tensor) -> int:
     Many small tasks at once save time, large ones have none to save. Layers that change
     themselves when they run, or that vmap does not know, go task by task.
     """
-    T = len(x[0])
+    T, stacks = len(x[0]), _stacks(network, x[0])
     alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
-    if T == 1 or any(isinstance(layer, alone) for layer in network.modules()):
+    if T == 1 or (not stacks and any(isinstance(part, alone) for part in network.modules())):
         return 1
     if (chosen := execution().tasks_at_once) is not None:
         return chosen
-    most = 1 << (18 if _stacks(network, x[0]) else 16)
+    most = 1 << (19 if stacks else 16)
     size = most // max(1, sum(part[0].numel() for part in x))
     return math.ceil(T / math.ceil(T / size)) if size > 2 else 1
