@@ -1,7 +1,6 @@
 """However the tasks of a batch are worked through, the result is the same."""
 
 import copy
-import os
 import weakref
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quickstudy.execution import Execution, executing, execution, in_parallel
+from quickstudy.execution import Execution, executing, execution
 from quickstudy.inner import SGD, Adam
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, MetaSGD
@@ -50,16 +49,15 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "sinusoid": lambda: MAML(dense(), inner_lr=0.05, inner_steps=3),
 }
 PATHS = {
-    "loop": {"tasks_at_once": 1, "threads": 1, "graphs": None},
+    "loop": {"tasks_at_once": 1, "graphs": None},
     "vmap": {"stacked": False, "graphs": None},
     "vmap in parts": {"stacked": False, "tasks_at_once": 2, "graphs": None},
-    "stacked": {"threads": 1, "graphs": None},
-    "uneven parts": {"tasks_at_once": 3, "threads": 1, "graphs": None},
-    "two threads": {"threads": 2, "graphs": None},
-    "five threads": {"threads": 5, "tasks_at_once": 1},
-    "one graph": {"threads": 1, "graphs": 1},
-    "no graph, vmap": {"stacked": False, "graphs": 0},
-    "no graph, two threads": {"threads": 2, "graphs": 0},
+    "stacked": {"graphs": None},
+    "uneven parts": {"tasks_at_once": 3, "graphs": None},
+    "uneven parts, three graphs": {"tasks_at_once": 3},
+    "one graph": {"graphs": 1},
+    "one graph, vmap": {"stacked": False, "graphs": 1},
+    "two graphs, in parts": {"tasks_at_once": 2, "graphs": 2},
 }
 
 
@@ -109,7 +107,7 @@ def test_the_loop_is_plain_autograd() -> None:
         output = torch.func.functional_call(network, dict(zip(names, phi, strict=True)), (query_x,))
         total = total + nn.functional.cross_entropy(output, query_y) / len(task)
     theirs = torch.autograd.grad(total, list(network.parameters()))
-    for path in ("loop", "two threads", "no graph, two threads"):
+    for path in ("loop", "stacked", "two graphs, in parts"):
         with executing(**PATHS[path]):
             ours = result(learner, task)
         assert ours[0].item() == pytest.approx(total.item(), rel=1e-10)
@@ -147,38 +145,6 @@ def test_steps_without_a_graph_keep_only_parameters() -> None:
     assert (held(9, None) - held(1, None)) / 8 > 4 * parameters
 
 
-def test_parts_run_in_order_with_the_callers_modes() -> None:
-    def modes(i: int) -> tuple[int, bool, bool, int]:
-        mixed = torch.is_autocast_enabled("cpu")
-        return i, torch.is_grad_enabled(), mixed, torch.get_num_threads()
-
-    before = torch.get_num_threads()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = in_parallel(modes, range(6), 2)
-    assert found == [(i, False, True, 1) for i in range(6)]
-    assert [f[1:3] for f in in_parallel(modes, range(4), 2)] == [(True, False)] * 4
-    assert torch.get_num_threads() == before
-
-
-def test_an_error_in_a_part_reaches_the_caller() -> None:
-    def fail(i: int) -> None:
-        if i == 2:
-            raise ValueError("part 2")
-
-    with pytest.raises(ValueError, match="part 2"):
-        in_parallel(fail, range(4), 2)
-    assert in_parallel(str, range(3), 2) == ["0", "1", "2"]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_process_makes_threads_of_its_own() -> None:
-    in_parallel(str, range(2), 2)
-    child = os.fork()
-    if not child:
-        os._exit(0 if in_parallel(str, range(2), 2) == ["0", "1"] else 1)
-    assert os.waitpid(child, 0)[1] == 0
-
-
 def test_bfloat16_keeps_the_meta_gradient() -> None:
     """Its direction to a cosine of 0.95, its size to 10%: a loop under autocast does no better."""
     torch.manual_seed(0)
@@ -200,17 +166,17 @@ def test_bfloat16_keeps_the_meta_gradient() -> None:
 
 def test_the_switch() -> None:
     assert execution() == Execution()
-    with executing(threads=1) as inside:
-        assert execution() == inside == Execution(threads=1)
+    with executing(tasks_at_once=1) as inside:
+        assert execution() == inside == Execution(tasks_at_once=1)
         with executing(graphs=None):
-            assert execution() == Execution(threads=1, graphs=None)
+            assert execution() == Execution(tasks_at_once=1, graphs=None)
         assert execution() == inside
     assert execution() == Execution()
     with pytest.raises(ValueError, match="tasks_at_once is 0; expected at least 1, or None"):
         Execution(tasks_at_once=0)
-    with pytest.raises(ValueError, match="threads is -1"):
-        Execution(threads=-1)
-    with pytest.raises(ValueError, match="graphs is -1; expected 0 or more, or None"):
-        Execution(graphs=-1)
+    with pytest.raises(ValueError, match="tasks_at_once is -1"):
+        Execution(tasks_at_once=-1)
+    with pytest.raises(ValueError, match="graphs is 0; expected at least 1, or None"):
+        Execution(graphs=0)
     with pytest.raises(TypeError, match="chunks"), executing(chunks=2):
         pass

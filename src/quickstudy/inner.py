@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from quickstudy.execution import execution, in_parallel
+from quickstudy.execution import execution
 from quickstudy.functional import class_labels, example_loss, ways
 from quickstudy.learner import Phi
 from quickstudy.nn.norm import Source, batch_norm_policy, statistics_from
@@ -181,13 +181,14 @@ def descend(
         rate: a number, or a function of step and name.
         optimizer: makes directions of gradients.
         first_order: treat the gradients as constants in the outer derivative.
-        graphs: keep the graphs of so many last steps; of earlier ones only the parameters, and
-            the backward pass takes those steps again. What else ``loss`` uses is then a constant.
-            ``None``: of all.
+        graphs: hold the graphs of so many steps at a time. Those of the last are kept; earlier
+            ones are taken again in the backward pass, as many together, and leave only the
+            parameters between. What else ``loss`` uses is then a constant. ``None``: of all.
 
     Returns:
-        ``phi_0 .. phi_steps``. Where gradients are enabled outside, they carry the graph of all
-        steps; under `torch.no_grad` they are plain values and no step's graph outlives it.
+        ``phi_0 .. phi_steps``, without those inside of steps that are taken again. Where gradients
+        are enabled outside, they carry the graph of all steps; under `torch.no_grad` they are
+        plain values and no step's graph outlives it.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
@@ -208,15 +209,28 @@ def descend(
         directions, state = optimizer.direction(dict(zip(phi, gradients, strict=True)), state, step)
         return {k: _moved(p, directions[k], rates[k]) for k, p in phi.items()}, state
 
+    def moves(
+        first: int, phi: Parameters, state: State, rates: Sequence[Mapping[str, Tensor | float]]
+    ) -> tuple[Parameters, State]:
+        for step, own in enumerate(rates, first):
+            phi, state = move(step, phi, state, own)
+        return phi, state
+
     outer = torch.is_grad_enabled()
-    path, state = [phi], dict[str, Parameters]()
-    for step in range(steps):
-        rates = {k: rate(step, k) if callable(rate) else rate for k in phi}
-        if graphs is not None and step < steps - graphs and outer:
-            phi, state = _checkpointed(partial(move, step), phi, state, rates)
+    path, state, step = [phi], dict[str, Parameters](), 0
+    again = 0 if graphs is None or not outer else steps - graphs
+    while step < steps:
+        count = min(graphs, again - step) if graphs and step < again else 1
+        rates = [
+            {k: rate(s, k) if callable(rate) else rate for k in phi}
+            for s in range(step, step + count)
+        ]
+        if step < again:
+            phi, state = _checkpointed(partial(moves, step), phi, state, rates)
         else:
-            phi, state = move(step, phi, state, rates)
+            phi, state = moves(step, phi, state, rates)
         path.append(phi)
+        step += count
     return path if outer else [{k: p.detach() for k, p in phi.items()} for phi in path]
 
 
@@ -297,7 +311,7 @@ def fit_network(
         frozen: adapt parameters that do not require a gradient, too.
 
     Returns:
-        Parameters and buffers by name, each ``[T,...]``, for 0 to ``steps`` steps.
+        Parameters and buffers by name, each ``[T,...]``, for the steps that `descend` returns.
     """
     T, S = support_y.shape[:2]
     phi, fixed = (
@@ -357,8 +371,8 @@ def over_tasks(
 ) -> Tensor:
     """``loss(task)``, a mean over tasks, with its derivative found part by part of the batch.
 
-    No part's graph outlives it, so memory does not grow with the number of tasks, and parts run on
-    several threads, see `Execution`. The result can be differentiated once.
+    No part's graph outlives it, so memory does not grow with the number of tasks. The result can
+    be differentiated once.
 
     Args:
         loss: of some tasks; what it says of each does not depend on the others.
@@ -367,28 +381,17 @@ def over_tasks(
         network: what adapts to each task.
     """
     parameters = [p for p in learner.parameters() if p.requires_grad]
-    size, threads = _parts(network, task)
+    size = tasks_together(network, task)
     parts = [task[i : i + size] for i in range(0, len(task), size)]
     if len(parts) == 1 or not torch.is_grad_enabled() or not parameters:
         return loss(task)
-    total: Tensor = _PartByPart.apply(loss, parts, threads, *parameters)  # type: ignore[no-untyped-call]
+    total: Tensor = _PartByPart.apply(loss, parts, *parameters)  # type: ignore[no-untyped-call]
     return total
 
 
 def tasks_together(network: nn.Module, task: Task) -> int:
     """How many tasks `over_tasks` has in memory at the same time."""
-    size, threads = _parts(network, task)
-    return min(len(task), size * threads)
-
-
-def _parts(network: nn.Module, task: Task) -> tuple[int, int]:
-    """Tasks of a part of the batch, and threads that take one part after the other."""
-    threads = 1
-    if _stacks(network, task.support_x):
-        threads = execution().threads or torch.get_num_threads()
-    size = _at_once(network, task.support_x, task.query_x)
-    rounds = math.ceil(len(task) / (size * threads))
-    return math.ceil(len(task) / (rounds * threads)), threads
+    return _at_once(network, task.support_x, task.query_x)
 
 
 class _PartByPart(Function):
@@ -397,26 +400,24 @@ class _PartByPart(Function):
         ctx: Any,
         loss: Callable[[Task], Tensor],
         parts: list[Task],
-        threads: int,
         *parameters: Tensor,
     ) -> Tensor:
         tasks = sum(len(part) for part in parts)
-
-        def one(part: Task) -> tuple[Tensor, tuple[Tensor, ...]]:
+        total = parameters[0].new_zeros(())
+        sums = [torch.zeros_like(p) for p in parameters]
+        for part in parts:
             with torch.enable_grad():
                 share = loss(part) * (len(part) / tasks)
-                return share.detach(), torch.autograd.grad(
-                    share, parameters, materialize_grads=True
-                )
-
-        shares, gradients = zip(*in_parallel(one, parts, threads), strict=True)
-        ctx.save_for_backward(*(torch.stack(g).sum(0) for g in zip(*gradients, strict=True)))
-        return torch.stack(shares).sum()
+                gradients = torch.autograd.grad(share, parameters, materialize_grads=True)
+            total += share.detach()
+            torch._foreach_add_(sums, gradients)
+        ctx.save_for_backward(*sums)
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Any:
-        return None, None, None, *(outer * gradient for gradient in ctx.saved_tensors)
+        return None, None, *(outer * gradient for gradient in ctx.saved_tensors)
 
 
 def split_parameters(network: nn.Module, *, frozen: bool = False) -> tuple[Parameters, Parameters]:

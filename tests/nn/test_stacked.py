@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.nn import MLP, BatchNorm, Conv4, statistics_from
+from quickstudy.nn import MLP, BatchNorm, Conv4, operations, statistics_from
 from quickstudy.nn.stacked import can_stack, run_stacked
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -45,16 +45,24 @@ def stacked_state(network: nn.Module, tasks: int) -> dict[str, Tensor]:
     return state
 
 
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("small", [0, 1 << 20])
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_equals_one_network_after_the_other(name: str, source: str, tasks: int) -> None:
-    """Outputs, statistics, first derivatives, and those of the first derivatives."""
+def test_equals_one_network_after_the_other(
+    name: str, source: str, tasks: int, small: int, constant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs, statistics, first derivatives, and those of the first derivatives.
+
+    Convolutions by the library or as products of matrices, and of images that are constants.
+    """
+    monkeypatch.setattr(operations, "_SMALL", small)
     torch.manual_seed(0)
     build, shape = NETWORKS[name]
     network = build().double()
     state = stacked_state(network, tasks)
-    x = torch.randn(tasks, 4, *shape, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(tasks, 4, *shape, dtype=torch.float64, requires_grad=not constant)
     assert can_stack(network)
     y, recorded = run_stacked(network, state, x, source)
     outputs = []
@@ -69,11 +77,13 @@ def test_equals_one_network_after_the_other(name: str, source: str, tasks: int) 
     expected = torch.stack(outputs)
     torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-12)
 
-    wanted = [x, *(value for value in state.values() if value.requires_grad)]
+    wanted = [value for value in (x, *state.values()) if value.requires_grad]
     found = []
     for output in (y, expected):
         rng = torch.Generator().manual_seed(2)
-        first = torch.autograd.grad(output.sin().sum(), wanted, create_graph=True)
+        first = torch.autograd.grad(
+            output.sin().sum(), wanted, create_graph=True, materialize_grads=True
+        )
         mixed = [(g * torch.randn(g.shape, generator=rng, dtype=g.dtype)).sum() for g in first]
         second = torch.autograd.grad(sum(mixed), wanted, allow_unused=True, materialize_grads=True)
         found.append([*first, *second])
@@ -127,7 +137,7 @@ def test_errors_are_those_of_the_layers() -> None:
         run_stacked(norm, state, torch.randn(2, 1, 3), "batch")
 
 
-@pytest.mark.parametrize(("bias", "source"), itertools.product([True, False], SOURCES))
+@pytest.mark.parametrize(("bias", "source"), [*itertools.product([True, False], SOURCES)])
 def test_a_bias_before_batch_norm_keeps_its_place(bias: bool, source: str) -> None:
     """It cancels out in batch statistics, and counts in those that are recorded."""
     network = nn.Sequential(nn.Conv2d(1, 2, 3, bias=bias), BatchNorm(2), nn.ReLU()).double()

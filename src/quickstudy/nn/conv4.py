@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.nn.norm import BatchNorm, Policy
+from quickstudy.nn.operations import Shape, first_block
 
 __all__ = ["Conv4"]
 
@@ -71,7 +72,11 @@ class Conv4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        return self.pooled(self.blocks(x))
+        first, *others = self.blocks
+        z = _first(first, x)
+        for block in others:
+            z = block(z)
+        return self.pooled(z)
 
     def check(self, x: Tensor) -> None:
         """Raise ``ValueError`` unless ``x`` holds images of the size this was built for."""
@@ -84,3 +89,27 @@ class Conv4(nn.Module):
     def pooled(self, z: Tensor) -> Tensor:
         """The last block's maps ``[n,C,h,w]`` as vectors ``[n,out_features]``."""
         return z.mean((2, 3)) if self.average else z.flatten(1)
+
+
+def _first(block: nn.Module, x: Tensor) -> Tensor:
+    """The first block, the largest by far: see `quickstudy.nn.operations.first_block`."""
+    conv, norm, relu, halve = block.children()
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, BatchNorm)
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (conv, norm, relu))
+    exported = torch.compiler.is_compiling()
+    if x.device.type != "cpu" or x.requires_grad or hooked or exported:
+        y: Tensor = block(x)
+        return y
+    assert conv.bias is not None
+    filters, filter_bias, weight, bias = (
+        p.unsqueeze(0) for p in (conv.weight, conv.bias, norm.weight, norm.bias)
+    )
+    given = None if norm.by_batch else (norm.running_mean, norm.running_var)
+    shape = Shape.of(conv, x)
+    z, mean, var = first_block(x, shape, filters, filter_bias, weight, bias, norm.eps, given)
+    if norm.by_batch:
+        norm.check(z)
+        norm.keep(mean[0], var[0], z.numel() // z.shape[1])
+    halved: Tensor = halve(z)
+    return halved

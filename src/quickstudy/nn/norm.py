@@ -63,17 +63,34 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        source, mean, var = self.source, None, None
-        if source is None and self.training:
-            mean, var = self.running_mean, self.running_var
-        elif source is None and self.policy == "inductive":
-            source = "stored"
-        if source == "record":
+        if self.source == "record":
             self.running_mean, self.running_var = self.statistics(x)
-        if source == "record" or source == "stored":
+        if self.source == "record" or not self.by_batch:
             return self.normalise(x, self.running_mean, self.running_var, self.weight, self.bias)
         self.check(x)
+        mean, var = (self.running_mean, self.running_var) if self.averages else (None, None)
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the batch at hand normalises."""
+        if self.source is None:
+            return self.training or self.policy == "transductive"
+        return self.source != "stored"
+
+    @property
+    def averages(self) -> bool:
+        """Whether a batch moves the running averages."""
+        return self.source is None and self.training
+
+    def keep(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Do with a batch's statistics, of ``count`` values a channel, what `forward` would."""
+        if self.source == "record":
+            self.running_mean, self.running_var = mean, var
+        elif self.averages:
+            unbiased = var.detach() * (count / (count - 1))
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel of ``x [n,C,...]``."""

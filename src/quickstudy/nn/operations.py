@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Shape", "cancelled", "convolve", "normalise", "patches", "rectified"]
+__all__ = ["Shape", "cancelled", "convolve", "first_block", "normalise", "patches"]
 
 _LAST = torch.channels_last
 _SMALL = 256
@@ -28,6 +28,12 @@ class Shape(NamedTuple):
     stride: tuple[int, int]
     padding: tuple[int, int]
     size: tuple[int, int]
+
+    @classmethod
+    def of(cls, layer: nn.Conv2d, x: Tensor, tasks: int = 1) -> "Shape":
+        """Of a layer without groups or dilation, on ``x [n,T*C,H,W]``."""
+        kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+        return cls(tasks, kernel, stride, padding, (x.shape[2], x.shape[3]))  # type: ignore[arg-type]
 
     @property
     def out(self) -> tuple[int, int]:
@@ -51,7 +57,7 @@ class Shape(NamedTuple):
 def patches(x: Tensor, shape: Shape) -> Tensor:
     """What each output of a convolution sees of ``x [n,T*C,H,W]``: ``[T, n*h*w, k*k*C]``."""
     top, left = shape.padding
-    padded = F.pad(x.contiguous(memory_format=_LAST), (left, left, top, top))
+    padded = F.pad(x, (left, left, top, top))
     windows = shape.windows(padded).permute(1, 0, 3, 4, 5, 6, 2)
     outputs = len(x) * shape.out[0] * shape.out[1]
     return windows.reshape(shape.tasks, outputs, -1)
@@ -181,38 +187,50 @@ class _Cancelled(_Operation):
         return dy, torch.zeros_like(*ctx.saved_tensors)
 
 
-def rectified(seen: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
-    """``relu(w p)`` for each of a task's patches, constants ``seen [T,n*h*w,K]`` and filters
-    ``w [T,O,K]``: ``[n,T*O,h,w]``.
+def first_block(
+    x: Tensor,
+    shape: Shape,
+    filters: Tensor,
+    filter_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Convolution, batch norm and ReLU of images that are constants: one product of matrices.
+
+    What a filter ``w`` finds in patches ``P`` has variance ``w cov(P) w``, so that batch norm is a
+    scale on the filter, and no derivative of it has to pass over the maps.
+
+    Args:
+        x: ``[n,T*C,H,W]``.
+        shape: of the convolution.
+        filters: of the convolution, ``[T,O,C,k,k]``.
+        filter_bias: of the convolution, ``[T,O]`` as all that follow.
+        weight: of batch norm.
+        bias: of batch norm.
+        eps: added to the variance.
+        statistics: mean and variance to normalise by; default those of ``x``.
+
+    Returns:
+        ``[n,T*O,h,w]``, and the mean and the variance ``[T,O]`` that normalised it.
     """
-    y: Tensor = _Rectified.apply(seen, w, size)
-    return y
-
-
-class _Rectified(_Operation):
-    @staticmethod
-    def forward(ctx: Any, seen: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
-        y = _maps(torch.bmm(seen, w.mT), size).clamp_min_(0)
-        ctx.save_for_backward(seen, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        return None, _RectifiedGradient.apply(dy, *ctx.saved_tensors), None
-
-
-class _RectifiedGradient(_Operation):
-    @staticmethod
-    def forward(ctx: Any, dy: Tensor, seen: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(seen, y)
-        return torch.bmm(_rows(_masked(dy, y), len(seen)).mT, seen)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, u: Tensor) -> Any:
-        seen, y = ctx.saved_tensors
-        size = y.shape[2], y.shape[3]
-        return _masked(_maps(torch.bmm(seen, u.mT), size), y), None, None
+    seen = patches(x, shape)
+    filters = filters.movedim(2, -1).flatten(2)
+    offset = torch.zeros_like(bias) if filter_bias is None else filter_bias
+    if statistics is None:
+        centre = seen.mean(1, keepdim=True)
+        seen = seen - centre
+        with torch.autocast(x.device.type, enabled=False):
+            offset = offset + torch.bmm(filters, centre.mT).squeeze(-1)
+            covariance = torch.bmm(seen.mT, seen) / seen.shape[1]
+            statistics = offset, (torch.bmm(filters, covariance) * filters).sum(-1)
+    mean, var = statistics
+    scale = weight * torch.rsqrt(var + eps)
+    shift = bias + scale * (offset - mean)
+    both = torch.cat([filters * scale.unsqueeze(-1), shift.unsqueeze(-1)], -1)
+    seen = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
+    return _maps(torch.bmm(seen, both.mT), shape.out).relu(), mean, var
 
 
 def _masked(dy: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from quickstudy.nn.conv4 import Conv4
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import BatchNorm, Source
-from quickstudy.nn.operations import Shape, cancelled, convolve, normalise, patches, rectified
+from quickstudy.nn.operations import Shape, cancelled, convolve, first_block, normalise
 
 __all__ = ["can_stack", "run_stacked"]
 
@@ -91,12 +91,12 @@ def _sequence(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     parts = [(part, f"{name}{key}.") for key, part in layer.named_children()]
     while parts:
         (part, key), *rest = parts
-        kinds = [type(part) for part, _ in parts[:3]] if stack.source == "batch" else []
+        kinds, batch = [type(part) for part, _ in parts[:3]], stack.source == "batch"
         if kinds == [nn.Conv2d, BatchNorm, nn.ReLU] and not x.requires_grad:
             x, parts = _first_block(stack, *parts[0], *parts[1], x), parts[3:]
-        elif kinds[:2] == [nn.Conv2d, BatchNorm]:
+        elif batch and kinds[:2] == [nn.Conv2d, BatchNorm]:
             x, parts = _convolve(stack, part, key, x, bias=False), rest
-        elif kinds[:2] == [BatchNorm, nn.ReLU]:
+        elif batch and kinds[:2] == [BatchNorm, nn.ReLU]:
             x, parts = _normalise(stack, part, key, x, relu=True), rest[1:]
         else:
             x, parts = stack.run(part, key, x), rest
@@ -130,53 +130,33 @@ def _convolve(
     assert isinstance(layer, nn.Conv2d)
     w = stack.state[f"{name}weight"]
     w = w.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)  # channels last, one copy
-    y = convolve(*_mixed(x, w), _shape(stack, layer, x))
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, w = x.to(dtype), w.to(dtype)
+    y = convolve(x, w, Shape.of(layer, x, stack.tasks))
     if f"{name}bias" not in stack.state:
         return y
     b = stack.flat(f"{name}bias")
     return y + b.view(-1, 1, 1) if bias else cancelled(y, b)
 
 
-def _mixed(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into a product, in the precision that autocast asks for."""
-    if not torch.is_autocast_enabled("cpu"):
-        return x, w
-    dtype = torch.get_autocast_dtype("cpu")
-    return x.to(dtype), w.to(dtype)
-
-
-def _shape(stack: _Stack, layer: nn.Conv2d, x: Tensor) -> Shape:
-    height, width = x.shape[-2:]
-    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
-    return Shape(stack.tasks, kernel, stride, padding, (height, width))  # type: ignore[arg-type]
-
-
 def _first_block(
     stack: _Stack, conv: nn.Module, conv_name: str, norm: nn.Module, norm_name: str, x: Tensor
 ) -> Tensor:
-    """Convolution, batch norm and ReLU of images that are constants: one product of matrices.
-
-    What a filter ``w`` finds in patches ``P`` has variance ``w cov(P) w``, so that batch norm is a
-    scale on the filter, and its derivatives never touch the maps.
-    """
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, BatchNorm)
-    shape = _shape(stack, conv, x)
-    seen = patches(x, shape)
-    if seen.shape[1] == 1:
-        norm.check(x[:1, :1, :1, :1])
-    seen = seen - seen.mean(1, keepdim=True)
-    filters = stack.state[f"{conv_name}weight"].movedim(2, -1).flatten(2)
-    scale, shift = (stack.state[norm_name + part] for part in ("weight", "bias"))
-    with torch.autocast("cpu", enabled=False):
-        covariance = torch.bmm(seen.mT, seen) / seen.shape[1]
-        var = (torch.bmm(filters, covariance) * filters).sum(-1)
-    scale = scale * torch.rsqrt(var + norm.eps)
-    filters = torch.cat([filters * scale.unsqueeze(-1), shift.unsqueeze(-1)], -1)
-    seen = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
-    y = rectified(*_mixed(seen, filters), shape.out)
-    name = f"{conv_name}bias"
-    return cancelled(y, stack.flat(name)) if name in stack.state else y
+    names = ["weight", "bias", "running_mean", "running_var"]
+    weight, bias, *stored = (stack.state[norm_name + part] for part in names)
+    filters, filter_bias = (stack.state.get(conv_name + part) for part in ("weight", "bias"))
+    assert filters is not None
+    shape = Shape.of(conv, x, stack.tasks)
+    given = (stored[0], stored[1]) if stack.source == "stored" else None
+    y, *own = first_block(x, shape, filters, filter_bias, weight, bias, norm.eps, given)
+    if stack.source == "batch":
+        norm.check(y)
+    elif stack.source == "record":
+        stack.recorded.update(zip((norm_name + part for part in names[2:]), own, strict=True))
+    return y
 
 
 def _normalise(

@@ -1,0 +1,83 @@
+"""The first block as one product of matrices is the layers one after the other."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.nn import BatchNorm, Conv4, statistics_from
+from quickstudy.nn.norm import Policy, Source
+
+
+def layers(network: Conv4, x: Tensor) -> Tensor:
+    """What the network's layers say, each in its turn."""
+    return network.pooled(network.blocks(x))
+
+
+def build(downsample: str, policy: Policy = "inductive") -> Conv4:
+    torch.manual_seed(0)
+    network = Conv4(3, 5, image_size=16, downsample=downsample, batch_norm=policy).double()  # type: ignore[arg-type]
+    for layer in network.modules():
+        if isinstance(layer, BatchNorm):
+            nn.init.normal_(layer.weight, 1, 0.3)
+            nn.init.normal_(layer.bias, 0, 0.3)
+            nn.init.normal_(layer.running_mean, 0, 0.3)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+    return network
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+@pytest.mark.parametrize(
+    ("training", "policy", "source"),
+    [
+        *itertools.product(
+            [True, False], ["inductive", "transductive"], [None, "batch", "record", "stored"]
+        )
+    ],
+)
+def test_equals_its_layers(
+    downsample: str, training: bool, policy: Policy, source: Source | None
+) -> None:
+    """Answers, derivatives, and the statistics kept."""
+    ours = build(downsample, policy).train(training)
+    theirs = copy.deepcopy(ours)
+    x = 3 + torch.randn(7, 3, 16, 16, dtype=torch.float64)
+    found = []
+    for network, run in ((ours, ours), (theirs, lambda x: layers(theirs, x))):
+        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        if source is None:
+            y = run(x)
+        else:
+            with statistics_from(network, source):
+                y = run(x)
+        gradients = torch.autograd.grad(y.sin().sum(), list(network.parameters()))
+        buffers = [buffer.detach() for buffer in network.buffers()]
+        found.append([y, *gradients, *buffers])
+        moved = any(not torch.equal(b, before[name]) for name, b in network.named_buffers())
+        assert moved == (source == "record" or (source is None and training))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_hook_is_called() -> None:
+    network, seen = build("pool"), []
+    network.blocks[0][2].register_forward_hook(lambda layer, x, y: seen.append(y.shape))
+    network(torch.randn(2, 3, 16, 16, dtype=torch.float64))
+    assert seen == [(2, 5, 16, 16)]
+
+
+def test_images_have_a_gradient_where_it_is_asked_for() -> None:
+    network = build("stride")
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(x).sin().sum(), x)
+    (expected,) = torch.autograd.grad(layers(network, x).sin().sum(), x)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.abs().max() > 0
+
+
+def test_one_value_a_channel_has_no_statistics() -> None:
+    network = Conv4(1, 4, image_size=1, downsample="stride")
+    with pytest.raises(ValueError, match="several examples"):
+        network(torch.randn(1, 1, 1, 1))
