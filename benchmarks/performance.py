@@ -59,7 +59,6 @@ OWN: dict[str, dict[str, Any]] = {
     OURS: {},
     MIXED: {},
     GRAPHS: {"graphs": None},
-    "ours, threads inside operations": {"threads": 1},
     "ours, one task at a time": {"tasks_at_once": 1},
     "ours by vmap": {"stacked": False},
     LAYERS: {},
@@ -339,7 +338,9 @@ def episodes() -> list[dict[str, Any]]:
     """Tasks sampled a second, 20-way with 6 images a class, one thread; see ``data.py``."""
     import data
 
+    torch.set_num_threads(1)
     rates = data.episode_rates()
+    torch.set_num_threads(os.cpu_count() or 1)
     slowest = statistics.median(rates["decoded"])
     return [
         {

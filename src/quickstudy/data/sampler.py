@@ -100,11 +100,9 @@ class EpisodeSampler:
         owner = np.broadcast_to(classes[..., None], examples.shape)
 
         def part(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-            shuffle = rng.random((self.tasks, int(mask[0].sum()))).argsort(1)
-            c, e, y = (
-                torch.from_numpy(np.take_along_axis(v[mask].reshape(shuffle.shape), shuffle, 1))
-                for v in (owner, examples, label)
-            )
+            order = rng.random((self.tasks, int(mask[0].sum()))).argsort(1)
+            shuffle = _flat(order, order.shape[1])
+            c, e, y = (torch.from_numpy(v[mask][shuffle]) for v in (owner, examples, label))
             return to_float(self.dataset.read(c, e)), y
 
         return Task.trusted(
@@ -225,6 +223,12 @@ def _smallest(score: NDArray[np.float64], n: int) -> Ints:
     """Positions of the ``n`` smallest of each last row, in order: a draw without replacement."""
     if n < score.shape[-1]:
         found = score.argpartition(n - 1, axis=-1)[..., :n]
-        order = np.take_along_axis(score, found, -1).argsort(-1)
-        return np.take_along_axis(found, order, -1)
+        order = score.reshape(-1)[_flat(found, score.shape[-1])].argsort(-1)
+        return found.reshape(-1)[_flat(order, n)]
     return score.argsort(-1)
+
+
+def _flat(index: Ints, width: int) -> Ints:
+    """Positions within the last rows, ``width`` wide, of an array as positions in all of it."""
+    rows: Ints = np.arange(index.size // index.shape[-1]).reshape(*index.shape[:-1], 1)
+    return rows * width + index
