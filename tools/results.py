@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from quickstudy.card import Card, Result, load_cards
 from quickstudy.recipe import Cell, Recipe, load_recipe, recipe_names
@@ -126,10 +127,9 @@ def results(cards: dict[str, Card]) -> str:
 
 def real_use() -> list[str]:
     """What ``benchmarks/real.py`` measured, a table for each kind of data."""
-    path = ROOT / "benchmarks" / "results" / "real.json"
-    if not path.exists():
+    found = _measured("real")
+    if found is None:
         return []
-    found = json.loads(path.read_text())
     lines = ["## Real use", "", REAL.format(**found), ""]
     for data in dict.fromkeys(part["data"] for part in found["parts"]):
         parts = [part for part in found["parts"] if part["data"] == data]
@@ -151,7 +151,9 @@ def real_use() -> list[str]:
 
 def load() -> str:
     """What ``benchmarks/load.py`` measured, in a sentence."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "load.json").read_text())
+    found = _measured("load")
+    if found is None:
+        return "Not yet measured.\n"
     return (
         f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
         f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
@@ -164,10 +166,9 @@ def load() -> str:
 
 def performance() -> list[str]:
     """What ``make bench`` measured: a table a workload."""
-    path = ROOT / "benchmarks" / "results" / "performance.json"
-    if not path.exists():
+    found = _measured("performance")
+    if found is None:
         return ["Not yet measured.", ""]
-    found = json.loads(path.read_text())
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
         f"torch {found['versions']['torch']}; a product of matrices runs at "
@@ -205,16 +206,53 @@ def performance() -> list[str]:
     return [*lines, ""]
 
 
+def where() -> list[str]:
+    """What ``benchmarks/where.py`` measured: a table a step."""
+    found = _measured("where")
+    if found is None:
+        return ["Not yet measured.", ""]
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}; medians of "
+        f"{found['repeats']} steps on the same machine, a product of matrices at "
+        f"{found['matrix_gflops']:.0f} GFLOP/s.",
+        "",
+    ]
+    for part in found["parts"]:
+        lines += [
+            f"**{part['workload']}**, {1e3 * part['seconds']:.0f} ms",
+            "",
+            "| | ms | share | GFLOP | GFLOP/s |",
+            "|---|---|---|---|---|",
+        ]
+        for row in part["rows"]:
+            rate = f"{row['gflop'] / row['seconds']:.0f}" if row["gflop"] >= 0.1 else ""
+            gflop = f"{row['gflop']:.1f}" if row["gflop"] >= 0.1 else ""
+            lines.append(
+                f"| {row['kind']} | {1e3 * row['seconds']:.0f} "
+                f"| {row['seconds'] / part['seconds']:.0%} | {gflop} | {rate} |"
+            )
+        lines.append("")
+    return lines
+
+
+def _measured(name: str) -> dict[str, Any] | None:
+    """The figures of a benchmark, if it has been run."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 LINKS = {"10 Gbit/s": 1.25e9, "100 Gbit/s": 12.5e9, "NVLink, 450 GB/s": 450e9}
 PROCESSES, FLOPS, HOP = 512, 10e12, 10e-6
 
 
 def scaling() -> list[str]:
     """What ``benchmarks/scaling.py`` measured, and what its bytes and FLOPs mean elsewhere."""
-    path = ROOT / "benchmarks" / "results" / "scaling.json"
-    if not path.exists():
+    found = _measured("scaling")
+    if found is None:
         return ["Not yet measured.", ""]
-    found = json.loads(path.read_text())
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
         f"torch {found['torch']}; one thread a process, medians of {found['repeats']} in turn, in "
@@ -307,6 +345,8 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
     if words == ["performance"]:
         return "\n".join(performance())
+    if words == ["where"]:
+        return "\n".join(where())
     if words == ["load"]:
         return load()
     if words == ["scaling"]:

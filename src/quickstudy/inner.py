@@ -497,7 +497,8 @@ def _run(
 
 
 def _stacks(network: nn.Module, x: Tensor) -> bool:
-    return execution().stacked and x.device.type == "cpu" and can_stack(network)
+    exported = torch.compiler.is_compiling()
+    return execution().stacked and x.device.type == "cpu" and not exported and can_stack(network)
 
 
 def _at_once(network: nn.Module, *x: Tensor) -> int:

@@ -2,7 +2,14 @@
 
 from torch import Tensor, nn
 
-from quickstudy.functional import class_labels, embed, example_loss, feature_size, ways
+from quickstudy.functional import (
+    class_labels,
+    embed,
+    example_loss,
+    feature_size,
+    linear_logits,
+    ways,
+)
 from quickstudy.inner import SGD, Parameters, check_inner, descend
 from quickstudy.learner import MetaLearner, Phi
 
@@ -59,8 +66,7 @@ class ANIL(MetaLearner):
 
         def loss(phi: Parameters, step: int) -> Tensor:
             """The sum over tasks, so that each task's gradient is its own."""
-            output = z @ phi["weight"].mT + phi["bias"].unsqueeze(1)
-            return T * example_loss(output[..., :n_way], support_y)
+            return T * example_loss(linear_logits(phi, z)[..., :n_way], support_y)
 
         start = {k: p.expand(T, *p.shape) for k, p in self.head.named_parameters()}
         phi: Phi = dict(
@@ -69,5 +75,4 @@ class ANIL(MetaLearner):
         return phi | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        output: Tensor = embed(self.encoder, query_x) @ phi["weight"].mT + phi["bias"].unsqueeze(1)
-        return output[..., : ways(phi)]
+        return linear_logits(phi, embed(self.encoder, query_x))[..., : ways(phi)]
