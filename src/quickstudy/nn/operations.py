@@ -120,7 +120,7 @@ class _InputGradient(_Operation):
     def forward(ctx: Any, dy: Tensor, w: Tensor, shape: Shape) -> Tensor:
         ctx.save_for_backward(dy, w)
         ctx.shape = shape
-        x = dy.new_empty(()).expand(len(dy), w.shape[1] * shape.tasks, *shape.size)
+        x = _blank(dy, len(dy), w.shape[1] * shape.tasks, *shape.size)
         return _gradients(dy, x, w, shape, [True, False, False])[0]
 
     @staticmethod
@@ -138,7 +138,7 @@ class _WeightGradient(_Operation):
         ctx.save_for_backward(x, dy, seen)
         ctx.shape = shape
         if seen is None:
-            w = x.new_empty(()).expand(dy.shape[1], x.shape[1] // shape.tasks, *shape.kernel)
+            w = _blank(x, dy.shape[1], x.shape[1] // shape.tasks, *shape.kernel)
             return _gradients(dy, x, w, shape, [False, True, False])[1]
         dw = torch.bmm(_rows(dy, shape.tasks).mT, seen)
         return dw.view(dy.shape[1], *shape.kernel, -1).permute(0, 3, 1, 2)
@@ -149,6 +149,11 @@ class _WeightGradient(_Operation):
         dx = _InputGradient.apply(dy, u, ctx.shape) if ctx.needs_input_grad[0] else None
         ddy = _Product.apply(x, u, seen, ctx.shape) if ctx.needs_input_grad[1] else None
         return dx, ddy, None, None
+
+
+def _blank(x: Tensor, *shape: int) -> Tensor:
+    """Says a shape and a layout; what is in it does not matter."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_LAST)
 
 
 def _gradients(
