@@ -1,7 +1,7 @@
 """Ours and the peers on the same work: ``make bench``, or ``python benchmarks/performance.py``.
 
 Each candidate is a process of its own, with its own allocator and its own peak of memory; a parent
-lets them take their turns, never two at once, and reports medians of 11 with the spread. A turn is
+lets them take their turns, never two at once, and reports medians of 7 with the spread. A turn is
 two steps, of which the second is timed: training is step after step, not step after pause. Before
 anything is timed, all must find the same gradient in double precision, to 1e-5. A peer tries one
 thread and all cores, and goes on with the faster. FLOPs are the algorithm's own, counted on the
@@ -47,7 +47,7 @@ from quickstudy.testing import make_task
 
 RESULTS = Path(__file__).parent / "results" / "performance.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "performance.png"
-REPEATS = 11
+REPEATS = 7
 PEERS = ("#2667c9", "#1a7f5a", "#5b6770", "#0f8b8d")
 OURS = "quickstudy"
 MIXED = "ours in bfloat16"

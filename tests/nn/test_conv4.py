@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quickstudy.nn import BatchNorm, Conv4, statistics_from
+from quickstudy.nn import BatchNorm, Conv4, conv4, operations, stacked, statistics_from
 from quickstudy.nn.norm import Policy, Source
 
 
@@ -18,7 +18,7 @@ def layers(network: Conv4, x: Tensor) -> Tensor:
 
 def build(downsample: str, policy: Policy = "inductive") -> Conv4:
     torch.manual_seed(0)
-    network = Conv4(3, 5, image_size=16, downsample=downsample, batch_norm=policy).double()  # type: ignore[arg-type]
+    network = Conv4(1, 10, image_size=16, downsample=downsample, batch_norm=policy).double()  # type: ignore[arg-type]
     for layer in network.modules():
         if isinstance(layer, BatchNorm):
             nn.init.normal_(layer.weight, 1, 0.3)
@@ -43,7 +43,7 @@ def test_equals_its_layers(
     """Answers, derivatives, and the statistics kept."""
     ours = build(downsample, policy).train(training)
     theirs = copy.deepcopy(ours)
-    x = 3 + torch.randn(7, 3, 16, 16, dtype=torch.float64)
+    x = 3 + torch.randn(7, 1, 16, 16, dtype=torch.float64)
     found = []
     for network, run in ((ours, ours), (theirs, lambda x: layers(theirs, x))):
         before = {name: buffer.clone() for name, buffer in network.named_buffers()}
@@ -64,13 +64,13 @@ def test_equals_its_layers(
 def test_a_hook_is_called() -> None:
     network, seen = build("pool"), []
     network.blocks[0][2].register_forward_hook(lambda layer, x, y: seen.append(y.shape))
-    network(torch.randn(2, 3, 16, 16, dtype=torch.float64))
-    assert seen == [(2, 5, 16, 16)]
+    network(torch.randn(2, 1, 16, 16, dtype=torch.float64))
+    assert seen == [(2, 10, 16, 16)]
 
 
 def test_images_have_a_gradient_where_it_is_asked_for() -> None:
     network = build("stride")
-    x = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(4, 1, 16, 16, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(x).sin().sum(), x)
     (expected,) = torch.autograd.grad(layers(network, x).sin().sum(), x)
     torch.testing.assert_close(gradient, expected)
@@ -78,6 +78,27 @@ def test_images_have_a_gradient_where_it_is_asked_for() -> None:
 
 
 def test_one_value_a_channel_has_no_statistics() -> None:
-    network = Conv4(1, 4, image_size=1, downsample="stride")
+    network = Conv4(1, 10, image_size=1, downsample="stride")
     with pytest.raises(ValueError, match="several examples"):
         network(torch.randn(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_only_small_patches_of_constants_are_laid_out(
+    grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of later blocks, whose images are as constant where gradients are off."""
+    laid_out = []
+    original = operations.first_block
+    for module in (conv4, stacked):
+        monkeypatch.setattr(
+            module, "first_block", lambda x, *rest: laid_out.append(x.shape) or original(x, *rest)
+        )
+    network, x = Conv4(1, 10, image_size=16), torch.randn(3, 1, 16, 16)
+    state = {name: p.unsqueeze(0) for name, p in network.state_dict(keep_vars=True).items()}
+    with torch.set_grad_enabled(grad):
+        network(x)
+        stacked.run_stacked(network, state, x.unsqueeze(0), "batch")
+        assert laid_out == [x.shape, x.shape]
+        Conv4(1, 9, image_size=16)(x)
+    assert len(laid_out) == 2

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.nn.norm import BatchNorm, Policy
-from quickstudy.nn.operations import Shape, first_block
+from quickstudy.nn.operations import Shape, first_block, folds
 
 __all__ = ["Conv4"]
 
@@ -98,7 +98,7 @@ def _first(block: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(norm, BatchNorm)
     hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (conv, norm, relu))
     exported = torch.compiler.is_compiling()
-    if x.device.type != "cpu" or x.requires_grad or hooked or exported:
+    if x.device.type != "cpu" or not folds(conv, x) or hooked or exported:
         y: Tensor = block(x)
         return y
     assert conv.bias is not None

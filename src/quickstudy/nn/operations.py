@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Shape", "cancelled", "convolve", "first_block", "normalise", "patches"]
+__all__ = ["Shape", "cancelled", "convolve", "first_block", "folds", "normalise", "patches"]
 
 _LAST = torch.channels_last
 _SMALL = 256
@@ -190,6 +190,11 @@ class _Cancelled(_Operation):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         return dy, torch.zeros_like(*ctx.saved_tensors)
+
+
+def folds(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Whether `first_block` pays: ``x`` is a constant, and its patches are small."""
+    return not x.requires_grad and layer.weight[0].numel() < layer.out_channels
 
 
 def first_block(

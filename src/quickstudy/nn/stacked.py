@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from quickstudy.nn.conv4 import Conv4
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import BatchNorm, Source
-from quickstudy.nn.operations import Shape, cancelled, convolve, first_block, normalise
+from quickstudy.nn.operations import Shape, cancelled, convolve, first_block, folds, normalise
 
 __all__ = ["can_stack", "run_stacked"]
 
@@ -92,7 +92,8 @@ def _sequence(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     while parts:
         (part, key), *rest = parts
         kinds, batch = [type(part) for part, _ in parts[:3]], stack.source == "batch"
-        if kinds == [nn.Conv2d, BatchNorm, nn.ReLU] and not x.requires_grad:
+        known = isinstance(part, nn.Conv2d) and folds(part, x)
+        if known and kinds[1:] == [BatchNorm, nn.ReLU]:
             x, parts = _first_block(stack, *parts[0], *parts[1], x), parts[3:]
         elif batch and kinds[:2] == [nn.Conv2d, BatchNorm]:
             x, parts = _convolve(stack, part, key, x, bias=False), rest
