@@ -73,7 +73,7 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "r2d2": lambda: R2D2(encoder(), penalty=1.0),
     "maml": lambda: MAML(network(), inner_lr=0.3),
     "maml-first-order": lambda: MAML(network(), inner_lr=0.3, first_order=True),
-    "maml-adam": lambda: MAML(network(), inner_lr=0.03, inner_steps=2, inner_optimizer=Adam()),
+    "maml-adam": lambda: MAML(network(), inner_lr=0.05, inner_steps=2, inner_optimizer=Adam()),
     "meta-sgd": lambda: MetaSGD(network(), inner_lr=0.3),
     "maml++": lambda: MAMLPlusPlus(network(), inner_lr=0.3, inner_steps=2, anneal_steps=50),
     "anil": lambda: ANIL(encoder(), outputs=2, inner_lr=0.3, inner_steps=3),
