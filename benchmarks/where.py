@@ -1,7 +1,8 @@
-"""Where the time of a MAML step goes: ``python benchmarks/where.py``.
+"""Where the time and the memory of a MAML step go: ``python benchmarks/where.py``.
 
 Every operation of a step is timed as it is dispatched, and summed by kind, with the FLOPs it does;
-what is left of the step's time, measured without this, is Python and autograd. Writes
+what is left of the step's time, measured without this, is Python and autograd. Memory is what
+tensors hold at the peak of a step, without what the allocator and libraries add to it. Writes
 ``benchmarks/results/where.json``, which ``tools/results.py`` puts into docs/performance.md.
 """
 
@@ -11,16 +12,18 @@ import statistics
 import sys
 import time
 from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
-from performance import OURS, WORKLOADS, matrix_rate, runner
+from performance import GRAPHS, OURS, WORKLOADS, matrix_rate, runner
 from quickstudy.checkpoint import write_atomically
 from quickstudy.memory import keep_memory
 from quickstudy.reproduce import _commit
@@ -28,6 +31,11 @@ from quickstudy.reproduce import _commit
 RESULTS = Path(__file__).parent / "results" / "where.json"
 REPEATS = 9
 STEPS = ("MAML: 32 tasks, 1 query, 1 step", "MAML: 16 tasks, 15 queries, 1 step")
+MEMORY = (
+    ("MAML: 8 tasks, 1 query, 1 step", OURS),
+    ("MAML: 8 tasks, 1 query, 20 steps", OURS),
+    ("MAML: 8 tasks, 1 query, 20 steps", GRAPHS),
+)
 KINDS = {
     "convolutions by the library": ("aten::convolution",),
     "products of matrices": ("aten::bmm", "aten::mm", "aten::addmm", "aten::baddbmm"),
@@ -97,6 +105,28 @@ def measure(name: str) -> dict[str, Any]:
     return {"workload": name, "seconds": seconds, "rows": rows}
 
 
+def memory(name: str, candidate: str) -> dict[str, Any]:
+    """What is held at the peak of a step, and the parameters of its inner steps alone."""
+    workload = next(w for w in WORKLOADS if w.name == name)
+    learner, step = runner(workload, candidate, torch.float32)
+    step()
+    learner.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    size = sum(p.numel() * p.element_size() for p in learner.parameters())
+    row = {
+        "workload": name,
+        "candidate": candidate,
+        "held_mib": max(accumulate(change for _, change in changes)) / 2**20,
+        "parameters_mib": workload.steps * workload.tasks * size / 2**20,
+    }
+    print(f"{name}, {candidate}: {row['held_mib']:.0f} MiB, {row['parameters_mib']:.0f} parameters")
+    return row
+
+
 def main() -> None:
     keep_memory()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -107,6 +137,7 @@ def main() -> None:
         "repeats": REPEATS,
         "matrix_gflops": matrix_rate() / 1e9,
         "parts": [measure(name) for name in STEPS],
+        "memory": [memory(*which) for which in MEMORY],
     }
     write_atomically(RESULTS, json.dumps(found, indent=1) + "\n")
 

@@ -207,7 +207,7 @@ def performance() -> list[str]:
 
 
 def where() -> list[str]:
-    """What ``benchmarks/where.py`` measured: a table a step."""
+    """What ``benchmarks/where.py`` measured: a table a step, and one of memory."""
     found = _measured("where")
     if found is None:
         return ["Not yet measured.", ""]
@@ -232,7 +232,13 @@ def where() -> list[str]:
                 f"| {row['seconds'] / part['seconds']:.0%} | {gflop} | {rate} |"
             )
         lines.append("")
-    return lines
+    lines += ["| | MiB of tensors at the peak | parameters of all inner steps |", "|---|---|---|"]
+    for row in found["memory"]:
+        lines.append(
+            f"| {row['workload']}, {row['candidate'].removeprefix('ours, ')} "
+            f"| {row['held_mib']:.0f} | {row['parameters_mib']:.0f} |"
+        )
+    return [*lines, ""]
 
 
 def _measured(name: str) -> dict[str, Any] | None:
