@@ -276,6 +276,14 @@ def matrix_rate() -> float:
     return float(2 * 2048**3 / min(times))
 
 
+def machine() -> str:
+    """What decides which rows are fast."""
+    found = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return found + " with bfloat16" * bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
 def measure(index: int, rate: float) -> dict[str, Any]:
     workload, cores = WORKLOADS[index], os.cpu_count() or 1
     apart = 0.0 if len(workload.candidates) == 1 else same_gradient(workload)
@@ -403,7 +411,7 @@ def main(chosen: list[str]) -> None:
         "command": "make bench",
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "matrix_gflops": rate / 1e9,
         "repeats": REPEATS,

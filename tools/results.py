@@ -149,19 +149,20 @@ def real_use() -> list[str]:
     return lines
 
 
-def load() -> str:
+def load() -> list[str]:
     """What ``benchmarks/load.py`` measured, in a sentence."""
     found = _measured("load")
     if found is None:
-        return "Not yet measured.\n"
-    return (
+        return ["Not yet measured.", ""]
+    return [
         f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
         f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
         f"{found['p50_ms']:.0f} ms and 99% within {found['p99_ms']:.0f} ms; {found['wrong']} wrong "
         f"answers; memory {found['memory_before_mib']} MiB before and {found['memory_after_mib']} "
         f"MiB after ({found['machine']}, server and clients together; commit `{found['commit']}`, "
-        f"{found['date']}).\n"
-    )
+        f"{found['date']}).",
+        "",
+    ]
 
 
 def performance() -> list[str]:
@@ -203,6 +204,34 @@ def performance() -> list[str]:
         f"{row['fastest']:.0f}) | {row['times']:.1f} |"
         for row in found["episodes"]
     ]
+    return [*lines, ""]
+
+
+def other_machine() -> list[str]:
+    """What ``make bench`` measured elsewhere, in short."""
+    found = _measured("performance-other")
+    if found is None:
+        return ["Not yet measured.", ""]
+    lines = [
+        f"Commit `{found['commit']}`, {found['date']}, {found['machine']}; a product of matrices "
+        f"runs at {found['matrix_gflops']:.0f} GFLOP/s.",
+        "",
+        "| | ms | times the fastest peer | of the product's rate | ms in bfloat16 | times |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def said(row: dict[str, Any]) -> str:
+        return f"| {1e3 * row['seconds']:.0f} | {row['times_the_fastest_peer']:.2f} |"
+
+    for part in found["parts"]:
+        rows = {row["candidate"]: row for row in part["rows"]}
+        ours, mixed = rows["quickstudy"], rows.get("ours in bfloat16")
+        if ours["times_the_fastest_peer"] is None:
+            continue
+        lines.append(
+            f"| {part['workload']} {said(ours)} {ours['of_matrix_rate']:.0%} "
+            + ("| | |" if mixed is None else said(mixed))
+        )
     return [*lines, ""]
 
 
@@ -347,16 +376,19 @@ def main_results(card: Card) -> Iterator[Result]:
             yield result
 
 
+BENCHMARKS = {
+    "performance": performance,
+    "other-machine": other_machine,
+    "where": where,
+    "load": load,
+    "scaling": scaling,
+}
+
+
 def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
-    if words == ["performance"]:
-        return "\n".join(performance())
-    if words == ["where"]:
-        return "\n".join(where())
-    if words == ["load"]:
-        return load()
-    if words == ["scaling"]:
-        return "\n".join(scaling())
+    if words[0] in BENCHMARKS:
+        return "\n".join(BENCHMARKS[words[0]]())
     if words == ["omniglot"]:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
