@@ -278,10 +278,10 @@ def matrix_rate() -> float:
 
 def machine() -> str:
     """What decides which rows are fast."""
-    found = (
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    )
-    return found + " with bfloat16" * bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    vectors = torch.backends.cpu.get_cpu_capability()
+    if torch.cpu.get_capabilities().get("avx512_bf16"):
+        vectors += " with bfloat16"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {vectors}"
 
 
 def measure(index: int, rate: float) -> dict[str, Any]:

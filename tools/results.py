@@ -149,11 +149,8 @@ def real_use() -> list[str]:
     return lines
 
 
-def load() -> list[str]:
+def load(found: dict[str, Any]) -> list[str]:
     """What ``benchmarks/load.py`` measured, in a sentence."""
-    found = _measured("load")
-    if found is None:
-        return ["Not yet measured.", ""]
     return [
         f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
         f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
@@ -165,11 +162,8 @@ def load() -> list[str]:
     ]
 
 
-def performance() -> list[str]:
+def performance(found: dict[str, Any]) -> list[str]:
     """What ``make bench`` measured: a table a workload."""
-    found = _measured("performance")
-    if found is None:
-        return ["Not yet measured.", ""]
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
         f"torch {found['versions']['torch']}; a product of matrices runs at "
@@ -207,11 +201,8 @@ def performance() -> list[str]:
     return [*lines, ""]
 
 
-def other_machine() -> list[str]:
+def other_machine(found: dict[str, Any]) -> list[str]:
     """What ``make bench`` measured elsewhere, in short."""
-    found = _measured("performance-other")
-    if found is None:
-        return ["Not yet measured.", ""]
     lines = [
         f"Commit `{found['commit']}`, {found['date']}, {found['machine']}; a product of matrices "
         f"runs at {found['matrix_gflops']:.0f} GFLOP/s.",
@@ -235,11 +226,8 @@ def other_machine() -> list[str]:
     return [*lines, ""]
 
 
-def where() -> list[str]:
+def where(found: dict[str, Any]) -> list[str]:
     """What ``benchmarks/where.py`` measured: a table a step, and one of memory."""
-    found = _measured("where")
-    if found is None:
-        return ["Not yet measured.", ""]
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}; medians of "
         f"{found['repeats']} steps on the same machine, a product of matrices at "
@@ -283,11 +271,8 @@ LINKS = {"10 Gbit/s": 1.25e9, "100 Gbit/s": 12.5e9, "NVLink, 450 GB/s": 450e9}
 PROCESSES, FLOPS, HOP = 512, 10e12, 10e-6
 
 
-def scaling() -> list[str]:
+def scaling(found: dict[str, Any]) -> list[str]:
     """What ``benchmarks/scaling.py`` measured, and what its bytes and FLOPs mean elsewhere."""
-    found = _measured("scaling")
-    if found is None:
-        return ["Not yet measured.", ""]
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
         f"torch {found['torch']}; one thread a process, medians of {found['repeats']} in turn, in "
@@ -378,7 +363,7 @@ def main_results(card: Card) -> Iterator[Result]:
 
 BENCHMARKS = {
     "performance": performance,
-    "other-machine": other_machine,
+    "performance-other": other_machine,
     "where": where,
     "load": load,
     "scaling": scaling,
@@ -388,7 +373,9 @@ BENCHMARKS = {
 def block(words: list[str], cards: dict[str, Card]) -> str:
     """What a page shows: of some learners, or of Omniglot's table."""
     if words[0] in BENCHMARKS:
-        return "\n".join(BENCHMARKS[words[0]]())
+        found = _measured(words[0])
+        lines = BENCHMARKS[words[0]](found) if found else ["Not yet measured.", ""]
+        return "\n".join(lines)
     if words == ["omniglot"]:
         return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
