@@ -26,7 +26,7 @@ from PIL import Image
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.data import alphabets
-from quickstudy.reproduce import _commit
+from quickstudy.experiments.reproduce import _commit
 
 OUT = Path(__file__).parent / "results" / "load.json"
 CLIENTS, CLASSES, QUERIES = 8, 5, 4

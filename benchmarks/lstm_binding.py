@@ -15,7 +15,7 @@ from torch import nn
 
 from quickstudy.checkpoint import load_weights
 from quickstudy.data import ClassDataset, EpisodeSampler, to_float
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learners import BlackBoxLSTM
 
 CLASSES, EXAMPLES, FEATURES = 1600, 20, 64

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import peers
 from quickstudy.checkpoint import write_atomically
 from quickstudy.execution import executing
+from quickstudy.experiments.reproduce import _commit
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     MAML,
@@ -41,7 +42,6 @@ from quickstudy.learners import (
 )
 from quickstudy.memory import keep_memory
 from quickstudy.nn import Conv4, conv4, operations, stacked
-from quickstudy.reproduce import _commit
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 

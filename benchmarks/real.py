@@ -26,11 +26,11 @@ from quickstudy.data import ClassDataset, EpisodeSampler
 from quickstudy.encoders import FeatureCache, encode, load_encoder
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.examples import Example, read_examples
+from quickstudy.experiments.pretrained import shipped as names
+from quickstudy.experiments.reproduce import _commit
 from quickstudy.heads import HEADS, load_learner
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import NearestNeighbour, ProtoNet
-from quickstudy.pretrained import shipped as names
-from quickstudy.reproduce import _commit
 
 OUT = Path(__file__).parent / "results" / "real.json"
 TASKS = 600

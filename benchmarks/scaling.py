@@ -23,12 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.execution import executing
+from quickstudy.experiments.reproduce import _commit
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, ProtoNet
 from quickstudy.memory import keep_memory
 from quickstudy.nn import Conv4
 from quickstudy.processes import launch
-from quickstudy.reproduce import _commit
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 

@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).parent))
 from performance import GRAPHS, OURS, WORKLOADS, matrix_rate, runner
 from quickstudy.checkpoint import write_atomically
+from quickstudy.experiments.reproduce import _commit
 from quickstudy.memory import keep_memory
-from quickstudy.reproduce import _commit
 
 RESULTS = Path(__file__).parent / "results" / "where.json"
 REPEATS = 9

@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from quickstudy.data import alphabets
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.run import Machine, run_experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
-from quickstudy.run import Machine, run_experiment
 
 DIGITS: tuple[Any, Any] = load_digits(return_X_y=True)
 

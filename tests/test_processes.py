@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quickstudy.checkpoint import load_state, load_weights, save_state
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.processes import first_goes, processes
 from quickstudy.task import Task
 from quickstudy.training import train
@@ -29,8 +29,8 @@ EACH = """
 import sys
 from pathlib import Path
 from quickstudy.cli import main
-from quickstudy.experiment import Experiment
-from quickstudy.run import Machine, run_experiment
+from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.run import Machine, run_experiment
 
 machine = Machine(accelerator="cpu", threads=1, validation=None)
 for name, experiment in {experiments}.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import quickstudy
-from quickstudy.experiment import LEARNERS
+from quickstudy.experiments.spec import LEARNERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -17,7 +17,7 @@ from torch import nn
 
 from quickstudy.checkpoint import load_state, load_weights
 from quickstudy.data import SinusoidSampler, TaskSource
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quickstudy.card import Card, Result, load_cards
-from quickstudy.recipe import Cell, Recipe, load_recipe, recipe_names
-from quickstudy.reproduce import WEIGHTS
+from quickstudy.experiments.card import Card, Result, load_cards
+from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_names
+from quickstudy.experiments.reproduce import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "quickstudy" / "recipes"
@@ -50,8 +50,8 @@ HEAD = """# Results
 
 Built from the result cards that `quickstudy reproduce` wrote, by `tools/results.py`; nothing here
 was typed. A card holds the command, seed, commit, split fingerprint, versions, hardware and time
-of its figures; those of all recipes lie in `src/quickstudy/recipes/cards`, and each is printed in
-full [below](#cards).
+of its figures; those of all recipes lie in `src/quickstudy/experiments/recipes/cards`, and each is
+printed in full [below](#cards).
 
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
 tasks. *Within* says that our interval and the paper's meet; *above* is better than the paper, so a

@@ -25,7 +25,7 @@ from quickstudy.data import (
     scanned,
 )
 from quickstudy.evaluation import Evaluation, evaluate
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, NearestNeighbour
 from quickstudy.plots import plot_curves, plot_task

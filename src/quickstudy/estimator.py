@@ -429,7 +429,7 @@ def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
     name = os.fspath(learner)
     if name in HEADS or not Path(name).is_dir():
         return load_learner(name)
-    from quickstudy.run import load_run
+    from quickstudy.experiments.run import load_run
 
     own = load_run(name)[1].eval()
     set_batch_norm_policy(own, "inductive")

@@ -15,7 +15,7 @@ class Execution:
     Attributes:
         tasks_at_once: tasks that go through the network in one pass; 1 is a plain loop. ``None``:
             as many small ones as stay in the processor's cache.
-        stacked: use the layers of `quickstudy.nn.stacked` where a network has no others;
+        stacked: use the layers of `quickstudy.inner.stacked` where a network has no others;
             otherwise `torch.func.vmap`, which knows all layers and is slower.
         graphs: second-order learners hold the graphs of so many inner steps at a time. Earlier
             ones are taken again in the backward pass, as many together, so that memory grows by

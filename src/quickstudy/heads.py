@@ -149,7 +149,7 @@ def load_learner(name: str) -> MetaLearner:
     """
     if name in HEADS:
         return HEADS[name](UnitVectors()).eval()
-    from quickstudy.pretrained import load
+    from quickstudy.experiments.pretrained import load
 
     learner = load(name)
     set_batch_norm_policy(learner, "inductive")

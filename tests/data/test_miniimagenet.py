@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from quickstudy.data import Split, mini_imagenet
-from quickstudy.recipe import load_recipe
+from quickstudy.experiments.recipe import load_recipe
 
 LISTS: dict[str, list[str]] = json.loads(
     resources.files("quickstudy.data").joinpath("miniimagenet.json").read_text()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quickstudy.data import EpisodeSampler, alphabets
 from quickstudy.evaluation import choose, evaluate
-from quickstudy.experiment import Experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learners import PMF
 from quickstudy.learners.pmf import _changed
 from quickstudy.nn import MLP, Conv4

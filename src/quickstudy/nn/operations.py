@@ -2,7 +2,7 @@
 
 Every derivative here, the second one too, is one call or a product of matrices, where autograd
 composes dozens of passes over memory. Tasks lie side by side in the channels, ``[n,T*C,H,W]`` with
-channels last. `quickstudy.nn.stacked` runs networks with these.
+channels last. `quickstudy.inner.stacked` runs networks with these.
 """
 
 from collections.abc import Callable

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from quickstudy.cli import main
-from quickstudy.pretrained import shipped
-from quickstudy.recipe import load_recipe, recipe_names
+from quickstudy.experiments.pretrained import shipped
+from quickstudy.experiments.recipe import load_recipe, recipe_names
 
 RECIPE = """
 title = "Tiny"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import quickstudy
-from quickstudy.card import load_cards
 from quickstudy.evaluation import evaluate
-from quickstudy.pretrained import shipped
-from quickstudy.recipe import load_recipe, recipe_names
+from quickstudy.experiments.card import load_cards
+from quickstudy.experiments.pretrained import shipped
+from quickstudy.experiments.recipe import load_recipe, recipe_names
 
 
 def test_cards_are_of_recipes_as_they_stand() -> None:
@@ -22,7 +22,7 @@ def test_cards_are_of_recipes_as_they_stand() -> None:
 def test_every_recipe_that_ships_has_its_weights() -> None:
     wanted = [n for n in recipe_names() if load_recipe(n).ships and n in load_cards()]
     assert shipped() == wanted
-    folder = Path(quickstudy.__file__).parent / "recipes" / "weights"
+    folder = Path(quickstudy.__file__).parent / "experiments" / "recipes" / "weights"
     assert {f.stem for f in folder.glob("*")} == {*shipped()}
     assert sum(f.stat().st_size for f in folder.glob("*")) < 10_000_000
 
@@ -47,12 +47,14 @@ def test_unknown_names_and_foreign_files_are_refused(
         quickstudy.load("nothing")
     name = shipped()[0]
     copy = tmp_path / "weights.safetensors"
-    shutil.copyfile(Path(quickstudy.__file__).parent / f"recipes/weights/{name}.safetensors", copy)
+    shutil.copyfile(
+        Path(quickstudy.__file__).parent / f"experiments/recipes/weights/{name}.safetensors", copy
+    )
     assert hashlib.sha256(copy.read_bytes()).hexdigest() == load_cards()[name].weights
     data = bytearray(copy.read_bytes())
     data[-1] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr("quickstudy.pretrained._file", lambda _: copy)
+    monkeypatch.setattr("quickstudy.experiments.pretrained._file", lambda _: copy)
     with pytest.raises(ValueError, match="not the file its result card was written for"):
         quickstudy.load(name)
 

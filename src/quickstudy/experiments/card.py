@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quickstudy.checkpoint import write_atomically
-from quickstudy.experiment import Policy
-from quickstudy.recipe import Cell, Recipe
+from quickstudy.experiments.recipe import Cell, Recipe
+from quickstudy.experiments.spec import Policy
 
 __all__ = ["Card", "Result", "Verdict", "load_cards", "verdict"]
 
@@ -168,7 +168,7 @@ def verdict(
 
 def load_cards() -> dict[str, Card]:
     """The cards that come with quickstudy, by recipe."""
-    folder = resources.files("quickstudy.recipes") / "cards"
+    folder = resources.files("quickstudy.experiments.recipes") / "cards"
     files = [Path(str(file)) for file in folder.iterdir()] if folder.is_dir() else []
     cards = [Card.load(file) for file in sorted(files) if file.suffix == ".json"]
     return {card.recipe: card for card in cards}

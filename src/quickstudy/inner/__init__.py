@@ -20,9 +20,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from quickstudy.execution import execution
 from quickstudy.functional import class_labels, example_loss, ways
+from quickstudy.inner.stacked import can_stack, run_stacked
 from quickstudy.learner import Phi
 from quickstudy.nn.norm import Source, batch_norm_policy, statistics_from
-from quickstudy.nn.stacked import can_stack, run_stacked
 from quickstudy.task import Task
 
 __all__ = [

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from quickstudy.card import Card, verdict
 from quickstudy.checkpoint import load_weights
 from quickstudy.evaluation import evaluate
-from quickstudy.recipe import Cell, Recipe, load_recipe
-from quickstudy.reproduce import reproduce
+from quickstudy.experiments.card import Card, verdict
+from quickstudy.experiments.recipe import Cell, Recipe, load_recipe
+from quickstudy.experiments.reproduce import reproduce
 
 RECIPE = """
 title = "Tiny"
@@ -96,7 +96,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr("quickstudy.reproduce.evaluate", never)
+    monkeypatch.setattr("quickstudy.experiments.reproduce.evaluate", never)
     again = reproduce(own, tmp_path / "r", quiet=True, say=quiet)
     assert again.results == card.results
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from quickstudy.cli import main
-from quickstudy.experiment import Experiment, LearnerName
+from quickstudy.experiments.spec import Experiment, LearnerName
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["--data", "alphabets", "--classes", "30", "--way", "3", "--backbone", "mlp", "--quiet"]

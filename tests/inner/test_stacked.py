@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from quickstudy.inner.stacked import can_stack, run_stacked
 from quickstudy.nn import MLP, BatchNorm, Conv4, operations, statistics_from
-from quickstudy.nn.stacked import can_stack, run_stacked
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "pool": (lambda: nn.Sequential(Conv4(2, 19, image_size=16), nn.Linear(19, 4)), (2, 16, 16)),

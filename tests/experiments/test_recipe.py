@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy.experiment import LEARNERS
-from quickstudy.recipe import Recipe, load_recipe, recipe_names
+from quickstudy.experiments.recipe import Recipe, load_recipe, recipe_names
+from quickstudy.experiments.spec import LEARNERS
 
 MINIMAL = """
 title = "Tiny"

@@ -5,9 +5,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickstudy.card import load_cards
 from quickstudy.checkpoint import load_weights
-from quickstudy.recipe import load_recipe, recipe_names
+from quickstudy.experiments.card import load_cards
+from quickstudy.experiments.recipe import load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
@@ -58,4 +58,6 @@ def load(name: str) -> "MetaLearner":
 
 
 def _file(name: str) -> Path:
-    return Path(str(resources.files("quickstudy.recipes") / "weights" / f"{name}.safetensors"))
+    return Path(
+        str(resources.files("quickstudy.experiments.recipes") / "weights" / f"{name}.safetensors")
+    )

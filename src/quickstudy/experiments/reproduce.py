@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from quickstudy.card import Card, Result, verdict
 from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, evaluate
-from quickstudy.experiment import Experiment, Policy
+from quickstudy.experiments.card import Card, Result, verdict
+from quickstudy.experiments.recipe import Cell, Recipe
+from quickstudy.experiments.run import Machine, load_run, run_experiment
+from quickstudy.experiments.spec import Experiment, Policy
 from quickstudy.learner import MetaLearner
 from quickstudy.processes import first_goes, processes
-from quickstudy.recipe import Cell, Recipe
-from quickstudy.run import Machine, load_run, run_experiment
 from quickstudy.training import TrainResult
 
 __all__ = ["WEIGHTS", "reproduce"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from quickstudy.experiment import (
+from quickstudy.experiments.spec import (
     Backbone,
     DataName,
     Downsample,
@@ -241,7 +241,7 @@ def load_recipe(name: str) -> Recipe:
 
 @cache
 def _shipped() -> dict[str, Recipe]:
-    folder = resources.files("quickstudy.recipes")
+    folder = resources.files("quickstudy.experiments.recipes")
     found: dict[str, Recipe] = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".toml"):

@@ -13,9 +13,9 @@ from quickstudy.evaluation import Evaluation, accuracy_by_instance
 from quickstudy.evaluation import compare as pair
 
 if TYPE_CHECKING:
-    from quickstudy.card import Card
     from quickstudy.comparison import Study
     from quickstudy.data import TaskSource
+    from quickstudy.experiments.card import Card
 
 __all__ = [
     "card_table",
@@ -120,7 +120,7 @@ def instance_table(learner: Any, tasks: "TaskSource", n_tasks: int, as_json: boo
 def learner_table() -> None:
     """Every learner by name, with its class and its own options."""
     from quickstudy import learners
-    from quickstudy.experiment import LEARNERS, learner_options
+    from quickstudy.experiments.spec import LEARNERS, learner_options
 
     table = Table("name", "class", "options of its own, with their defaults", box=None)
     for name, (kind, preset) in LEARNERS.items():
@@ -141,8 +141,8 @@ def learner_table() -> None:
 
 def recipe_table() -> None:
     """Every recipe and cell: the paper's figure, and that of the card if there is one."""
-    from quickstudy.card import load_cards
-    from quickstudy.recipe import load_recipe, recipe_names
+    from quickstudy.experiments.card import load_cards
+    from quickstudy.experiments.recipe import load_recipe, recipe_names
 
     cards = load_cards()
     table = Table(Column("recipe", no_wrap=True), "kind", "test", "batch norm", "paper", "ours")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quickstudy.checkpoint import load_state, load_weights
-from quickstudy.experiment import Experiment, Weights
+from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
 from quickstudy.processes import launch
 from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train

@@ -1,0 +1,40 @@
+"""Modules by the names they had before: imports of them go on working, and say the new name."""
+
+import importlib
+import sys
+import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MOVED", "forward"]
+
+MOVED = {
+    "quickstudy.card": "quickstudy.experiments.card",
+    "quickstudy.cli_model": "quickstudy.cli.own",
+    "quickstudy.experiment": "quickstudy.experiments.spec",
+    "quickstudy.nn.stacked": "quickstudy.inner.stacked",
+    "quickstudy.pretrained": "quickstudy.experiments.pretrained",
+    "quickstudy.recipe": "quickstudy.experiments.recipe",
+    "quickstudy.reproduce": "quickstudy.experiments.reproduce",
+    "quickstudy.run": "quickstudy.experiments.run",
+    "quickstudy.tables": "quickstudy.cli.tables",
+}
+"""The new name of each module that has moved."""
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is now {new}", DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = importlib.import_module(new)
+
+
+def forward() -> None:
+    """From now on, find moved modules by their old names, too."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,74 @@
+"""The command that reproduces published results: `quickstudy reproduce`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quickstudy.cli.options import RootOption, StoppedError, say
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Recipes, or your own: mine.toml, mine.toml:5w1s.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Every recipe, with the paper's figures and ours.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(help="Minutes of training, each; default: the whole protocol.")
+    ] = None,
+    root: RootOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes, one a device.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
+        "runs"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train a published result by its recipe, evaluate it as the paper does, and write its card.
+
+    Goes on where an earlier call stopped: with a budget, or by Ctrl-C.
+    """
+    import shlex
+
+    from quickstudy.cli.tables import card_table, recipe_table
+    from quickstudy.experiments.recipe import load_recipe
+
+    if show:
+        recipe_table()
+        return
+    if not names:
+        raise ValueError("name a recipe; quickstudy reproduce --list shows them")
+    recipes = [load_recipe(name) for name in names]
+    from quickstudy.experiments.reproduce import reproduce as run
+    from quickstudy.processes import LostProcessError
+
+    for name, recipe in zip(names, recipes, strict=True):
+        folder = out / recipe.name
+        try:
+            card = run(
+                recipe,
+                folder,
+                root=root,
+                minutes=budget,
+                seed=seed,
+                accelerator=device,
+                devices=devices,
+                threads=threads,
+                command=f"quickstudy {shlex.join(sys.argv[1:])}",
+                quiet=quiet,
+                say=say,
+            )
+        except KeyboardInterrupt as stop:
+            why = str(stop) or "stopped"
+            raise StoppedError(f"{why}; the same command goes on with {name}") from None
+        except LostProcessError as lost:
+            raise LostProcessError(f"{lost}, by the same command") from None
+        card_table(card)
+        say(f"card: {folder / 'card.md'}")

@@ -1,0 +1,27 @@
+"""Imports by names that moved go on working, and say the new name."""
+
+import importlib
+import sys
+
+import pytest
+
+import quickstudy
+from quickstudy._moved import MOVED
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_modules_are_found_by_their_old_names(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {MOVED[old]}"):
+        module = importlib.import_module(old)
+    assert module is importlib.import_module(MOVED[old])
+    assert module.__spec__ is not None
+    assert module.__spec__.name == MOVED[old]
+
+
+def test_the_root_has_what_a_user_needs() -> None:
+    assert len(set(quickstudy.__all__)) == len(quickstudy.__all__)
+    for name in quickstudy.__all__:
+        assert getattr(quickstudy, name).__name__ == name
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = quickstudy.nonsense  # type: ignore[attr-defined]
