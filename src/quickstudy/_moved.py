@@ -3,17 +3,19 @@
 import importlib
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "forward"]
+__all__ = ["MOVED", "forward", "names_from"]
 
 MOVED = {
     "quickstudy.card": "quickstudy.experiments.card",
     "quickstudy.cli_model": "quickstudy.cli.own",
     "quickstudy.experiment": "quickstudy.experiments.spec",
+    "quickstudy.nn.operations": "quickstudy.inner.operations",
     "quickstudy.nn.stacked": "quickstudy.inner.stacked",
     "quickstudy.pretrained": "quickstudy.experiments.pretrained",
     "quickstudy.recipe": "quickstudy.experiments.recipe",
@@ -38,3 +40,15 @@ def forward() -> None:
     """From now on, find moved modules by their old names, too."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def names_from(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` for names that have moved, each with the module it is in now."""
+
+    def find(name: str) -> Any:
+        if name not in moved:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {moved[name]}.{name}", DeprecationWarning, 2)
+        return getattr(importlib.import_module(moved[name]), name)
+
+    return find

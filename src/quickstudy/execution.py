@@ -17,13 +17,19 @@ class Execution:
             as many small ones as stay in the processor's cache.
         stacked: use the layers of `quickstudy.inner.stacked` where a network has no others;
             otherwise `torch.func.vmap`, which knows all layers and is slower.
-        graphs: second-order learners hold the graphs of so many inner steps at a time. Earlier
-            ones are taken again in the backward pass, as many together, so that memory grows by
-            their parameters alone and time by less than a third. ``None``: the graphs of all.
+        folded: make the first convolution, batch norm and ReLU of constant images one product of
+            matrices (`quickstudy.nn.folding`); otherwise they are three layers like any other.
+        products_up_to: stacked convolutions of at most so many outputs a task and filter are
+            products of matrices; larger ones, or all with 0, are the library's.
+        graphs: second-order learners hold the graphs of so many inner steps at a time. The backward
+            pass takes earlier steps again, as many together, so that memory grows by their
+            parameters alone and time by less than a third. ``None``: the graphs of all.
     """
 
     tasks_at_once: int | None = None
     stacked: bool = True
+    folded: bool = True
+    products_up_to: int = 256
     graphs: int | None = 3
 
     def __post_init__(self) -> None:

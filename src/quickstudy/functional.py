@@ -1,79 +1,41 @@
 """The pure mathematics that learners share. Shapes follow the legend in `quickstudy.task`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from quickstudy.nn.norm import BatchNorm, batch_norm_policy
-from quickstudy.task import Task
+from quickstudy._moved import names_from
 
 __all__ = [
-    "NormedEncoder",
-    "check_vectors",
-    "class_labels",
     "class_means",
-    "embed",
     "example_loss",
-    "feature_size",
-    "features_and_one",
     "linear_logits",
-    "mean_over_processes",
-    "output_size",
-    "pretraining_loss",
     "squared_distances",
     "vote",
-    "ways",
 ]
 
-
-def embed(encoder: nn.Module, x: Tensor) -> Tensor:
-    """Encode the examples of every task: ``[T,n,...] -> [T,n,D]``.
-
-    All tasks go through in one batch, except where evaluation is transductive: batch statistics
-    are a task's own, so tasks then go one by one.
-
-    Raises:
-        ValueError: the encoder's output is not one vector an example.
-    """
-    T, n = x.shape[:2]
-    if not encoder.training and batch_norm_policy(encoder) == "transductive":
-        z = torch.cat([encoder(task) for task in x])
-    else:
-        z = encoder(x.flatten(0, 1))
-    return check_vectors(z, x.flatten(0, 1)).reshape(T, n, -1)
-
-
-def check_vectors(z: Tensor, x: Tensor) -> Tensor:
-    """Embeddings ``z [n,D]`` of examples ``x [n,...]`` as they are.
-
-    Raises:
-        ValueError: ``z`` is not one vector an example.
-    """
-    if z.dim() != 2:
-        raise ValueError(
-            f"the encoder maps {list(x.shape[1:])} to {list(z.shape[1:])}; a learner needs one "
-            "vector an example (add nn.Flatten())"
-        )
-    return z
-
-
-class NormedEncoder(nn.Sequential):
-    """An encoder, and batch norm of its embeddings by the encoder's own policy.
-
-    Args:
-        encoder: ``[n,...] -> [n,D]``, with ``out_features``.
-    """
-
-    def __init__(self, encoder: nn.Module) -> None:
-        policy = batch_norm_policy(encoder) or "inductive"
-        super().__init__(encoder, BatchNorm(feature_size(encoder), policy=policy))
-
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self[0](x)
-        return self[1](check_vectors(z, x))  # type: ignore[no-any-return]
+__getattr__ = names_from(
+    __name__,
+    {
+        "class_labels": "quickstudy.learner",
+        "mean_over_processes": "quickstudy.processes",
+        "ways": "quickstudy.learner",
+        **dict.fromkeys(
+            (
+                "NormedEncoder",
+                "check_vectors",
+                "embed",
+                "feature_size",
+                "features_and_one",
+                "output_size",
+                "pretraining_loss",
+            ),
+            "quickstudy.encoding",
+        ),
+    },
+)
 
 
 def class_means(z: Tensor, y: Tensor, n_way: int) -> Tensor:
@@ -86,18 +48,6 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distance of each pair: ``[T,A,D], [T,B,D] -> [T,A,B]``."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (squares - 2 * a @ b.mT).clamp_min(0)
-
-
-def class_labels(support_y: Tensor, n_way: int | None) -> dict[str, Tensor]:
-    """How ``phi`` remembers its ways: ``{"classes": [T,N]}``, nothing in regression."""
-    if n_way is None:
-        return {}
-    return {"classes": torch.arange(n_way, device=support_y.device).expand(len(support_y), -1)}
-
-
-def ways(phi: dict[str, Any]) -> int | None:
-    """The ``n_way`` that `class_labels` put into ``phi``, ``None`` in regression."""
-    return int(phi["classes"].shape[1]) if "classes" in phi else None
 
 
 def vote(score: Tensor, labels: Tensor, n_way: int) -> Tensor:
@@ -120,70 +70,7 @@ def example_loss(prediction: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(prediction.flatten(0, -2), y.flatten())
 
 
-def pretraining_loss(
-    encoder: Callable[[Tensor], Tensor], classifier: nn.Module, task: Task
-) -> Tensor:
-    """Cross-entropy over all training classes, of support and query examples alike.
-
-    Args:
-        encoder: ``[n,...] -> [n,D]``.
-        classifier: ``[n,D] -> [n,C]``, an output for each class of the training set.
-        task: with ``classes``.
-
-    Raises:
-        ValueError: the task does not say which class each label stands for.
-    """
-    if task.n_way is None:
-        raise ValueError("pretraining classifies; it cannot learn a regression task (n_way=None)")
-    if task.classes is None:
-        raise ValueError(
-            "pretraining on all classes needs tasks with `classes`, the class of the data set "
-            "that each label stands for; EpisodeSampler gives them"
-        )
-    x = torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1)
-    y = task.classes.gather(1, torch.cat([task.support_y, task.query_y], dim=1))
-    return F.cross_entropy(classifier(check_vectors(encoder(x), x)), y.flatten())
-
-
-def features_and_one(encoder: nn.Module, x: Tensor) -> Tensor:
-    """``[e(x), 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers know no less."""
-    z = embed(encoder, x)
-    z = z if z.dtype == torch.float64 else z.float()
-    return F.pad(z, (0, 1), value=1.0)
-
-
 def linear_logits(phi: dict[str, Any], z: Tensor) -> Tensor:
     """Each task's linear layer, ``weight [T,N,D]`` and ``bias [T,N]``, on ``z [T,n,D]``."""
     logits: Tensor = z @ phi["weight"].mT + phi["bias"].unsqueeze(1)
     return logits
-
-
-def mean_over_processes(x: Tensor) -> Tensor:
-    """``x`` averaged over all processes of a distributed training; itself if there is but one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return x
-    total = x.clone()
-    torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
-
-
-def feature_size(encoder: nn.Module) -> int:
-    """The encoder's ``out_features``, for learners that must know it beforehand.
-
-    Raises:
-        ValueError: it has no such integer attribute.
-    """
-    size = getattr(encoder, "out_features", None)
-    if not isinstance(size, int):
-        raise ValueError(
-            f"{type(encoder).__name__} has no integer attribute out_features: this learner needs "
-            "the size of the encoder's output vector"
-        )
-    return size
-
-
-def output_size(network: nn.Module) -> int | None:
-    """``out_features`` of a network or of its last layer; ``None`` if neither says."""
-    *_, last = network.modules()
-    size = getattr(network, "out_features", getattr(last, "out_features", None))
-    return size if isinstance(size, int) else None

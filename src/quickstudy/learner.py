@@ -3,16 +3,29 @@
 from abc import ABC, abstractmethod
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from quickstudy.functional import example_loss
 from quickstudy.nn.norm import batch_norm_policy
 from quickstudy.task import Task, check_support
 
-__all__ = ["MetaLearner", "Phi"]
+__all__ = ["MetaLearner", "Phi", "class_labels", "ways"]
 
 Phi = dict[str, Any]
 """The state of adapted tasks: a (nested) dict of tensors, the first dimension of each ``T``."""
+
+
+def class_labels(support_y: Tensor, n_way: int | None) -> dict[str, Tensor]:
+    """How ``phi`` remembers its ways: ``{"classes": [T,N]}``, nothing in regression."""
+    if n_way is None:
+        return {}
+    return {"classes": torch.arange(n_way, device=support_y.device).expand(len(support_y), -1)}
+
+
+def ways(phi: dict[str, Any]) -> int | None:
+    """The ``n_way`` that `class_labels` put into ``phi``, ``None`` in regression."""
+    return int(phi["classes"].shape[1]) if "classes" in phi else None
 
 
 class MetaLearner(nn.Module, ABC):

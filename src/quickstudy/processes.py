@@ -11,8 +11,16 @@ from subprocess import Popen
 from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["LostProcessError", "first_goes", "launch", "noticing_loss", "processes"]
+__all__ = [
+    "LostProcessError",
+    "first_goes",
+    "launch",
+    "mean_over_processes",
+    "noticing_loss",
+    "processes",
+]
 
 GRACE = 30.0
 PATIENCE = timedelta(days=7)
@@ -27,6 +35,15 @@ def processes() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """``x`` averaged over all processes of a distributed training; itself if there is but one."""
+    if processes() == 1:
+        return x
+    total = x.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 def launch(accelerator: str, devices: int, precision: str) -> Any:

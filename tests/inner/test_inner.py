@@ -14,13 +14,17 @@ from quickstudy.inner import (
     SGD,
     Adam,
     InnerOptimizer,
+    InnerStep,
     LearnedRates,
     Parameters,
+    State,
+    StepLoss,
     check_inner,
-    descend,
-    fit_network,
-    split_parameters,
+    grad,
+    trajectory,
+    unroll,
 )
+from quickstudy.learners import MAML, Reptile, Scratch
 from quickstudy.nn import MLP
 from quickstudy.testing import make_task
 
@@ -52,10 +56,27 @@ def bumpy(phi: Parameters, step: int) -> Tensor:
     return ((b * a).exp().sum() + (a - 2 - step).square().sum() + (b - 3).square().sum()) / 9
 
 
+def stepping(
+    optimizer: InnerOptimizer,
+    rate: Callable[[int, str], Tensor | float] = lambda step, name: 0.1,
+    first_order: bool = False,
+) -> InnerStep:
+    """Descent by an optimiser with rates by step and name."""
+
+    def inner_step(
+        phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        gradient = grad(support_loss, phi, first_order=first_order)
+        direction, state = optimizer.direction(gradient, state, step)
+        return {k: p - rate(step, k) * direction[k] for k, p in phi.items()}, state
+
+    return inner_step
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_path_equals_torch_optim(name: str) -> None:
     optimizer, build = OPTIMIZERS[name]
-    path = descend(bumpy, start(), steps=7, rate=0.1, optimizer=optimizer)
+    path = trajectory(stepping(optimizer), bumpy, start(), steps=7)
     assert len(path) == 8
     phi = start()
     reference = build(list(phi.values()))
@@ -73,10 +94,9 @@ def test_derivative_equals_finite_differences(name: str, steps: int) -> None:
     """Of every adapted number by every number at the start, and by the rate."""
 
     def adapted(a: Tensor, b: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
-        path = descend(
-            bumpy, {"a": a, "b": b}, steps=steps, rate=lambda *_: rate, optimizer=optimizer
-        )
-        return tuple(path[-1].values())
+        step = stepping(optimizer, lambda *_: rate)
+        phi, _ = unroll(step, bumpy, {"a": a, "b": b}, steps=steps)
+        return tuple(phi.values())
 
     optimizer, _ = OPTIMIZERS[name]
     rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
@@ -88,7 +108,7 @@ def test_first_order_derivative_is_the_identity(name: str) -> None:
     optimizer, _ = OPTIMIZERS[name]
     theta = start()
     exact, phi = (
-        descend(bumpy, theta, steps=3, rate=0.1, optimizer=optimizer, first_order=cheap)[-1]
+        unroll(stepping(optimizer, first_order=cheap), bumpy, theta, steps=3)[0]
         for cheap in (False, True)
     )
     assert all(torch.equal(phi[k], exact[k]) for k in phi)
@@ -101,7 +121,7 @@ def test_rates_by_step_and_name() -> None:
     def rate(step: int, name: str) -> float:
         return {"a": 0.1, "b": -0.05}[name] / (step + 1)
 
-    path = descend(bumpy, start(), steps=3, rate=rate, optimizer=SGD())
+    path = trajectory(stepping(SGD(), rate), bumpy, start(), steps=3)
     phi = start()
     reference = torch.optim.SGD([{"params": [p]} for p in phi.values()], lr=1.0)
     for step in range(3):
@@ -118,7 +138,7 @@ def test_rates_by_step_and_name() -> None:
 def test_parameters_that_the_loss_does_not_use_stay(name: str) -> None:
     optimizer, _ = OPTIMIZERS[name]
     theta = {**start(), "idle": torch.ones(2, dtype=torch.float64, requires_grad=True)}
-    phi = descend(bumpy, theta, steps=3, rate=0.1, optimizer=optimizer)[-1]
+    phi, _ = unroll(stepping(optimizer), bumpy, theta, steps=3)
     assert torch.equal(phi["idle"], theta["idle"])
     total = torch.stack([p.sum() for p in phi.values()]).sum()
     gradients = dict(zip(theta, torch.autograd.grad(total, list(theta.values())), strict=True))
@@ -170,7 +190,7 @@ def test_no_grad_keeps_no_graph(name: str) -> None:
             counts.append(count())
             return bumpy(phi, step)
 
-        path = descend(loss, theta, steps=4, rate=0.1, optimizer=optimizer)
+        path = trajectory(stepping(optimizer), loss, theta, steps=4)
         return path, [*counts, count()]
 
     with torch.no_grad():
@@ -189,14 +209,16 @@ def test_no_grad_keeps_no_graph(name: str) -> None:
 def test_no_steps(grad: bool) -> None:
     theta = start()
     with torch.set_grad_enabled(grad):
-        (phi,) = descend(bumpy, theta, steps=0, rate=0.1, optimizer=Adam())
+        (phi,) = trajectory(stepping(Adam()), bumpy, theta, steps=0)
+        end, state = unroll(stepping(Adam()), bumpy, theta, steps=0)
     assert all(torch.equal(phi[k], theta[k]) for k in theta)
-    assert all(p.requires_grad == grad for p in phi.values())
+    assert all(p.requires_grad == grad for p in (*phi.values(), *end.values()))
+    assert not state
 
 
 def test_inference_mode_is_refused_in_words() -> None:
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
-        descend(bumpy, start(), steps=1, rate=0.1, optimizer=SGD())
+        unroll(stepping(SGD()), bumpy, start(), steps=1)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 6, 50, None])
@@ -208,7 +230,10 @@ def test_batches_are_taken_in_turn(batch: int | None) -> None:
     x, y = task.support_x[0], task.support_y[0]
     assert len(y) == 6
     both = torch.stack([x, x.flip(0)]), torch.stack([y, y.flip(0)])
-    path = fit_network(network, *both, 3, steps=5, rate=0.1, optimizer=SGD(0.9), batch=batch)
+    learner = Reptile(
+        network, inner_lr=0.1, inner_steps=5, inner_batch=batch, inner_optimizer=SGD(0.9)
+    )
+    phi = learner.adapt(*both, 3)["network"]
     size = min(batch or 6, 6)
     stream = list(range(6)) * size
     reference = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -218,17 +243,26 @@ def test_batches_are_taken_in_turn(batch: int | None) -> None:
         F.cross_entropy(network(x[rows]), y[rows]).backward()
         reference.step()
     for name, p in network.named_parameters():
-        assert torch.allclose(path[-1][name][0], p, rtol=1e-12, atol=0)
+        assert torch.allclose(phi[name][0], p, rtol=1e-12, atol=0)
 
 
 def test_frozen_parameters_and_buffers_are_not_adapted() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     network[0].bias.requires_grad_(False)
-    phi, fixed = split_parameters(network)
+    phi = MAML(network).start(3)
     assert sorted(phi) == ["0.weight", "1.bias", "1.weight"]
-    assert sorted(fixed) == ["0.bias", "1.num_batches_tracked", "1.running_mean", "1.running_var"]
-    phi, _ = split_parameters(network, frozen=True)
-    assert sorted(phi) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+    assert all(len(p) == 3 for p in phi.values())
+    whole = MAML(network).whole_state(phi, 0)
+    assert sorted(whole.keys() - phi.keys()) == [
+        "0.bias",
+        "1.num_batches_tracked",
+        "1.running_mean",
+        "1.running_var",
+    ]
+    everything = Scratch(network).start(3)
+    assert sorted(everything) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+    with pytest.raises(ValueError, match="no parameter to adapt"):
+        MAML(nn.Linear(2, 2).requires_grad_(False)).start(1)
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(None, 1), (1, 1), (3, 3)])

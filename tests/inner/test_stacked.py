@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from quickstudy.execution import executing
 from quickstudy.inner.stacked import can_stack, run_stacked
-from quickstudy.nn import MLP, BatchNorm, Conv4, operations, statistics_from
+from quickstudy.nn import MLP, BatchNorm, Conv4, statistics_from
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "pool": (lambda: nn.Sequential(Conv4(2, 19, image_size=16), nn.Linear(19, 4)), (2, 16, 16)),
@@ -51,13 +52,17 @@ def stacked_state(network: nn.Module, tasks: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_one_network_after_the_other(
-    name: str, source: str, tasks: int, small: int, constant: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, source: str, tasks: int, small: int, constant: bool
 ) -> None:
     """Outputs, statistics, first derivatives, and those of the first derivatives.
 
     Convolutions by the library or as products of matrices, and of images that are constants.
     """
-    monkeypatch.setattr(operations, "_SMALL", small)
+    with executing(products_up_to=small):
+        compare_with_a_loop(name, source, tasks, constant)
+
+
+def compare_with_a_loop(name: str, source: str, tasks: int, constant: bool) -> None:
     torch.manual_seed(0)
     build, shape = NETWORKS[name]
     network = build().double()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quickstudy.nn import BatchNorm, Conv4, conv4, operations, stacked, statistics_from
+from quickstudy.inner import stacked
+from quickstudy.nn import BatchNorm, Conv4, conv4, folding, statistics_from
 from quickstudy.nn.norm import Policy, Source
 
 
@@ -89,7 +90,7 @@ def test_only_small_patches_of_constants_are_laid_out(
 ) -> None:
     """Not those of later blocks, whose images are as constant where gradients are off."""
     laid_out = []
-    original = operations.first_block
+    original = folding.first_block
     for module in (conv4, stacked):
         monkeypatch.setattr(
             module, "first_block", lambda x, *rest: laid_out.append(x.shape) or original(x, *rest)

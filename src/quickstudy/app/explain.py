@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.functional import class_labels, embed, example_loss, squared_distances
-from quickstudy.inner import fit_network, run_network
+from quickstudy.encoding import embed
+from quickstudy.functional import squared_distances
+from quickstudy.inner import trajectory
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, MatchingNetwork, NearestNeighbour, ProtoNet
 
@@ -45,21 +46,10 @@ def loss_curve(
     """Loss on the support after 0, 1, ... inner steps; ``None`` without an inner loop."""
     if not isinstance(learner, MAML):
         return None
-    path = fit_network(
-        learner.network,
-        support_x,
-        support_y,
-        n_way,
-        steps=learner.inner_steps,
-        rate=learner.inner_lr,
-        optimizer=learner.inner_optimizer,
-    )
-    losses = []
-    for state in path:
-        phi = {"network": state, **class_labels(support_y, n_way)}
-        output = run_network(learner.network, phi, support_x, source="batch")
-        losses.append(round(float(example_loss(output, support_y)), 4))
-    return losses
+    loss = learner.support_loss(support_x, support_y, n_way)
+    start = learner.start(len(support_x))
+    path = trajectory(learner.inner_step, loss, start, steps=learner.inner_steps)
+    return [round(float(loss(phi, step)), 4) for step, phi in enumerate(path)]
 
 
 def _rounded(row: Tensor) -> list[float]:

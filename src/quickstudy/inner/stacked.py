@@ -12,10 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from quickstudy.inner.operations import cancelled, convolve, normalise
 from quickstudy.nn.conv4 import Conv4
+from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import BatchNorm, Source
-from quickstudy.nn.operations import Shape, cancelled, convolve, first_block, folds, normalise
 
 __all__ = ["can_stack", "run_stacked"]
 
@@ -134,7 +135,7 @@ def _convolve(
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, w = x.to(dtype), w.to(dtype)
-    y = convolve(x, w, Shape.of(layer, x, stack.tasks))
+    y = convolve(x, w, ConvolutionGeometry.of(layer, x, stack.tasks))
     if f"{name}bias" not in stack.state:
         return y
     b = stack.flat(f"{name}bias")
@@ -150,9 +151,9 @@ def _first_block(
     weight, bias, *stored = (stack.state[norm_name + part] for part in names)
     filters, filter_bias = (stack.state.get(conv_name + part) for part in ("weight", "bias"))
     assert filters is not None
-    shape = Shape.of(conv, x, stack.tasks)
+    geometry = ConvolutionGeometry.of(conv, x, stack.tasks)
     given = (stored[0], stored[1]) if stack.source == "stored" else None
-    y, *own = first_block(x, shape, filters, filter_bias, weight, bias, norm.eps, given)
+    y, *own = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, given)
     if stack.source == "batch":
         norm.check(y)
     elif stack.source == "record":

@@ -3,6 +3,7 @@
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.baseline import Baseline
 from quickstudy.learners.cnp import ConditionalNeuralProcess
+from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.lstm import BlackBoxLSTM
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.maml_plus_plus import MAMLPlusPlus
@@ -11,6 +12,7 @@ from quickstudy.learners.matching import MatchingNetwork
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.nearest import NearestNeighbour, SoftNearestNeighbour
 from quickstudy.learners.pmf import PMF
+from quickstudy.learners.proto_maml import ProtoMAML
 from quickstudy.learners.protonet import ProtoNet
 from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.reptile import Reptile
@@ -28,10 +30,12 @@ __all__ = [
     "BlackBoxLSTM",
     "ConditionalNeuralProcess",
     "InContextTransformer",
+    "Logistic",
     "MAMLPlusPlus",
     "MatchingNetwork",
     "MetaSGD",
     "NearestNeighbour",
+    "ProtoMAML",
     "ProtoNet",
     "Reptile",
     "Scratch",

@@ -2,16 +2,10 @@
 
 from torch import Tensor, nn
 
-from quickstudy.functional import (
-    class_labels,
-    embed,
-    example_loss,
-    feature_size,
-    linear_logits,
-    ways,
-)
-from quickstudy.inner import SGD, Parameters, check_inner, descend
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import embed, feature_size
+from quickstudy.functional import example_loss, linear_logits
+from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["ANIL"]
 
@@ -59,20 +53,24 @@ class ANIL(MetaLearner):
     def max_way(self) -> int | None:
         return self.head.out_features
 
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """``phi_{l+1} = phi_l - alpha * grad L(phi_l, e(D_tr))``, of the last layer alone."""
+        gradient = grad(support_loss, phi)
+        return {k: p - self.inner_lr * gradient[k] for k, p in phi.items()}, state
+
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
         z = embed(self.encoder, support_x)
         T = len(z)
 
-        def loss(phi: Parameters, step: int) -> Tensor:
-            """The sum over tasks, so that each task's gradient is its own."""
+        def support_loss(phi: Parameters, step: int) -> Tensor:
             return T * example_loss(linear_logits(phi, z)[..., :n_way], support_y)
 
         start = {k: p.expand(T, *p.shape) for k, p in self.head.named_parameters()}
-        phi: Phi = dict(
-            descend(loss, start, steps=self.inner_steps, rate=self.inner_lr, optimizer=SGD())[-1]
-        )
-        return phi | class_labels(support_y, n_way)
+        phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
+        return {**phi, **class_labels(support_y, n_way)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return linear_logits(phi, embed(self.encoder, query_x))[..., : ways(phi)]

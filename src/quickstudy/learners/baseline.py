@@ -3,14 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import (
-    embed,
-    example_loss,
-    feature_size,
-    linear_logits,
-    pretraining_loss,
-)
-from quickstudy.inner import SGD, Parameters, check_inner, descend
+from quickstudy.encoding import embed, feature_size, pretraining_loss
+from quickstudy.functional import example_loss, linear_logits
+from quickstudy.inner import SGD, Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -57,20 +52,25 @@ class Baseline(MetaLearner):
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
 
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """A step of gradient descent with momentum on the support's cross-entropy."""
+        direction, state = SGD(momentum=0.9).direction(grad(support_loss, phi), state, step)
+        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)
         T, _, D = z.shape
 
-        def loss(phi: Parameters, step: int) -> Tensor:
-            """The sum over tasks, so that each task's gradient is its own."""
+        def support_loss(phi: Parameters, step: int) -> Tensor:
             return T * example_loss(linear_logits(phi, z), support_y)
 
         start = {"weight": z.new_zeros(T, n_way or 0, D), "bias": z.new_zeros(T, n_way or 0)}
-        return descend(
-            loss, start, steps=self.inner_steps, rate=self.inner_lr, optimizer=SGD(momentum=0.9)
-        )[-1]
+        phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
+        return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return linear_logits(phi, embed(self.encoder, query_x))

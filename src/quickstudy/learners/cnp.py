@@ -4,15 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import (
-    NormedEncoder,
-    class_labels,
-    class_means,
-    embed,
-    feature_size,
-    ways,
-)
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import NormedEncoder, embed, feature_size
+from quickstudy.functional import class_means
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.nn import MLP
 
 __all__ = ["ConditionalNeuralProcess"]

@@ -1,24 +1,22 @@
 """MAML: learn an initialisation from which a few gradient steps suffice."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from quickstudy.functional import output_size
 from quickstudy.inner import (
     SGD,
+    GradientLearner,
     InnerOptimizer,
-    adapt_network,
+    Parameters,
+    State,
+    StepLoss,
     check_inner,
-    over_tasks,
-    run_network,
-    tasks_together,
+    grad,
 )
-from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import Task
 
 __all__ = ["MAML"]
 
 
-class MAML(MetaLearner):
+class MAML(GradientLearner):
     """Model-agnostic meta-learning (Finn, Abbeel & Levine 2017, arXiv:1703.03400, algorithm 2)::
 
         phi_0     = theta
@@ -53,8 +51,6 @@ class MAML(MetaLearner):
         >>> learner = MAML(MLP(1, [40, 40], 1), inner_lr=0.01)  # the paper's sinusoid network
     """
 
-    label_equivariant = False
-
     def __init__(
         self,
         network: nn.Module,
@@ -72,28 +68,10 @@ class MAML(MetaLearner):
         self.first_order = first_order
         self.inner_optimizer = inner_optimizer
 
-    @property
-    def max_way(self) -> int | None:
-        return output_size(self.network)
-
-    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_task(support_x, support_y, n_way, regression=True)
-        return adapt_network(
-            self.network,
-            support_x,
-            support_y,
-            n_way,
-            steps=self.inner_steps,
-            rate=self.inner_lr,
-            optimizer=self.inner_optimizer,
-            first_order=self.first_order,
-        )
-
-    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return run_network(self.network, phi, query_x)
-
-    def loss(self, task: Task) -> Tensor:
-        return over_tasks(super().loss, task, self, self.network)
-
-    def tasks_in_memory(self, task: Task) -> int:
-        return tasks_together(self.network, task)
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """``phi_{l+1} = phi_l - alpha * grad L(phi_l, D_tr)``                    (eq. 1)"""
+        gradient = grad(support_loss, phi, first_order=self.first_order)
+        direction, state = self.inner_optimizer.direction(gradient, state, step)
+        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state

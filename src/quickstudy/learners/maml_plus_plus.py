@@ -2,28 +2,29 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from quickstudy.functional import example_loss, output_size
+from quickstudy.functional import example_loss
 from quickstudy.inner import (
-    SGD,
+    GradientLearner,
     LearnedRates,
     Parameters,
+    State,
+    StepLoss,
+    SupportLoss,
     check_inner,
-    descend,
-    record_statistics,
-    run_network,
-    split_parameters,
-    stack_states,
+    grad,
+    trajectory,
 )
-from quickstudy.learner import MetaLearner, Phi
-from quickstudy.nn.norm import BatchNorm, Source, batch_norm_policy, statistics_from
+from quickstudy.inner.networks import run_tasks
+from quickstudy.inner.parts import part_by_part
+from quickstudy.learner import Phi
+from quickstudy.nn.norm import BatchNorm, Source, batch_norm_policy
 from quickstudy.task import Task
 
 __all__ = ["MAMLPlusPlus"]
 
 
-class MAMLPlusPlus(MetaLearner):
+class MAMLPlusPlus(GradientLearner):
     """How to train your MAML (Antoniou, Edwards & Storkey 2019, arXiv:1810.09502, section 4).
 
     MAML, with four of the paper's remedies, each an option of its own::
@@ -65,7 +66,6 @@ class MAMLPlusPlus(MetaLearner):
         >>> learner = MAMLPlusPlus(network, inner_steps=5)
     """
 
-    label_equivariant = False
     _outer_steps: Tensor
 
     def __init__(
@@ -106,9 +106,24 @@ class MAMLPlusPlus(MetaLearner):
             else inner_lr
         )
 
-    @property
-    def max_way(self) -> int | None:
-        return output_size(self.network)
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """``phi_{l+1} = phi_l - alpha_{l,k} * grad_k L(phi_l, D_tr)``, layer by layer"""
+        gradient = grad(support_loss, phi, first_order=self.first_order)
+        return {k: p - self.rate(step, k) * gradient[k] for k, p in phi.items()}, state
+
+    def rate(self, step: int, name: str) -> Tensor | float:
+        """``alpha_{l,k}``."""
+        return self.rates(step, name) if isinstance(self.rates, LearnedRates) else self.rates
+
+    def step_parameters(self, step: int) -> Parameters:
+        """Batch norm's own at a step: scales, shifts, averages, under the network's names."""
+        return {
+            f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)]
+            for name, norm in self.norms.items()
+            for part, value in (*norm.named_parameters(), *norm.named_buffers())
+        }
 
     @property
     def step_weights(self) -> list[float]:
@@ -120,90 +135,75 @@ class MAMLPlusPlus(MetaLearner):
         others = max((1 - settled) / L, least)
         return [others] * (L - 1) + [1 - others * (L - 1)]
 
-    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_task(support_x, support_y, n_way, regression=True)
-        states = []
-        for x, y in zip(support_x, support_y, strict=True):
-            state = self._path(x, y, n_way)[-1]
-            averages = self.per_step_averages
-            states.append(state if averages else self._record(state, x))
-        return stack_states(states, support_y, n_way)
-
-    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        source: Source | None = None
-        if self.per_step_averages and self.training:
-            source = "batch"
-        return run_network(self.network, phi, query_x, source)
-
     def loss(self, task: Task) -> Tensor:
-        """The outer loss, a scalar; in training it also counts the outer steps for ``v``."""
-        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
-        weights = list(enumerate(self.step_weights, start=1)) if self.inner_steps else [(0, 1.0)]
-        total = task.query_x.new_zeros(())
-        for t in range(len(task)):
-            x, y, query_x, query_y = (part[t] for part in task.tensors())
-            path = self._path(x, y, task.n_way)
-            for step, weight in weights:
-                if weight:
-                    output = self._query(path[step], step, x, query_x)[:, : task.n_way]
-                    total = total + weight * example_loss(output, query_y)
+        """``sum_l v_l L(phi_l, D_ts)``, a scalar; in training it also counts steps, for ``v``."""
+        total = self._loss(task)
         if self.training:
             self._outer_steps += 1
-        return total / len(task)
+        return total
 
-    def _path(self, x: Tensor, y: Tensor, n_way: int | None) -> list[Parameters]:
-        """The state of one task after 0 to L steps."""
-        phi, fixed = split_parameters(self.network)
+    @part_by_part
+    def _loss(self, task: Task) -> Tensor:
+        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        if self._averaging and len(task) > 1:  # each task moves the averages that the next one sees
+            return torch.stack([self._loss(task[t : t + 1]) for t in range(len(task))]).mean()
+        path = trajectory(
+            self.inner_step,
+            self.support_loss(task.support_x, task.support_y, task.n_way),
+            self.start(len(task)),
+            steps=self.inner_steps,
+            parameters=self.outer_parameters(task.support_x),
+        )
+        weights = [0.0, *self.step_weights] if self.inner_steps else [1.0]
+        losses = [
+            weight * self.query_loss(phi, task, step)
+            for step, (phi, weight) in enumerate(zip(path, weights, strict=True))
+            if weight
+        ]
+        return torch.stack(losses).sum()
 
-        def state(phi: Parameters, step: int) -> Parameters:
-            return {**phi, **fixed, **self._norm_state(step)}
+    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
+        if not self._averaging:
+            return super().support_loss(x, y, n_way)
 
         def loss(phi: Parameters, step: int) -> Tensor:
-            return example_loss(self._run(state(phi, step), step, x)[:, :n_way], y)
+            output = self._run_and_average(self.whole_state(phi, step), x, step)
+            return len(x) * example_loss(output[..., :n_way], y)
 
-        path = descend(
-            loss,
-            phi,
-            steps=self.inner_steps,
-            rate=self.rates,
-            optimizer=SGD(),
-            first_order=self.first_order,
-        )
-        return [state(phi, step) for step, phi in enumerate(path)]
+        return loss
 
-    def _query(self, state: Parameters, step: int, support_x: Tensor, x: Tensor) -> Tensor:
-        if self.per_step_averages or batch_norm_policy(self.network) != "inductive":
-            return self._run(state, step, x)
-        state = self._record(state, support_x)
-        with statistics_from(self.network, "stored"):
-            return functional_call(self.network, state, (x,))  # type: ignore[no-any-return]
+    def query_loss(self, phi: Parameters, task: Task, step: int) -> Tensor:
+        if not self._averaging:
+            return super().query_loss(phi, task, step)
+        output = self._run_and_average(self.whole_state(phi, step), task.query_x, step)
+        return example_loss(output[..., : task.n_way], task.query_y)
 
-    def _record(self, state: Parameters, support_x: Tensor) -> Parameters:
-        tasks = {name: p.unsqueeze(0) for name, p in state.items()}
-        tasks = record_statistics(self.network, tasks, support_x.unsqueeze(0))
-        return {name: p[0] for name, p in tasks.items()}
+    def network_state(self, phi: Parameters, support_x: Tensor, step: int) -> Parameters:
+        if self._averaging:
+            return self.whole_state(phi, step)
+        return super().network_state(phi, support_x, step)
 
-    def _run(self, state: Parameters, step: int, x: Tensor) -> Tensor:
-        """The network at a step of one task, which may move that step's running averages."""
-        source: Source = "batch"
-        if self.per_step_averages and batch_norm_policy(self.network) == "inductive":
-            source = "record" if self.training else "stored"
-        state = dict(state)
-        with statistics_from(self.network, source):
-            output: Tensor = functional_call(self.network, state, (x,))
-        if source == "record":
-            for name, norm in self.norms.items():
-                assert isinstance(norm, _PerStepNorm)
-                norm.average(step, name.replace("/", "."), state)
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        if self._averaging and self.training:
+            return self.answer(phi, query_x, "batch")
+        return super().predict(phi, query_x)
+
+    def outer_parameters(self, support_x: Tensor) -> list[Tensor] | None:
+        # A step that moves averages must not be taken again.
+        return None if self._averaging else super().outer_parameters(support_x)
+
+    @property
+    def _averaging(self) -> bool:
+        return self.per_step_averages and batch_norm_policy(self.network) == "inductive"
+
+    def _run_and_average(self, state: Parameters, x: Tensor, step: int) -> Tensor:
+        """The network by this step's averages, which in training the batch's statistics move."""
+        source: Source = "record" if self.training else "stored"
+        output, found = run_tasks(self.network, state, x, source)
+        for name, norm in self.norms.items() if found else ():
+            assert isinstance(norm, _PerStepNorm)
+            norm.average(step, name.replace("/", "."), found)
         return output
-
-    def _norm_state(self, step: int) -> Parameters:
-        """Batch norm's parameters and averages at a step, under the network's own names."""
-        return {
-            f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)]
-            for name, norm in self.norms.items()
-            for part, value in (*norm.named_parameters(), *norm.named_buffers())
-        }
 
 
 class _PerStepNorm(nn.Module):
@@ -222,4 +222,5 @@ class _PerStepNorm(nn.Module):
     def average(self, step: int, name: str, state: Parameters) -> None:
         for part in ("running_mean", "running_var"):
             kept = getattr(self, part)
-            kept[min(step, len(kept) - 1)].lerp_(state[f"{name}.{part}"], self.momentum)
+            for task in state[f"{name}.{part}"]:
+                kept[min(step, len(kept) - 1)].lerp_(task, self.momentum)

@@ -6,15 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import (
-    NormedEncoder,
-    class_labels,
-    embed,
-    example_loss,
-    feature_size,
-    ways,
-)
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import NormedEncoder, embed, feature_size
+from quickstudy.functional import example_loss
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.task import Task
 
 __all__ = ["MANN"]

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import class_labels, embed, feature_size, vote
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import embed, feature_size
+from quickstudy.functional import vote
+from quickstudy.learner import MetaLearner, Phi, class_labels
 
 __all__ = ["MatchingNetwork"]
 

@@ -1,24 +1,21 @@
 """Meta-SGD: learn where to start, in which direction to go, and how far."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from quickstudy.functional import output_size
 from quickstudy.inner import (
-    SGD,
+    GradientLearner,
     LearnedRates,
-    adapt_network,
+    Parameters,
+    State,
+    StepLoss,
     check_inner,
-    over_tasks,
-    run_network,
-    tasks_together,
+    grad,
 )
-from quickstudy.learner import MetaLearner, Phi
-from quickstudy.task import Task
 
 __all__ = ["MetaSGD"]
 
 
-class MetaSGD(MetaLearner):
+class MetaSGD(GradientLearner):
     """Meta-SGD (Li, Zhou, Chen & Li 2017, arXiv:1707.09835, algorithm 1)::
 
         phi  = theta - alpha * grad L(theta, D_tr)         elementwise          (eq. 5)
@@ -45,8 +42,6 @@ class MetaSGD(MetaLearner):
         1761
     """
 
-    label_equivariant = False
-
     def __init__(
         self,
         network: nn.Module,
@@ -63,28 +58,9 @@ class MetaSGD(MetaLearner):
         self.inner_steps = inner_steps
         self.first_order = first_order
 
-    @property
-    def max_way(self) -> int | None:
-        return output_size(self.network)
-
-    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_task(support_x, support_y, n_way, regression=True)
-        return adapt_network(
-            self.network,
-            support_x,
-            support_y,
-            n_way,
-            steps=self.inner_steps,
-            rate=self.alpha,
-            optimizer=SGD(),
-            first_order=self.first_order,
-        )
-
-    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return run_network(self.network, phi, query_x)
-
-    def loss(self, task: Task) -> Tensor:
-        return over_tasks(super().loss, task, self, self.network)
-
-    def tasks_in_memory(self, task: Task) -> int:
-        return tasks_together(self.network, task)
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """``phi - alpha * grad L(phi, D_tr)``, number by number                   (eq. 5)"""
+        gradient = grad(support_loss, phi, first_order=self.first_order)
+        return {k: p - self.alpha(step, k) * gradient[k] for k, p in phi.items()}, state

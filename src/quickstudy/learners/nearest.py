@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import class_labels, embed, squared_distances, vote
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import embed
+from quickstudy.functional import squared_distances, vote
+from quickstudy.learner import MetaLearner, Phi, class_labels
 from quickstudy.task import Task
 
 __all__ = ["NearestNeighbour", "SoftNearestNeighbour"]

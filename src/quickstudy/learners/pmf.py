@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.functional import check_vectors, class_means, example_loss
-from quickstudy.inner import Parameters
+from quickstudy.encoding import check_vectors
+from quickstudy.functional import class_means, example_loss
+from quickstudy.inner import Adam, Parameters, State, StepLoss, grad, unroll
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -68,6 +69,13 @@ class PMF(MetaLearner):
         self.inner_steps = inner_steps
         self.scale = nn.Parameter(torch.tensor(scale))
 
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """A step of Adam on the cross-entropy of changed pictures, of the whole encoder."""
+        direction, state = Adam().direction(grad(support_loss, phi), state, step)
+        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
         n_way = n_way or 0
@@ -92,25 +100,24 @@ class PMF(MetaLearner):
         z = self._embed(network, support_x)
         return {"network": network, "prototypes": class_means(z, support_y, n_way)}
 
-    @torch.enable_grad()
+    @torch.no_grad()
     def _fine_tune(self, x: Tensor, y: Tensor, n_way: int) -> Parameters:
         """The weights for one task ``[S,...]``, ``[S]``."""
+        start = {name: p.detach() for name, p in _trainable(self.encoder).items()}
         if not (self.inner_steps and self.inner_lr):
-            return {name: p.detach() for name, p in _trainable(self.encoder).items()}
-        encoder = copy.deepcopy(self.encoder).eval()
-        own = _trainable(encoder)
-        if not own:
+            return start
+        if not start:
             raise ValueError("the encoder has no weights to fine-tune: none, or all of them frozen")
-        optimizer = torch.optim.Adam(own.values(), lr=self.inner_lr)
-        for step in range(self.inner_steps):
-            z = encoder(torch.cat([x, _changed(x, step)])).unflatten(0, (2, len(x)))
+        encoder = copy.deepcopy(self.encoder).eval()
+
+        def support_loss(phi: Parameters, step: int) -> Tensor:
+            both = torch.cat([x, _changed(x, step)])
+            z: Tensor = functional_call(encoder, phi, (both,)).unflatten(0, (2, len(x)))
             means = class_means(z[:1], y.unsqueeze(0), n_way)
-            loss = F.cross_entropy(self._logits(z[1:], means)[0], y)
-            gradients = torch.autograd.grad(loss, [*own.values()], materialize_grads=True)
-            for p, gradient in zip(own.values(), gradients, strict=True):
-                p.grad = gradient
-            optimizer.step()
-        return {name: p.detach() for name, p in own.items()}
+            return F.cross_entropy(self._logits(z[1:], means)[0], y)
+
+        phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
+        return phi
 
     def _embed(self, network: Parameters, x: Tensor) -> Tensor:
         """Each task's examples ``[T,n,...]`` by its own weights: ``[T,n,D]``."""

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from quickstudy.functional import class_means, embed, squared_distances
+from quickstudy.encoding import embed
+from quickstudy.functional import class_means, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["ProtoNet"]

@@ -3,23 +3,27 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import mean_over_processes, output_size
 from quickstudy.inner import (
     Adam,
+    GradientLearner,
     InnerOptimizer,
     Parameters,
     State,
-    adapt_network,
+    StepLoss,
+    SupportLoss,
     check_inner,
-    run_network,
+    grad,
+    unroll,
 )
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.inner.parts import split_tasks
+from quickstudy.learner import Phi
+from quickstudy.processes import mean_over_processes
 from quickstudy.task import Task
 
 __all__ = ["Reptile"]
 
 
-class Reptile(MetaLearner):
+class Reptile(GradientLearner):
     """Reptile (Nichol, Achiam & Schulman 2018, arXiv:1803.02999, algorithms 1 and 2)::
 
         phi   = L steps of Adam (beta1 = 0) from theta on D_tr, in mini-batches
@@ -55,8 +59,6 @@ class Reptile(MetaLearner):
         >>> learner = Reptile(MLP(1, [64, 64], 1), inner_lr=0.02, inner_optimizer=SGD())
     """
 
-    label_equivariant = False
-
     def __init__(
         self,
         network: nn.Module,
@@ -82,35 +84,57 @@ class Reptile(MetaLearner):
             self.register_buffer(f"inner_{key}", _flat(nothing))
         self.register_buffer("inner_done", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def max_way(self) -> int | None:
-        return output_size(self.network)
-
-    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        return self._adapt(support_x, support_y, n_way, self._resumed())
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """An ordinary step of the inner optimiser, which goes on from the training tasks before."""
+        gradient = grad(support_loss, phi)
+        direction, state = self.inner_optimizer.direction(gradient, state, self._done() + step)
+        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
 
     @torch.no_grad()
-    def _adapt(
-        self, support_x: Tensor, support_y: Tensor, n_way: int | None, optimizer: InnerOptimizer
-    ) -> Phi:
-        self.check_task(support_x, support_y, n_way, regression=True)
-        return adapt_network(
-            self.network,
-            support_x,
-            support_y,
-            n_way,
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        return super().adapt(support_x, support_y, n_way)
+
+    def loss(self, task: Task) -> Tensor:
+        """``1/2 ||theta - stopgrad(phi)||^2``, a mean over tasks: its gradient is Reptile's."""
+        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        parts = split_tasks(self.network, task.support_x, task.support_y)
+        with torch.no_grad():
+            ends = [self._train(x, y, task.n_way) for x, y in parts]
+        if self.training:
+            self._carry([state for _, state in ends])
+        theta = dict(self.network.named_parameters())
+        apart = [(theta[k] - p).square().sum() for phi, _ in ends for k, p in phi.items()]
+        return torch.stack(apart).sum() / (2 * len(task))
+
+    def _train(self, x: Tensor, y: Tensor, n_way: int | None) -> tuple[Parameters, State]:
+        return unroll(
+            self.inner_step,
+            self.support_loss(x, y, n_way),
+            self.start(len(x)),
+            self.start_state(),
             steps=self.inner_steps,
-            rate=self.inner_lr,
-            optimizer=optimizer,
-            batch=self.inner_batch,
         )
 
-    def _resumed(self) -> "_Resumed":
-        """The inner optimiser as the training tasks so far have left it."""
+    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
+        size, whole = self.inner_batch, super().support_loss
+        if size is None or size >= y.shape[1]:
+            return whole(x, y, n_way)
+
+        def loss(phi: Parameters, step: int) -> Tensor:
+            rows = torch.arange(step * size, (step + 1) * size, device=y.device) % y.shape[1]
+            return whole(x[:, rows], y[:, rows], n_way)(phi, step)
+
+        return loss
+
+    def start_state(self) -> State:
+        """What the training tasks before have left."""
+        return {key: self._carried(key) for key in self.carried} if self._done() else {}
+
+    def _done(self) -> int:
         counter = self.get_buffer("inner_done")
-        done = 0 if counter.is_meta else int(counter)
-        state = {key: self._carried(key) for key in self.carried} if done else {}
-        return _Resumed(self.inner_optimizer, state, done)
+        return 0 if counter.is_meta else int(counter)
 
     def _carried(self, key: str) -> Parameters:
         parameters = dict(self.network.named_parameters())
@@ -120,46 +144,14 @@ class Reptile(MetaLearner):
             name: part.view_as(p) for (name, p), part in zip(parameters.items(), parts, strict=True)
         }
 
-    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return run_network(self.network, phi, query_x)
-
-    def loss(self, task: Task) -> Tensor:
-        """``1/2 ||theta - stopgrad(phi)||^2``, a mean over tasks: its gradient is Reptile's."""
-        optimizer = self._resumed()
-        phi = self._adapt(task.support_x, task.support_y, task.n_way, optimizer)["network"]
-        if self.training:
-            self._carry(optimizer.ends)
-        apart = [
-            (p - phi[name]).square().sum()
-            for name, p in self.network.named_parameters()
-            if p.requires_grad
-        ]
-        return torch.stack(apart).sum() / (2 * len(task))
-
     @torch.no_grad()
     def _carry(self, ends: list[State]) -> None:
-        for key in self.carried if ends else ():
+        for key in self.carried if self.inner_steps else ():
             means = self._carried(key)
             for name in ends[0][key]:
                 means[name] = torch.cat([end[key][name] for end in ends]).mean(0)
             self.get_buffer(f"inner_{key}").copy_(mean_over_processes(_flat(means)))
         self.get_buffer("inner_done").add_(self.inner_steps)
-
-
-class _Resumed:
-    """An inner optimiser that goes on from ``state``, after ``done`` steps."""
-
-    def __init__(self, optimizer: InnerOptimizer, state: State, done: int) -> None:
-        self.optimizer, self.state, self.done = optimizer, state, done
-        self.ends: list[State] = []
-
-    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
-        """Of several tasks at once; ``ends`` receives the last state of each set of tasks."""
-        if step == 0:
-            state = self.state
-            self.ends.append({})
-        directions, self.ends[-1] = self.optimizer.direction(gradients, state, step + self.done)
-        return directions, self.ends[-1]
 
 
 def _flat(parameters: Parameters) -> Tensor:

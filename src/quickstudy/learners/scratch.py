@@ -5,20 +5,22 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import output_size
 from quickstudy.inner import (
     Adam,
+    GradientLearner,
     InnerOptimizer,
-    adapt_network,
+    Parameters,
+    State,
+    StepLoss,
     check_inner,
-    run_network,
+    grad,
 )
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.learner import Phi
 
 __all__ = ["Scratch"]
 
 
-class Scratch(MetaLearner):
+class Scratch(GradientLearner):
     """A network trained on each task's support from a random start, with no experience of others.
 
     Whoever has never seen a cat or a dog: the baseline that the lecture's claim is about. Nothing
@@ -41,8 +43,6 @@ class Scratch(MetaLearner):
         >>> learner = Scratch(MLP(64, [32], 5))
     """
 
-    label_equivariant = False
-
     def __init__(
         self,
         network: nn.Module,
@@ -58,23 +58,17 @@ class Scratch(MetaLearner):
         self.inner_steps = inner_steps
         self.inner_optimizer = inner_optimizer
 
-    @property
-    def max_way(self) -> int | None:
-        return output_size(self.network)
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """An ordinary step of the optimiser on ``L(phi, D_tr)``."""
+        gradient = grad(support_loss, phi)
+        direction, state = self.inner_optimizer.direction(gradient, state, step)
+        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+
+    def start(self, tasks: int) -> Parameters:
+        return {k: p.expand(tasks, *p.shape) for k, p in self.network.named_parameters()}
 
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
-        self.check_task(support_x, support_y, n_way, regression=True)
-        return adapt_network(
-            self.network,
-            support_x,
-            support_y,
-            n_way,
-            steps=self.inner_steps,
-            rate=self.inner_lr,
-            optimizer=self.inner_optimizer,
-            frozen=True,
-        )
-
-    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return run_network(self.network, phi, query_x)
+        return super().adapt(support_x, support_y, n_way)

@@ -4,14 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import (
-    check_vectors,
-    class_means,
-    embed,
-    feature_size,
-    pretraining_loss,
-    squared_distances,
-)
+from quickstudy.encoding import check_vectors, embed, feature_size, pretraining_loss
+from quickstudy.functional import class_means, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 

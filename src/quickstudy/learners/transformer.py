@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.functional import NormedEncoder, class_labels, embed, feature_size, ways
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.encoding import NormedEncoder, embed, feature_size
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["InContextTransformer"]
 

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds
 from quickstudy.nn.norm import BatchNorm, Policy
-from quickstudy.nn.operations import Shape, first_block, folds
 
 __all__ = ["Conv4"]
 
@@ -92,7 +92,7 @@ class Conv4(nn.Module):
 
 
 def _first(block: nn.Module, x: Tensor) -> Tensor:
-    """The first block, the largest by far: see `quickstudy.nn.operations.first_block`."""
+    """The first block, the largest by far: see `quickstudy.nn.folding.first_block`."""
     conv, norm, relu, halve = block.children()
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, BatchNorm)
@@ -106,8 +106,8 @@ def _first(block: nn.Module, x: Tensor) -> Tensor:
         p.unsqueeze(0) for p in (conv.weight, conv.bias, norm.weight, norm.bias)
     )
     given = None if norm.by_batch else (norm.running_mean, norm.running_var)
-    shape = Shape.of(conv, x)
-    z, mean, var = first_block(x, shape, filters, filter_bias, weight, bias, norm.eps, given)
+    geometry = ConvolutionGeometry.of(conv, x)
+    z, mean, var = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, given)
     if norm.by_batch:
         norm.check(z)
         norm.keep(mean[0], var[0], z.numel() // z.shape[1])

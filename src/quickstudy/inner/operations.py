@@ -6,73 +6,25 @@ channels last. `quickstudy.inner.stacked` runs networks with these.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Shape", "cancelled", "convolve", "first_block", "folds", "normalise", "patches"]
+from quickstudy.nn.folding import ConvolutionGeometry, maps, patches
+
+__all__ = ["cancelled", "convolve", "normalise"]
 
 _LAST = torch.channels_last
-_SMALL = 256
-
-
-class Shape(NamedTuple):
-    """Of a convolution: how it moves, and the sizes of a map before and after it."""
-
-    tasks: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, layer: nn.Conv2d, x: Tensor, tasks: int = 1) -> "Shape":
-        """Of a layer without groups or dilation, on ``x [n,T*C,H,W]``."""
-        kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
-        return cls(tasks, kernel, stride, padding, (x.shape[2], x.shape[3]))  # type: ignore[arg-type]
-
-    @property
-    def out(self) -> tuple[int, int]:
-        parts = zip(self.size, self.padding, self.kernel, self.stride, strict=True)
-        height, width = ((size + 2 * pad - k) // stride + 1 for size, pad, k, stride in parts)
-        return height, width
-
-    def small(self, images: int) -> bool:
-        """Whether a task has so few outputs that library convolutions are slow at it, and a
-        product of matrices is worth the copy of `patches`.
-        """
-        return images * self.out[0] * self.out[1] <= _SMALL
-
-    def windows(self, padded: Tensor) -> Tensor:
-        """``[n,T*C,H+2p,W+2p]`` to what each output sees, a view ``[n,T,C,h,w,k,k]``."""
-        maps = torch.unflatten(padded, 1, (self.tasks, -1))
-        rows = maps.unfold(3, self.kernel[0], self.stride[0])
-        return rows.unfold(4, self.kernel[1], self.stride[1])
-
-
-def patches(x: Tensor, shape: Shape) -> Tensor:
-    """What each output of a convolution sees of ``x [n,T*C,H,W]``: ``[T, n*h*w, k*k*C]``."""
-    top, left = shape.padding
-    padded = F.pad(x, (left, left, top, top))
-    windows = shape.windows(padded).permute(1, 0, 3, 4, 5, 6, 2)
-    outputs = len(x) * shape.out[0] * shape.out[1]
-    return windows.reshape(shape.tasks, outputs, -1)
 
 
 def _rows(y: Tensor, tasks: int) -> Tensor:
     """``[n,T*C,h,w]`` to ``[T, n*h*w, C]``."""
     channels = y.shape[1] // tasks
     return y.permute(0, 2, 3, 1).reshape(-1, tasks, channels).transpose(0, 1)
-
-
-def _maps(rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[T, n*h*w, C]`` to ``[n,T*C,h,w]``."""
-    channels = rows.shape[0] * rows.shape[2]
-    return rows.transpose(0, 1).reshape(-1, *size, channels).permute(0, 3, 1, 2)
 
 
 def _matrix(w: Tensor, tasks: int) -> Tensor:
@@ -84,10 +36,10 @@ class _Operation(Function):
     apply: Callable[..., Any]
 
 
-def convolve(x: Tensor, w: Tensor, shape: Shape) -> Tensor:
+def convolve(x: Tensor, w: Tensor, geometry: ConvolutionGeometry) -> Tensor:
     """``x [n,T*C,H,W]`` with filters ``[T*O,C,k,k]``: ``[n,T*O,h,w]``."""
-    seen = patches(x.detach(), shape) if shape.small(len(x)) else None
-    y: Tensor = _Product.apply(x, w, seen, shape)
+    seen = patches(x.detach(), geometry) if geometry.small(len(x)) else None
+    y: Tensor = _Product.apply(x, w, seen, geometry)
     return y
 
 
@@ -100,54 +52,58 @@ class _Product(_Operation):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, seen: Tensor | None, shape: Shape) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, w: Tensor, seen: Tensor | None, geometry: ConvolutionGeometry
+    ) -> Tensor:
         ctx.save_for_backward(x, w, seen)
-        ctx.shape = shape
+        ctx.geometry = geometry
         if seen is None:
-            return F.conv2d(x, w, None, shape.stride, shape.padding, 1, shape.tasks)
-        return _maps(torch.bmm(seen, _matrix(w, shape.tasks).mT), shape.out)
+            return F.conv2d(x, w, None, geometry.stride, geometry.padding, 1, geometry.groups)
+        return maps(torch.bmm(seen, _matrix(w, geometry.groups).mT), geometry.out)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, w, seen = ctx.saved_tensors
-        dx = _InputGradient.apply(dy, w, ctx.shape) if ctx.needs_input_grad[0] else None
-        dw = _WeightGradient.apply(x, dy, seen, ctx.shape) if ctx.needs_input_grad[1] else None
+        dx = _InputGradient.apply(dy, w, ctx.geometry) if ctx.needs_input_grad[0] else None
+        dw = _WeightGradient.apply(x, dy, seen, ctx.geometry) if ctx.needs_input_grad[1] else None
         return dx, dw, None, None
 
 
 class _InputGradient(_Operation):
     @staticmethod
-    def forward(ctx: Any, dy: Tensor, w: Tensor, shape: Shape) -> Tensor:
+    def forward(ctx: Any, dy: Tensor, w: Tensor, geometry: ConvolutionGeometry) -> Tensor:
         ctx.save_for_backward(dy, w)
-        ctx.shape = shape
-        x = _blank(dy, len(dy), w.shape[1] * shape.tasks, *shape.size)
-        return _gradients(dy, x, w, shape, [True, False, False])[0]
+        ctx.geometry = geometry
+        x = _blank(dy, len(dy), w.shape[1] * geometry.groups, *geometry.size)
+        return _gradients(dy, x, w, geometry, [True, False, False])[0]
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> Any:
         dy, w = ctx.saved_tensors
-        seen = patches(u.detach(), ctx.shape) if ctx.shape.small(len(u)) else None
-        ddy = _Product.apply(u, w, seen, ctx.shape) if ctx.needs_input_grad[0] else None
-        dw = _WeightGradient.apply(u, dy, seen, ctx.shape) if ctx.needs_input_grad[1] else None
+        seen = patches(u.detach(), ctx.geometry) if ctx.geometry.small(len(u)) else None
+        ddy = _Product.apply(u, w, seen, ctx.geometry) if ctx.needs_input_grad[0] else None
+        dw = _WeightGradient.apply(u, dy, seen, ctx.geometry) if ctx.needs_input_grad[1] else None
         return ddy, dw, None
 
 
 class _WeightGradient(_Operation):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dy: Tensor, seen: Tensor | None, shape: Shape) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, dy: Tensor, seen: Tensor | None, geometry: ConvolutionGeometry
+    ) -> Tensor:
         ctx.save_for_backward(x, dy, seen)
-        ctx.shape = shape
+        ctx.geometry = geometry
         if seen is None:
-            w = _blank(x, dy.shape[1], x.shape[1] // shape.tasks, *shape.kernel)
-            return _gradients(dy, x, w, shape, [False, True, False])[1]
-        dw = torch.bmm(_rows(dy, shape.tasks).mT, seen)
-        return dw.view(dy.shape[1], *shape.kernel, -1).permute(0, 3, 1, 2)
+            w = _blank(x, dy.shape[1], x.shape[1] // geometry.groups, *geometry.kernel)
+            return _gradients(dy, x, w, geometry, [False, True, False])[1]
+        dw = torch.bmm(_rows(dy, geometry.groups).mT, seen)
+        return dw.view(dy.shape[1], *geometry.kernel, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> Any:
         x, dy, seen = ctx.saved_tensors
-        dx = _InputGradient.apply(dy, u, ctx.shape) if ctx.needs_input_grad[0] else None
-        ddy = _Product.apply(x, u, seen, ctx.shape) if ctx.needs_input_grad[1] else None
+        dx = _InputGradient.apply(dy, u, ctx.geometry) if ctx.needs_input_grad[0] else None
+        ddy = _Product.apply(x, u, seen, ctx.geometry) if ctx.needs_input_grad[1] else None
         return dx, ddy, None, None
 
 
@@ -157,19 +113,19 @@ def _blank(x: Tensor, *shape: int) -> Tensor:
 
 
 def _gradients(
-    dy: Tensor, x: Tensor, w: Tensor, shape: Shape, wanted: list[bool]
+    dy: Tensor, x: Tensor, w: Tensor, geometry: ConvolutionGeometry, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         dy.contiguous(memory_format=_LAST),
         x.contiguous(memory_format=_LAST),
         w.contiguous(memory_format=_LAST),
         None,
-        shape.stride,
-        shape.padding,
+        geometry.stride,
+        geometry.padding,
         (1, 1),
         False,
         (0, 0),
-        shape.tasks,
+        geometry.groups,
         wanted,
     )
     return found
@@ -190,57 +146,6 @@ class _Cancelled(_Operation):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         return dy, torch.zeros_like(*ctx.saved_tensors)
-
-
-def folds(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether `first_block` pays: ``x`` is a constant, and its patches are small."""
-    return not x.requires_grad and layer.weight[0].numel() < layer.out_channels
-
-
-def first_block(
-    x: Tensor,
-    shape: Shape,
-    filters: Tensor,
-    filter_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    statistics: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Convolution, batch norm and ReLU of images that are constants: one product of matrices.
-
-    What a filter ``w`` finds in patches ``P`` has variance ``w cov(P) w``, so that batch norm is a
-    scale on the filter, and no derivative of it has to pass over the maps.
-
-    Args:
-        x: ``[n,T*C,H,W]``.
-        shape: of the convolution.
-        filters: of the convolution, ``[T,O,C,k,k]``.
-        filter_bias: of the convolution, ``[T,O]`` as all that follow.
-        weight: of batch norm.
-        bias: of batch norm.
-        eps: added to the variance.
-        statistics: mean and variance to normalise by; default those of ``x``.
-
-    Returns:
-        ``[n,T*O,h,w]``, and the mean and the variance ``[T,O]`` that normalised it.
-    """
-    seen = patches(x, shape)
-    filters = filters.movedim(2, -1).flatten(2)
-    offset = torch.zeros_like(bias) if filter_bias is None else filter_bias
-    if statistics is None:
-        centre = seen.mean(1, keepdim=True)
-        seen = seen - centre
-        with torch.autocast(x.device.type, enabled=False):
-            offset = offset + torch.bmm(filters, centre.mT).squeeze(-1)
-            covariance = torch.bmm(seen.mT, seen) / seen.shape[1]
-            statistics = offset, (torch.bmm(filters, covariance) * filters).sum(-1)
-    mean, var = statistics
-    scale = weight * torch.rsqrt(var + eps)
-    shift = bias + scale * (offset - mean)
-    both = torch.cat([filters * scale.unsqueeze(-1), shift.unsqueeze(-1)], -1)
-    seen = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
-    return _maps(torch.bmm(seen, both.mT), shape.out).relu(), mean, var
 
 
 def _masked(dy: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,292 @@
+"""What learners that adapt by gradient steps share: the inner loop, and the learner around it."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.encoding import output_size
+from quickstudy.execution import execution
+from quickstudy.functional import example_loss
+from quickstudy.inner.again import taken_again
+from quickstudy.inner.networks import run_tasks
+from quickstudy.inner.optimizers import Parameters, State
+from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
+from quickstudy.nn.norm import Source, batch_norm_policy
+from quickstudy.task import Task
+
+__all__ = [
+    "GradientLearner",
+    "InnerStep",
+    "StepLoss",
+    "SupportLoss",
+    "grad",
+    "trajectory",
+    "unroll",
+]
+
+StepLoss = Callable[[Parameters], Tensor]
+"""``L(phi, D_tr)`` at one step, summed over tasks, so that each task's gradient is its own."""
+
+
+class SupportLoss(Protocol):
+    """`StepLoss` at any step: the number of the step may decide which examples are looked at."""
+
+    def __call__(self, phi: Parameters, step: int) -> Tensor: ...
+
+
+class InnerStep(Protocol):
+    """One step of an algorithm, see `GradientLearner.inner_step`."""
+
+    def __call__(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]: ...
+
+
+def grad(loss: StepLoss, phi: Parameters, *, first_order: bool = False) -> Parameters:
+    """``grad_phi loss(phi)`` by name, with a graph of its own for the exact second derivative.
+
+    Args:
+        loss: a scalar, from the parameters; those it does not use have a gradient of zero.
+        phi: where to take the gradient.
+        first_order: treat the gradient as a constant in the outer derivative.
+    """
+    outer = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not outer:
+            phi = {k: p.detach().requires_grad_() for k, p in phi.items()}
+        gradients = torch.autograd.grad(
+            loss(phi),
+            list(phi.values()),
+            create_graph=outer and not first_order,
+            materialize_grads=True,
+        )
+    return dict(zip(phi, gradients, strict=True))
+
+
+def unroll(
+    inner_step: InnerStep,
+    support_loss: SupportLoss,
+    phi: Parameters,
+    state: State | None = None,
+    *,
+    steps: int,
+    first: int = 0,
+    parameters: Sequence[Tensor] | None = None,
+) -> tuple[Parameters, State]:
+    """The inner loop: from ``phi_0`` to ``phi_L`` by ``L`` inner steps.
+
+    Where gradients are enabled outside, the result carries the graph of all steps; under
+    `torch.no_grad` it is a plain value, and no step's graph outlives it.
+
+    Args:
+        inner_step: of the algorithm.
+        support_loss: what it descends.
+        phi: where to start.
+        state: of the inner optimiser at the start.
+        steps: ``L``.
+        first: the number of the first step.
+        parameters: all that steps use besides ``phi`` and that requires a gradient. Given these,
+            the graphs of early steps are not kept: the backward pass takes these steps again,
+            some at a time (see `quickstudy.execution`). ``None`` keeps all graphs.
+
+    Returns:
+        ``phi_L``, and the inner optimiser's state.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
+    phi, state = _plain(phi), state or {}
+    end, again = first + steps, first + _without_graph(steps, parameters)
+    while first < again:
+        count = min(execution().graphs or 1, again - first)
+        some = partial(unroll, inner_step, support_loss, steps=count, first=first)
+        phi, state = taken_again(some, phi, state, parameters=parameters or ())
+        first += count
+    for step in range(first, end):
+        phi, state = inner_step(phi, state, step, partial(support_loss, step=step))
+    return phi, state
+
+
+def trajectory(
+    inner_step: InnerStep,
+    support_loss: SupportLoss,
+    phi: Parameters,
+    *,
+    steps: int,
+    parameters: Sequence[Tensor] | None = None,
+) -> list[Parameters]:
+    """The whole way of `unroll`, whose arguments these are: ``phi_0 .. phi_L``."""
+    path, state = [_plain(phi)], State()
+    for step in range(steps):
+        one = partial(unroll, inner_step, support_loss, steps=1, first=step)
+        if step < _without_graph(steps, parameters):
+            phi, state = taken_again(one, path[-1], state, parameters=parameters or ())
+        else:
+            phi, state = one(path[-1], state)
+        path.append(phi)
+    return path
+
+
+def _without_graph(steps: int, parameters: Sequence[Tensor] | None) -> int:
+    """How many steps, from the first on, keep no graph."""
+    graphs = execution().graphs
+    if graphs is None or parameters is None or not torch.is_grad_enabled():
+        return 0
+    return max(0, steps - graphs)
+
+
+def _plain(phi: Parameters) -> Parameters:
+    return phi if torch.is_grad_enabled() else {k: p.detach() for k, p in phi.items()}
+
+
+class GradientLearner(MetaLearner):
+    """A learner whose ``phi`` is a network's parameters after gradient steps on the support::
+
+        phi_0     = theta                                                       `start`
+        phi_{l+1} = phi_l, a step down grad L(phi_l, D_tr)    l = 0 .. L-1      `inner_step`
+        loss      = L(phi_L, D_ts), a mean over tasks                           `loss`
+
+    A subclass sets ``network`` and ``inner_steps``, which is ``L``, and writes `inner_step`: that
+    is the algorithm. Whatever of its own it wants a gradient for (rates, a learned optimiser) is
+    to be a parameter of the learner.
+
+    ``L(., .)`` is the mean over examples. ``phi`` is ``{"network": adapted parameters and
+    statistics by name, each [T,...], "classes": [T,N]}``.
+
+    Batch norm: support images are normalised by their own batch. Queries too when the policy is
+    ``"transductive"``; when ``"inductive"``, by the support set's statistics under the adapted
+    parameters, so that a query never sees another. Running averages, which belong to no task, are
+    not used.
+
+    Attributes:
+        network: ``f``, a module ``[n,...] -> [n,outputs]``.
+        inner_steps: ``L``; may be changed afterwards.
+        first_order: whether the outer derivative takes inner gradients for constants.
+    """
+
+    label_equivariant = False
+    network: nn.Module
+    inner_steps: int
+    first_order: bool = False
+
+    @abstractmethod
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """From ``phi_l`` to ``phi_{l+1}``, for all tasks of a batch at once.
+
+        Args:
+            phi: ``phi_l``, each ``[T,...]``; new values are made of these, none is changed.
+            state: what the step before returned; empty at first.
+            step: ``l``, from 0.
+            support_loss: ``L(., D_tr)``, for `grad`.
+
+        Returns:
+            ``phi_{l+1}``, and what the next step has to know besides.
+        """
+
+    @property
+    def max_way(self) -> int | None:
+        return output_size(self.network)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_task(support_x, support_y, n_way, regression=True)
+        found = []
+        for x, y in split_tasks(self.network, support_x, support_y):
+            phi, _ = unroll(
+                self.inner_step,
+                self.support_loss(x, y, n_way),
+                self.start(len(x)),
+                self.start_state(),
+                steps=self.inner_steps,
+                parameters=self.outer_parameters(x),
+            )
+            found.append(self.network_state(phi, x, self.inner_steps))
+        network = {name: torch.cat([state[name] for state in found]) for name in found[0]}
+        return {"network": network, **class_labels(support_y, n_way)}
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        transductive = batch_norm_policy(self.network) == "transductive"
+        return self.answer(phi, query_x, "batch" if transductive else "stored")
+
+    @part_by_part
+    def loss(self, task: Task) -> Tensor:
+        """The outer loss, a scalar: ``L(phi_L, D_ts)``, a mean over tasks and queries."""
+        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        phi, _ = unroll(
+            self.inner_step,
+            self.support_loss(task.support_x, task.support_y, task.n_way),
+            self.start(len(task)),
+            self.start_state(),
+            steps=self.inner_steps,
+            parameters=self.outer_parameters(task.support_x),
+        )
+        return self.query_loss(phi, task, self.inner_steps)
+
+    def tasks_in_memory(self, task: Task) -> int:
+        return tasks_at_once(self.network, task.support_x, task.query_x)
+
+    def start(self, tasks: int) -> Parameters:
+        """``phi_0``, each ``[T,...]``: the network's parameters that require a gradient."""
+        theta = {k: p for k, p in self.network.named_parameters() if p.requires_grad}
+        if not theta:
+            raise ValueError("the network has no parameter to adapt: none, or all of them frozen")
+        return {k: p.expand(tasks, *p.shape) for k, p in theta.items()}
+
+    def start_state(self) -> State:
+        """The inner optimiser's state before the first step: none."""
+        return {}
+
+    def step_parameters(self, step: int) -> Parameters:
+        """What else the network has at a step, by name: nothing, unless steps differ in it."""
+        return {}
+
+    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
+        """``L(., D_tr)`` of some tasks, ``[T,S,...]`` and ``[T,S]``."""
+
+        def loss(phi: Parameters, step: int) -> Tensor:
+            output, _ = run_tasks(self.network, self.whole_state(phi, step), x, "batch")
+            return len(x) * example_loss(output[..., :n_way], y)
+
+        return loss
+
+    def query_loss(self, phi: Parameters, task: Task, step: int) -> Tensor:
+        """``L(phi, D_ts)`` after so many steps."""
+        network = self.network_state(phi, task.support_x, step)
+        answer = self.predict(
+            {"network": network, **class_labels(task.support_y, task.n_way)}, task.query_x
+        )
+        return example_loss(answer, task.query_y)
+
+    def network_state(self, phi: Parameters, support_x: Tensor, step: int) -> Parameters:
+        """What the network needs for queries, which is the support's statistics if inductive."""
+        state = self.whole_state(phi, step)
+        if batch_norm_policy(self.network) == "inductive":
+            state |= run_tasks(self.network, state, support_x, "record")[1]
+        return state
+
+    def whole_state(self, phi: Parameters, step: int) -> Parameters:
+        """``phi`` and the rest of the network's parameters and buffers, each ``[T,...]``."""
+        tasks = len(next(iter(phi.values())))
+        theirs = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        theirs |= self.step_parameters(step)
+        return {k: phi[k] if k in phi else p.expand(tasks, *p.shape) for k, p in theirs.items()}
+
+    def answer(self, phi: Phi, query_x: Tensor, source: Source) -> Tensor:
+        """`predict`, normalising by the statistics of ``source``: see `statistics_from`."""
+        names = list(phi["network"])
+        outputs = [
+            run_tasks(self.network, dict(zip(names, state, strict=True)), x, source)[0]
+            for x, *state in split_tasks(self.network, query_x, *phi["network"].values())
+        ]
+        return torch.cat(outputs)[..., : ways(phi)]
+
+    def outer_parameters(self, support_x: Tensor) -> list[Tensor] | None:
+        """The ``parameters`` of `unroll`; ``None`` if the support, too, is to get a gradient."""
+        if self.first_order or support_x.requires_grad:
+            return None
+        return [p for p in self.parameters() if p.requires_grad]

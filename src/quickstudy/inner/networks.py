@@ -1,0 +1,49 @@
+"""One network with each task's own weights, on each task's own examples."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from quickstudy.execution import execution
+from quickstudy.inner.optimizers import Parameters
+from quickstudy.inner.stacked import can_stack, run_stacked
+from quickstudy.nn.norm import Source, statistics_from
+
+__all__ = ["run_tasks", "stacks"]
+
+
+def run_tasks(
+    network: nn.Module, state: Parameters, x: Tensor, source: Source
+) -> tuple[Tensor, Parameters]:
+    """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``.
+
+    Args:
+        network: its own parameters are not used.
+        state: parameters and buffers by name, each ``[T,...]``.
+        x: ``[T,n,...]``.
+        source: whose statistics normalise, see `quickstudy.nn.statistics_from`.
+
+    Returns:
+        The outputs, and the statistics by name if ``source`` is ``"record"``.
+    """
+    if stacks(network, x):
+        return run_stacked(network, state, x, source)
+    buffers = [name for name, _ in network.named_buffers()] if source == "record" else []
+
+    def run(own: Parameters, x: Tensor) -> tuple[Tensor, Parameters]:
+        own = dict(own)
+        output: Tensor = functional_call(network, own, (x,))
+        return output, {name: own[name] for name in buffers}
+
+    with statistics_from(network, source):
+        if len(x) > 1:
+            several: tuple[Tensor, Parameters] = vmap(run, randomness="different")(state, x)
+            return several
+        output, recorded = run({name: p[0] for name, p in state.items()}, x[0])
+    return output.unsqueeze(0), {name: value.unsqueeze(0) for name, value in recorded.items()}
+
+
+def stacks(network: nn.Module, x: Tensor) -> bool:
+    """Whether `run_tasks` uses `run_stacked` here, and not vmap or the network itself."""
+    exported = torch.compiler.is_compiling()
+    return execution().stacked and x.device.type == "cpu" and not exported and can_stack(network)

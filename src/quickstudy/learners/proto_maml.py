@@ -1,0 +1,64 @@
+"""Proto-MAML: a linear layer that starts as the prototypical network, then takes gradient steps."""
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.encoding import embed
+from quickstudy.functional import class_means, example_loss, linear_logits
+from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
+from quickstudy.learner import MetaLearner, Phi
+
+__all__ = ["ProtoMAML"]
+
+
+class ProtoMAML(MetaLearner):
+    """The last layer of Proto-MAML (Triantafillou et al. 2020, arXiv:1903.03096, section 3).
+
+    A linear layer starts out as the prototypical network, whose squared distances are linear in
+    the features but for a part that all classes share, and is fine-tuned on the support::
+
+        start   w_n = 2 c_n,  b_n = -||c_n||^2,    c_n = mean of e(x_s) of class n
+        phi     inner_steps of gradient descent on the support's cross-entropy
+
+    Args:
+        encoder: ``e``, a module ``[n,...] -> [n,D]``.
+        inner_lr: of the mean over the support.
+        inner_steps: may be changed afterwards; with none it is `ProtoNet`.
+
+    ``phi``: ``{"weight": [T,N,D], "bias": [T,N]}``.
+
+    Differs from the paper: the encoder stays as it is, only the layer adapts.
+
+    Example:
+        >>> learner = ProtoMAML(nn.Flatten())
+    """
+
+    def __init__(self, encoder: nn.Module, *, inner_lr: float = 1.0, inner_steps: int = 50) -> None:
+        super().__init__()
+        check_inner(inner_lr, inner_steps)
+        self.encoder = encoder
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+
+    def inner_step(
+        self, phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        """A step of gradient descent on the support's cross-entropy, of the layer alone."""
+        gradient = grad(support_loss, phi)
+        return {k: p - self.inner_lr * gradient[k] for k, p in phi.items()}, state
+
+    @torch.no_grad()
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_task(support_x, support_y, n_way)
+        z = embed(self.encoder, support_x)
+        means = class_means(z, support_y, n_way or 0)
+
+        def support_loss(phi: Parameters, step: int) -> Tensor:
+            return len(z) * example_loss(linear_logits(phi, z), support_y)
+
+        start = {"weight": 2 * means, "bias": -means.square().sum(-1)}
+        phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
+        return phi
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        return linear_logits(phi, embed(self.encoder, query_x))

@@ -1,0 +1,208 @@
+"""Steps that are taken again give each tensor its gradient, or say that they cannot."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quickstudy.execution import executing
+from quickstudy.inner import Parameters, State, StepLoss, grad, trajectory, unroll
+from quickstudy.inner.again import taken_again
+from quickstudy.learner import MetaLearner
+from quickstudy.learners import MAML, MAMLPlusPlus, MetaSGD
+from quickstudy.nn import Conv4
+from quickstudy.task import Task
+from quickstudy.testing import make_task
+
+STEPS = 8
+
+
+class LearnedOptimizer(nn.Module):
+    """One number a step, to be learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = nn.Parameter(torch.linspace(0.5, 1.5, STEPS, dtype=torch.float64))
+
+    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
+        return {k: self.sizes[step] * g for k, g in gradients.items()}, state
+
+
+def smooth() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+def gradients(learner: MetaLearner, task: Task) -> dict[str, Tensor]:
+    parameters = {k: p for k, p in learner.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(learner.loss(task), list(parameters.values()))
+    return dict(zip(parameters, found, strict=True))
+
+
+@pytest.mark.parametrize("tasks_at_once", [None, 1])
+@pytest.mark.parametrize("graphs", [1, 2, 3, 7, 8])
+def test_a_learned_optimizer_gets_the_gradient_of_every_step(
+    graphs: int, tasks_at_once: int | None
+) -> None:
+    """Equal to all graphs kept, and to finite differences, number by number."""
+    learner = MAML(smooth(), inner_lr=0.2, inner_steps=STEPS, inner_optimizer=LearnedOptimizer())
+    task = make_task((5,), 3, tasks=3)
+    with executing(graphs=None, tasks_at_once=3):
+        kept = gradients(learner, task)
+    assert kept["inner_optimizer.sizes"].count_nonzero() == STEPS
+    with executing(graphs=graphs, tasks_at_once=tasks_at_once):
+        ours = gradients(learner, task)
+    assert ours.keys() == kept.keys()
+    for name, g in kept.items():
+        torch.testing.assert_close(ours[name], g, rtol=1e-10, atol=1e-13)
+    sizes = dict(learner.named_parameters())["inner_optimizer.sizes"]
+    for i in range(STEPS):
+        losses = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                sizes[i] += sign * 1e-5
+                losses.append(float(learner.loss(task)))
+                sizes[i] -= sign * 1e-5
+        numeric = (losses[0] - losses[1]) / 2e-5
+        assert float(ours["inner_optimizer.sizes"][i]) == pytest.approx(numeric, rel=1e-6)
+
+
+class Closed:
+    """An inner optimiser that is no module, so that nobody can know of its tensor."""
+
+    def __init__(self) -> None:
+        self.size = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
+        return {k: self.size * g for k, g in gradients.items()}, state
+
+
+@pytest.mark.parametrize("how", [{"graphs": 2}, {"graphs": None, "tasks_at_once": 1}])
+def test_a_tensor_that_would_get_no_gradient_is_refused(how: dict[str, Any]) -> None:
+    learner = MAML(smooth(), inner_lr=0.2, inner_steps=5, inner_optimizer=Closed())
+    task = make_task((5,), 3, tasks=2)
+    with executing(**how), pytest.raises(RuntimeError, match=r"shape \[\].*no gradient|get none"):
+        learner.loss(task).backward()
+    with executing(graphs=None, tasks_at_once=2):
+        learner.loss(task).backward()
+    assert isinstance(learner.inner_optimizer, Closed)
+    assert learner.inner_optimizer.size.grad is not None
+
+
+def test_a_support_that_wants_a_gradient_gets_it() -> None:
+    """Data can be learned, too: in parts, and whatever is taken again."""
+    learner, task = MAML(smooth(), inner_lr=0.2, inner_steps=6), make_task((5,), 3, tasks=3)
+    found = []
+    for how in ({"graphs": None, "tasks_at_once": 3}, {"graphs": 1, "tasks_at_once": 1}):
+        x, query = (v.clone().requires_grad_() for v in (task.support_x, task.query_x))
+        with executing(**how):
+            loss = learner.loss(Task(x, task.support_y, query, task.query_y, 3))
+        found.append(torch.autograd.grad(loss, [x, query]))
+    for a, b in zip(*found, strict=True):
+        assert bool(a.abs().max() > 0)
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_random_numbers_are_the_same_again() -> None:
+    """A network with dropout: its second run must drop what the first one dropped."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 3)).double()
+    learner, task = MAML(network, inner_lr=0.2, inner_steps=6), make_task((5,), 3, tasks=2)
+    found = []
+    for graphs in (None, 2):
+        torch.manual_seed(5)
+        with executing(graphs=graphs, tasks_at_once=2):
+            loss = learner.loss(task)
+            torch.manual_seed(99)
+            before = torch.get_rng_state()
+            found.append([loss, *torch.autograd.grad(loss, list(network.parameters()))])
+            assert torch.equal(torch.get_rng_state(), before), (
+                "the backward pass moves no generator"
+            )
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_autocast_is_the_same_again() -> None:
+    torch.manual_seed(0)
+    backbone = Conv4(1, 8, image_size=16, downsample="stride", batch_norm="transductive")
+    learner = MAML(nn.Sequential(backbone, nn.Linear(8, 3)), inner_lr=0.1, inner_steps=4)
+    task = make_task((1, 16, 16), 3, tasks=2).to(torch.float32)
+    found = []
+    for graphs in (None, 1):
+        with executing(graphs=graphs), torch.autocast("cpu", torch.bfloat16):
+            loss = learner.loss(task)
+        found.append(torch.autograd.grad(loss, list(learner.parameters())))
+    whole = [torch.cat([g.flatten() for g in gradients]) for gradients in found]
+    assert torch.linalg.norm(whole[1] - whole[0]) < 1e-3 * torch.linalg.norm(whole[0])
+
+
+LEARNERS: dict[str, Callable[[], MetaLearner]] = {
+    "meta-sgd": lambda: MetaSGD(smooth(), inner_lr=0.2, inner_steps=7),
+    "maml++": lambda: MAMLPlusPlus(smooth(), inner_lr=0.2, inner_steps=7).double(),
+    "maml++ with norms": lambda: MAMLPlusPlus(
+        nn.Sequential(nn.Flatten(), Conv4(1, 3, image_size=16), nn.Linear(3, 3))[1:],
+        inner_steps=5,
+    ).double(),
+}
+
+
+@pytest.mark.parametrize("graphs", [1, 3])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learned_rates_and_norms_of_early_steps_get_theirs(name: str, graphs: int) -> None:
+    torch.manual_seed(0)
+    learner = LEARNERS[name]().eval()
+    task = make_task((1, 16, 16) if "norms" in name else (5,), 3, tasks=3)
+    with executing(graphs=None, tasks_at_once=3):
+        kept = gradients(learner, task)
+    with executing(graphs=graphs):
+        ours = gradients(learner, task)
+    scale = max(float(g.abs().max()) for g in kept.values())
+    for key, g in kept.items():
+        torch.testing.assert_close(ours[key], g, rtol=1e-8, atol=1e-11 * scale)
+
+
+def test_what_is_returned_does_not_depend_on_a_switch() -> None:
+    """The end is the end and the path has every step, with and without gradients."""
+
+    def down(
+        phi: Parameters, state: State, step: int, support_loss: StepLoss
+    ) -> tuple[Parameters, State]:
+        gradient = grad(support_loss, phi)
+        return {k: p - 0.1 * gradient[k] for k, p in phi.items()}, {"last": gradient}
+
+    def loss(phi: Parameters, step: int) -> Tensor:
+        return (phi["a"] - step).square().sum()
+
+    def start() -> Parameters:
+        return {"a": torch.ones(2, dtype=torch.float64, requires_grad=True)}
+
+    paths, ends = [], []
+    for graphs in (None, 1, 3, 4):
+        for enabled in (True, False):
+            with executing(graphs=graphs), torch.set_grad_enabled(enabled):
+                theta = start()
+                path = trajectory(down, loss, theta, steps=10, parameters=[])
+                end, state = unroll(down, loss, theta, steps=10, parameters=[])
+                paths.append(torch.stack([phi["a"] for phi in path]).detach())
+                ends.append(torch.stack([end["a"], state["last"]["a"]]).detach())
+                assert path[-1]["a"].requires_grad == end["a"].requires_grad == enabled
+                if enabled:
+                    a, b = (
+                        torch.autograd.grad(phi["a"].sum(), theta["a"], retain_graph=True)[0]
+                        for phi in (path[-1], end)
+                    )
+                    assert torch.allclose(a, b, rtol=1e-12)
+                    assert torch.allclose(a, torch.full_like(a, 0.8**10), rtol=1e-12)
+    assert all(p.shape == (11, 2) for p in paths)
+    assert all(torch.equal(p, paths[0]) for p in paths)
+    assert all(torch.equal(e, ends[0]) for e in ends)
+
+
+def test_a_call_may_return_what_it_was_given() -> None:
+    a = torch.ones(2, requires_grad=True)
+    same, doubled = taken_again(lambda x: (x.clone(), 2 * x), a)
+    (g,) = torch.autograd.grad((same + doubled).sum(), a)
+    assert torch.equal(g, torch.full_like(a, 3))
