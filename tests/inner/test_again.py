@@ -118,9 +118,7 @@ def test_random_numbers_are_the_same_again() -> None:
             torch.manual_seed(99)
             before = torch.get_rng_state()
             found.append([loss, *torch.autograd.grad(loss, list(network.parameters()))])
-            assert torch.equal(torch.get_rng_state(), before), (
-                "the backward pass moves no generator"
-            )
+            assert torch.equal(torch.get_rng_state(), before), "a generator has moved"
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
 

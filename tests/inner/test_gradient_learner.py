@@ -1,4 +1,4 @@
-"""The engine calls the algorithm: how far it is from a loss to the inner gradient, and whose it is."""
+"""The engine calls the algorithm: how far it is from a loss to its inner gradient."""
 
 import inspect
 import sys
