@@ -106,7 +106,7 @@ def weights_about(path: Pathlike) -> dict[str, Any] | None:
         return None
     try:
         about = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path}: what it says of its weights is not JSON: {error}") from error
     if not isinstance(about, dict):
         raise ValueError(f"{path}: what it says of its weights is {about!r}; expected a table")

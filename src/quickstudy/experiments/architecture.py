@@ -100,6 +100,11 @@ class Architecture(Fields):
             _check(name, value, known[name])
         return self
 
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the learner is built for the number of training classes, its option."""
+        return "classes" in _signature(self.learner)
+
 
 class LearnerSpec(Architecture, Schema):
     """A learner described: what `build` needs and nothing else, so that any file can carry it.
@@ -130,7 +135,7 @@ class LearnerSpec(Architecture, Schema):
         regression = self.inputs == "sinusoid"
         outputs = 1 if regression else self.way
         name, preset = LEARNERS[self.learner]
-        parameters = signature(self.learner)
+        parameters = _signature(self.learner)
         options = {**preset, **self.options}
         context = {"outputs": outputs, "regression": regression}
         options |= {k: v for k, v in context.items() if k in parameters}
@@ -188,7 +193,7 @@ def learner_options(name: LearnerName) -> dict[str, Any]:
 
     _, preset = LEARNERS[name]
     options = {}
-    for option, kind in signature(name).items():
+    for option, kind in _signature(name).items():
         if option in preset or option in _BY_CONTEXT or kind is nn.Module:
             continue
         if kind is InnerOptimizer:
@@ -197,7 +202,7 @@ def learner_options(name: LearnerName) -> dict[str, Any]:
     return options
 
 
-def signature(name: LearnerName) -> dict[str, Any]:
+def _signature(name: LearnerName) -> dict[str, Any]:
     """The parameters of the learner's class, with their types."""
     from quickstudy import learners
 

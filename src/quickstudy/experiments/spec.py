@@ -18,7 +18,6 @@ from quickstudy.experiments.architecture import (
     LearnerName,
     LearnerSpec,
     learner_options,
-    signature,
 )
 from quickstudy.experiments.schema import Schema
 
@@ -257,7 +256,7 @@ class Experiment(Setup, Schema):
 
     def with_classes(self) -> "Experiment":
         """The same, with the number of training classes written down if the learner needs it."""
-        if "classes" not in signature(self.learner) or "classes" in self.options:
+        if not self.counts_classes or "classes" in self.options:
             return self
         classes = self.splits.train.n_classes if self.data != "sinusoid" else 2
         return self.replace(options={**self.options, "classes": classes})
