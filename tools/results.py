@@ -21,7 +21,7 @@ from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_name
 from quickstudy.experiments.reproduce import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "src" / "quickstudy" / "recipes"
+RECIPES = ROOT / "src" / "quickstudy" / "experiments" / "recipes"
 SECTIONS = {
     "faithful": (
         "By the paper's protocol",

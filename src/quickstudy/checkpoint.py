@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
@@ -24,10 +23,12 @@ __all__ = [
     "rng_state",
     "save_state",
     "save_weights",
+    "weights_about",
     "write_atomically",
 ]
 
 Pathlike = str | os.PathLike[str]
+_ABOUT = "learner"
 
 
 def write_atomically(path: Pathlike, content: bytes | str) -> None:
@@ -66,32 +67,50 @@ def load_state(path: Pathlike) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or not one of ours.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            layout = (file.metadata() or {}).get("layout")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    tensors, metadata = _read(Path(path))
+    layout = metadata.get("layout")
     if layout is None:
         raise ValueError(f"{path} was not written by quickstudy: it has no layout")
     return _unpack(json.loads(layout), tensors)
 
 
-def save_weights(path: Pathlike, module: nn.Module, *, half: bool = False) -> None:
+def save_weights(
+    path: Pathlike, module: nn.Module, *, half: bool = False, about: dict[str, Any] | None = None
+) -> None:
     """Save a module's parameters and buffers under their own names (plain safetensors).
 
     Args:
         path: the file.
         module: whose weights.
         half: round them to 16 bits, for a file half as large.
+        about: plain values from which the module can be built again, such as those of a
+            `quickstudy.experiments.spec.LearnerSpec`; kept in the file, see `weights_about`.
     """
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    write_atomically(path, serialise(state))
+    metadata = None if about is None else {_ABOUT: json.dumps(about)}
+    write_atomically(path, serialise(state, metadata=metadata))
+
+
+def weights_about(path: Pathlike) -> dict[str, Any] | None:
+    """What `save_weights` was told about the module; ``None`` if it was told nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    _, metadata = _read(Path(path), tensors=False)
+    text = metadata.get(_ABOUT)
+    if text is None:
+        return None
+    try:
+        about = json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: what it says of its weights is not JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: what it says of its weights is {about!r}; expected a table")
+    return about
 
 
 def load_weights(path: Pathlike, module: nn.Module) -> None:
@@ -101,13 +120,7 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or of another architecture; names what differs.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        state = deserialise(path.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    state, _ = _read(Path(path))
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         here, there = (list(d[name].shape) if name in d else "nothing" for d in (own, state))
@@ -142,6 +155,18 @@ def restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file, or none of them, and its metadata."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys()) if tensors else []
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,11 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
     base = Experiment("protonet", size=size, way=WAY, seed=seed)
 
     def plan(steps: int, **changes: Any) -> Experiment:
-        return replace(base, steps=max(1, round(steps * scale)), **changes)
+        return base.replace(steps=max(1, round(steps * scale)), **changes)
 
     inner = {"inner_lr": 0.5, "inner_steps": 2}
     maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, options=inner)
-    random = replace(maml, seed=seed + 1)
+    random = maml.replace(seed=seed + 1)
     protonet = plan(500, way=30, lr=2e-3)
     return [
         _Row("MAML, meta-learned", maml, test_steps=10, curve="meta-learned"),
@@ -171,7 +171,7 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
         _Row("ProtoNet, meta-learned", protonet),
         _Row(SCRATCH, random, trained=False, test_steps=20, test_lr=0.1, curve="random start"),
         _Row(UNTRAINED, protonet, trained=False),
-        _Row(PIXELS, replace(base, learner="nearest"), trained=False),
+        _Row(PIXELS, base.replace(learner="nearest"), trained=False),
     ]
 
 

@@ -5,7 +5,6 @@ brings what it has learned from other tasks along.
 """
 
 import os
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -23,10 +22,10 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import load_state, save_state
-from quickstudy.heads import HEADS, load_learner
+from quickstudy.heads import describe_learner, rebuild_learner
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
-from quickstudy.nn import MLP, set_batch_norm_policy
+from quickstudy.nn import MLP
 
 __all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape"]
 
@@ -50,6 +49,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     support_x_: Array
     support_y_: Array
     about_: dict[str, Any]
+    described_: dict[str, Any] | None
 
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
@@ -77,8 +77,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | os.PathLike[str], *, about: dict[str, Any] | None = None) -> None:
         """Write the fitted estimator to one safetensors file: the support, ``phi``, the learner.
 
-        A learner given by name or run folder is rebuilt by `load`; one given as a module must be
-        given to it again.
+        A learner given by name or by path is in the file, which needs nothing else to be loaded;
+        one given as a module must be given to `load` again.
 
         Args:
             path: the file.
@@ -108,7 +108,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         own = cls(learner if state["module"] else state["learner"], batch_size=state["batch_size"])
         own._restore(state)
         own.about_ = state["about"]
-        own.learner_ = own._build()
+        described = state.get("described")
+        own.learner_ = own._build() if described is None else rebuild_learner(described)
+        own.described_ = described or own.described_
         own.learner_.load_state_dict(state["weights"])
         return own
 
@@ -117,6 +119,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         return {
             "learner": os.fspath(named) if named is not None else None,
             "module": isinstance(self.learner, MetaLearner),
+            "described": self.described_,
             "weights": dict(self.learner_.state_dict()),
             "phi": self.phi_,
             "support_x": torch.from_numpy(self.support_x_),
@@ -132,6 +135,16 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         self.phi_, self.n_features_in_ = state["phi"], state["n_features"]
 
     def _build(self) -> MetaLearner:
+        """The learner in evaluation mode; ``described_`` is what it can be built from again."""
+        self.described_ = None
+        if self.learner is None:
+            return self._default()
+        if isinstance(self.learner, MetaLearner):
+            return self.learner.eval()
+        self.described_, own = describe_learner(os.fspath(self.learner))
+        return own
+
+    def _default(self) -> MetaLearner:
         raise NotImplementedError
 
 
@@ -140,8 +153,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     Args:
         learner: the name of weights that come along (``"protonet-omniglot"``) or of a head for
-            features (`quickstudy.heads`), a run folder, a trained `MetaLearner`, or
-            ``None`` for the nearest class mean of the features as they are.
+            features (`quickstudy.heads`), a run folder, a file of weights, a trained
+            `MetaLearner`, or ``None`` for the nearest class mean of the features as they are.
         batch_size: queries to answer at a time.
 
     Attributes:
@@ -307,8 +320,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             return np.zeros((0, len(self.classes_))), np.zeros(0, np.int64)
         return np.concatenate(logits), np.concatenate(labels)
 
-    def _build(self) -> MetaLearner:
-        return ProtoNet(nn.Flatten()) if self.learner is None else _resolve(self.learner)
+    def _default(self) -> MetaLearner:
+        return ProtoNet(nn.Flatten())
 
     def _state(self) -> dict[str, Any]:
         labels = self.classes_.tolist()
@@ -331,9 +344,9 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
     """A learner that `fit` adapts to examples with targets, as a scikit-learn regressor.
 
     Args:
-        learner: a run folder, a trained `MetaLearner` for regression, or ``None`` for a small
-            network that learns from these examples alone (`Scratch`); scale the features and the
-            targets for it.
+        learner: a run folder, a file of weights, a trained `MetaLearner` for regression, or
+            ``None`` for a small network that learns from these examples alone (`Scratch`); scale
+            the features and the targets for it.
         batch_size: queries to answer at a time.
         random_state: of that network's weights.
 
@@ -401,9 +414,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         answer = self._answer(X)
         return answer[:, 0] if self.flat_ else answer
 
-    def _build(self) -> MetaLearner:
-        if self.learner is not None:
-            return _resolve(self.learner)
+    def _default(self) -> MetaLearner:
         with torch.random.fork_rng():
             torch.manual_seed(self.random_state)
             network = MLP(self.n_features_in_, [64, 64], self.outputs_).double()
@@ -417,23 +428,6 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         super()._restore(state)
         self.flat_, self.outputs_ = state["flat"], state["outputs"]
         self.random_state = state["random_state"]
-
-
-def _resolve(learner: MetaLearner | str | os.PathLike[str]) -> MetaLearner:
-    """A learner in evaluation mode: itself, a head, of a run folder, or weights that come along.
-
-    One that is built here answers each example for itself: its batch norm is made inductive.
-    """
-    if isinstance(learner, MetaLearner):
-        return learner.eval()
-    name = os.fspath(learner)
-    if name in HEADS or not Path(name).is_dir():
-        return load_learner(name)
-    from quickstudy.experiments.run import load_run
-
-    own = load_run(name)[1].eval()
-    set_batch_norm_policy(own, "inductive")
-    return own
 
 
 def image_shape(learner: MetaLearner) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """Heads: learners on top of features that a frozen encoder gives."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +10,15 @@ from quickstudy.learner import MetaLearner
 from quickstudy.learners import R2D2, Logistic, ProtoMAML, ProtoNet
 from quickstudy.nn import set_batch_norm_policy
 
-__all__ = ["HEADS", "Logistic", "ProtoMAML", "UnitVectors", "load_learner"]
+__all__ = [
+    "HEADS",
+    "Logistic",
+    "ProtoMAML",
+    "UnitVectors",
+    "describe_learner",
+    "load_learner",
+    "rebuild_learner",
+]
 
 
 class UnitVectors(nn.Module):
@@ -33,17 +42,40 @@ learn).
 
 
 def load_learner(name: str) -> MetaLearner:
-    """A learner by name, in evaluation mode: a head (`HEADS`), or weights that come along.
+    """A learner in evaluation mode: a head (`HEADS`), or what `quickstudy.load` takes.
 
     It answers each example for itself: its batch norm is made inductive.
 
     Raises:
-        FileNotFoundError: there is neither of that name.
+        FileNotFoundError: there is none of that name.
+        ValueError: the file or folder is damaged.
     """
-    if name in HEADS:
-        return HEADS[name](UnitVectors()).eval()
-    from quickstudy.experiments.pretrained import load
+    return describe_learner(name)[1]
 
-    learner = load(name)
+
+def describe_learner(name: str) -> tuple[dict[str, Any], MetaLearner]:
+    """What `load_learner` gives, with plain values from which `rebuild_learner` makes it again."""
+    if name in HEADS:
+        return {"head": name}, HEADS[name](UnitVectors()).eval()
+    from quickstudy.experiments.pretrained import load_described
+
+    spec, learner = load_described(name)
+    set_batch_norm_policy(learner, "inductive")
+    return spec.model_dump(), learner
+
+
+def rebuild_learner(about: dict[str, Any]) -> MetaLearner:
+    """The learner that `describe_learner` described, in evaluation mode, with other weights.
+
+    Raises:
+        ValueError: there is no such learner.
+    """
+    if "head" in about:
+        if about["head"] not in HEADS:
+            raise ValueError(f"there is no head {about['head']!r}; there are: {', '.join(HEADS)}")
+        return describe_learner(about["head"])[1]
+    from quickstudy.experiments.spec import LearnerSpec
+
+    learner = LearnerSpec(**about).build().eval()
     set_batch_norm_policy(learner, "inductive")
     return learner

@@ -79,8 +79,9 @@ class Model:
             examples: any number of each class, in any order.
             encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
                 ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
-            head: a head (`HEADS`), the name of weights that come along, or a run folder. Default:
-                ``protonet-omniglot`` for drawings, ``ridge`` for photos, ``centroid`` for texts.
+            head: a head (`HEADS`), the name of weights that come along, a run folder, or a file of
+                weights. Default: ``protonet-omniglot`` for drawings, ``ridge`` for photos,
+                ``centroid`` for texts.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
             cache: keeps features between calls.
@@ -163,7 +164,10 @@ class Model:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file, whole or not at all; never pickle."""
+        """Write everything to one safetensors file, whole or not at all; never pickle.
+
+        The head is in the file, whatever becomes of the weights or the run folder it came from.
+        """
         own = {
             "encoder": self.encoder.name,
             "fingerprint": self.encoder.fingerprint,

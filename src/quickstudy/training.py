@@ -119,7 +119,8 @@ def train(
             Default: one device, the best there is, in float32.
         progress: show progress on standard error.
         tensorboard: also log to TensorBoard.
-        about: kept in ``run.json``: whatever is needed to build this run again.
+        about: kept in ``run.json``: whatever is needed to build this run again. What it has under
+            ``"learner"`` describes the learner, and goes into the files of weights, too.
         minutes: stop after so many, with a checkpoint to go on from; the result has the steps.
         average: decay of a moving average of the weights and batch norm statistics, begun at the
             first step; 0 for none. It is the average that is validated and saved, and that the
@@ -159,6 +160,7 @@ def train(
 
     averaged = _average(learner, average) if average else None
     kept: MetaLearner = learner if averaged is None else averaged.module
+    described = (about or {}).get("learner")
     start, seconds = 0, 0.0
     best: tuple[int, Evaluation] | None = None
     if saved is not None:
@@ -248,7 +250,7 @@ def train(
                         if best is None or _better(result, best[1]):
                             best = (step, result)
                             if folder is not None and chief:
-                                save_weights(folder / BEST, kept)
+                                save_weights(folder / BEST, kept, about=described)
                     log.row(step, figures, rate)
                     total.zero_()
                     since, since_time = step, time.monotonic()
@@ -265,7 +267,7 @@ def train(
     if kept is not learner:
         learner.load_state_dict(kept.state_dict())
     if folder is not None and chief and done == steps:
-        save_weights(folder / FINAL, learner)
+        save_weights(folder / FINAL, learner, about=described)
     return TrainResult(done, time.monotonic() - began, *(best or (None, None)))
 
 
@@ -301,7 +303,7 @@ def save_untrained(
     folder = Path(run_dir)
     _saved_state(folder, resume=False)
     _write_run(folder, 0, None, about)
-    save_weights(folder / FINAL, learner)
+    save_weights(folder / FINAL, learner, about=(about or {}).get("learner"))
 
 
 def _saved_state(folder: Path | None, resume: bool) -> dict[str, Any] | None:

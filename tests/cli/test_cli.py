@@ -11,9 +11,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
-from quickstudy.cli import main
+from quickstudy.cli import app, main
 from quickstudy.experiments.spec import Experiment, LearnerName
 
 Run = Callable[..., tuple[int, str, str]]
@@ -172,6 +173,26 @@ def test_learner_options_reach_the_learner(run: Run, tmp_path: Path) -> None:
     assert Experiment.load(tmp_path / "m").build_learner().query_encoder is not None
 
 
+def test_every_field_of_a_run_is_a_flag() -> None:
+    """But for the learner's options, which are flags of their own."""
+    train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    flags = {parameter.name: parameter for parameter in train.params}
+    assert {*Experiment.model_fields} - {*flags} == {"options"}
+    for name, field in Experiment.model_fields.items():
+        if name not in ("learner", "options"):
+            assert f"--{name.replace('_', '-')}" in flags[name].opts
+            assert (flags[name].help, flags[name].default) == (field.description, field.default)
+
+
+def test_what_is_not_given_is_what_suits(run: Run, tmp_path: Path) -> None:
+    """A default that was typed is kept, one that was not gives way."""
+    small = ["--data", "digits", "--backbone", "mlp", "--quiet", "--steps", "1"]
+    status, _, err = run("train", "reptile", *small, "--shot", "1", "--out", "r")
+    assert status == 0, err
+    own = Experiment.load(tmp_path / "r")
+    assert (own.optimizer, own.lr, own.shot, own.split) == ("sgd", 1.0, 1, "random")
+
+
 def test_list_of_learners(run: Run) -> None:
     status, out, _ = run("learners")
     assert status == 0
@@ -295,9 +316,12 @@ def test_help_is_light() -> None:
     """Neither the package nor its help may import torch (that alone takes seconds)."""
     for code in (
         "import quickstudy",
-        "import sys; sys.argv = ['quickstudy', '--help']\n"
-        "from quickstudy.cli import main\n"
-        "try: main()\nexcept SystemExit: pass",
+        *(
+            f"import sys; sys.argv = ['quickstudy', *{words}]\n"
+            "from quickstudy.cli import main\n"
+            "try: main()\nexcept SystemExit: pass"
+            for words in (["--help"], ["train", "--help"], ["evaluate", "--help"])
+        ),
     ):
         check = f"{code}\nimport sys; heavy = {{'torch', 'numpy', 'sklearn'}} & set(sys.modules)\n"
         check += "assert not heavy, heavy"

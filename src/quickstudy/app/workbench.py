@@ -39,7 +39,7 @@ _ON_FEATURES = {
     "Centroid": "centroid",
     "Nearest features": "nearest",
 }
-LEARNERS: dict[Kind, dict[str, str]] = {
+SHOWN: dict[Kind, dict[str, str]] = {
     "drawing": {
         "ProtoNet": "protonet-omniglot",
         "Matching network": "matching-omniglot",
@@ -257,7 +257,7 @@ class Workbench:
             read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
             x = torch.from_numpy(_encoder(live.kind)(read)).unsqueeze(0)
             found: dict[str, Any] = {"classes": live.classes, "learners": {}}
-            for name, source in LEARNERS[live.kind].items():
+            for name, source in SHOWN[live.kind].items():
                 found["learners"][name] = self._ask(live, name, source, x)
             return found
 

@@ -1,6 +1,5 @@
 """The command that compares: `quickstudy compare`."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,15 +75,14 @@ def compare(
     kept = FrozenTasks.load(frozen) if frozen is not None else None
     way = kept[0].n_way if kept is not None else way
     first = next(iter(found.values()))[0]
-    experiment = with_data(dataclasses.replace(first, way=way or first.way), data, root, split)
+    experiment = with_data(first.replace(way=way or first.way), data, root, split)
     baselines: dict[str, MetaLearner] = {}
     for name in dict.fromkeys((SCRATCH, *(t for t in targets if t in BASELINES))):
         if name == "nearest" and experiment.data == "sinusoid":
             raise ValueError("nearest cannot learn sinusoids")
         sinusoid = name == SCRATCH and experiment.data == "sinusoid"
-        plain = dataclasses.replace(
-            experiment,
-            learner=name,  # type: ignore[arg-type]
+        plain = experiment.replace(
+            learner=name,
             options=SCRATCH_SINUSOID if sinusoid else {},
             downsample=DEFAULT.downsample,  # the better one where nothing is meta-learned
         )

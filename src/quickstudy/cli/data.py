@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.options import DEFAULT, RootOption, SkipOption, SplitOption, with_data
+from quickstudy.cli.options import (
+    DEFAULT,
+    RootOption,
+    SkipOption,
+    SplitOption,
+    meaning,
+    with_data,
+)
 from quickstudy.experiments.spec import DataName, Experiment, Part
 
 __all__ = ["data_app"]
@@ -55,9 +62,9 @@ def data_check(
     name: Annotated[DataName, typer.Argument(help="Which data.")],
     root: RootOption = None,
     split: SplitOption = None,
-    rotations: Annotated[bool, typer.Option(help="Rotations as classes.")] = False,
-    size: Annotated[int, typer.Option(help="Height and width of images.")] = DEFAULT.size,
-    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = DEFAULT.channels,
+    rotations: Annotated[bool, typer.Option(help=meaning("rotations"))] = False,
+    size: Annotated[int, typer.Option(help=meaning("size"))] = DEFAULT.size,
+    channels: Annotated[int, typer.Option(help=meaning("channels"))] = DEFAULT.channels,
     skip_corrupt: SkipOption = False,
 ) -> None:
     """Read every example, split the classes, and print sizes and fingerprints."""
@@ -80,8 +87,8 @@ def data_preview(
         "preview.png"
     ),
     part: Annotated[Part, typer.Option(help="Which classes.")] = "train",
-    size: Annotated[int, typer.Option(help="Height and width of images.")] = DEFAULT.size,
-    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = DEFAULT.channels,
+    size: Annotated[int, typer.Option(help=meaning("size"))] = DEFAULT.size,
+    channels: Annotated[int, typer.Option(help=meaning("channels"))] = DEFAULT.channels,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
 ) -> None:
     """Draw a contact sheet of some classes."""

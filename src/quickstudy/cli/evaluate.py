@@ -1,6 +1,5 @@
 """The command that evaluates: `quickstudy evaluate`."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -17,7 +16,8 @@ from quickstudy.cli.options import (
     tasks_to_test,
     with_data,
 )
-from quickstudy.experiments.spec import Part, Policy, Weights
+from quickstudy.experiments.spec import Part, Weights
+from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
@@ -72,7 +72,7 @@ def evaluate(
     adapted = {name: value for name, value in given.items() if value is not None}
     experiment = with_data(experiment, data, root, split)
     if rotations is not None:
-        experiment = dataclasses.replace(experiment, rotations=rotations)
+        experiment = experiment.replace(rotations=rotations)
     query = 1 if by_instance else query
     tasks, about = tasks_to_test(experiment, frozen, part, way, shot, query, within_group, seed)
     if freeze is not None:

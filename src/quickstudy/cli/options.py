@@ -1,6 +1,5 @@
 """What the commands share: options, words to the user, and what a name on the line stands for."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -20,28 +19,27 @@ __all__ = [
     "DEFAULT",
     "SCRATCH",
     "DataOption",
-    "InvertOption",
     "RootOption",
     "SkipOption",
     "SplitOption",
     "StoppedError",
     "find_learner",
+    "meaning",
     "say",
     "tasks_to_test",
     "with_data",
 ]
 
-DataOption = Annotated[DataName | None, typer.Option("--data", help="Where the classes come from.")]
-RootOption = Annotated[Path | None, typer.Option("--root", help="Folder or zip with the data.")]
-SplitOption = Annotated[
-    SplitName | None, typer.Option("--split", help="How classes are split into train and test.")
-]
-InvertOption = Annotated[
-    bool, typer.Option(help="Folders: swap black and white (dark drawings on light paper).")
-]
-SkipOption = Annotated[
-    bool, typer.Option(help="Folders: leave out images that cannot be read, and name them.")
-]
+
+def meaning(field: str) -> str | None:
+    """What a field of `Experiment` means, as its flag's help."""
+    return Experiment.model_fields[field].description
+
+
+DataOption = Annotated[DataName | None, typer.Option("--data", help=meaning("data"))]
+RootOption = Annotated[Path | None, typer.Option("--root", help=meaning("root"))]
+SplitOption = Annotated[SplitName | None, typer.Option("--split", help=meaning("split"))]
+SkipOption = Annotated[bool, typer.Option(help=meaning("skip_corrupt"))]
 
 SCRATCH = "scratch"
 BASELINES = ("nearest", SCRATCH)
@@ -58,7 +56,10 @@ def say(line: str) -> None:
 
 
 def with_data(
-    experiment: Experiment, data: DataName | None, root: Path | None, split: SplitName | None
+    experiment: Experiment,
+    data: DataName | None,
+    root: str | os.PathLike[str] | None,
+    split: SplitName | None,
 ) -> Experiment:
     """The experiment on other data, with the split that suits it unless one is named."""
     name = data or experiment.data
@@ -67,7 +68,7 @@ def with_data(
             experiment.split if data is None else "published" if name == "omniglot" else "random"
         )
     path = experiment.root if root is None else os.fspath(root)
-    return dataclasses.replace(experiment, data=name, root=path, split=split)
+    return experiment.replace(data=name, root=path, split=split)
 
 
 def find_learner(

@@ -43,7 +43,8 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="centroid, ridge, logistic, proto-maml, weights that come along, or a run folder."
+            help="centroid, ridge, logistic, proto-maml, weights that come along, a run folder, or "
+            "a file of weights."
         ),
     ] = None,
     unknown: Annotated[

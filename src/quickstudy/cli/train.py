@@ -1,79 +1,54 @@
 """The command that trains: `quickstudy train`."""
 
-import dataclasses
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from quickstudy.cli.options import (
-    DEFAULT,
-    DataOption,
-    InvertOption,
-    RootOption,
-    SkipOption,
-    SplitOption,
-    StoppedError,
-    with_data,
-)
-from quickstudy.experiments.spec import (
-    Backbone,
-    Downsample,
-    Experiment,
-    LearnerName,
-    Optimizer,
-    Policy,
-    Schedule,
-)
+from quickstudy.cli.options import StoppedError, meaning, with_data
+from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 
 __all__ = ["train"]
 
+NO_FLAGS = ("learner", "options")
+"""Fields of `Experiment` that are given otherwise: the argument, and flags of the learner's own."""
 
+LEARNER_PANEL, TASKS_PANEL = "The learner", "Data, tasks and training"
+
+
+def with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes ``**settings`` a flag for each of them: a field of `Experiment`."""
+    own = inspect.signature(command)
+    given = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    flags = [_flag(name) for name in Experiment.model_fields if name not in NO_FLAGS]
+    command.__dict__["__signature__"] = own.replace(parameters=[*given, *flags])
+    return command
+
+
+def _flag(name: str) -> inspect.Parameter:
+    field = Experiment.model_fields[name]
+    words = get_args(field.annotation)
+    kind: Any = int if words and all(isinstance(word, int) for word in words) else field.annotation
+    panel = LEARNER_PANEL if name in LearnerSpec.model_fields else TASKS_PANEL
+    option = typer.Option(help=field.description, rich_help_panel=panel)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[kind, option],
+    )
+
+
+@with_fields
 def train(
     context: typer.Context,
-    learner: Annotated[LearnerName | None, typer.Argument(help="What to train.")] = None,
+    learner: Annotated[LearnerName | None, typer.Argument(help=meaning("learner"))] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, exactly.")
     ] = None,
-    data: DataOption = None,
-    root: RootOption = None,
-    split: SplitOption = None,
-    rotations: Annotated[bool, typer.Option(help="Rotations as classes.")] = True,
-    validation_groups: Annotated[
-        int, typer.Option(help="Training alphabets to hold out for choosing the best weights.")
-    ] = DEFAULT.validation_groups,
-    size: Annotated[int, typer.Option(help="Height and width of images.")] = DEFAULT.size,
-    channels: Annotated[int, typer.Option(help="1 grey, 3 colour.")] = DEFAULT.channels,
-    invert: InvertOption = False,
-    skip_corrupt: SkipOption = False,
-    classes: Annotated[int, typer.Option(help="Synthetic characters.")] = DEFAULT.classes,
-    way: Annotated[int, typer.Option(help="Classes of a training task.")] = DEFAULT.way,
-    shot: Annotated[int, typer.Option(help="Support examples a class.")] = DEFAULT.shot,
-    most_shot: Annotated[
-        int | None, typer.Option(help="Draw the shot of each batch from --shot up to this.")
-    ] = None,
-    query: Annotated[int, typer.Option(help="Query examples a class.")] = DEFAULT.query,
-    tasks: Annotated[int, typer.Option(help="Tasks in a batch.")] = DEFAULT.tasks,
-    within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
-    augment: Annotated[
-        float, typer.Option(help="Distort training images; 1 for up to 15 degrees, 15% of size.")
-    ] = DEFAULT.augment,
-    steps: Annotated[int, typer.Option(help="Outer steps.")] = DEFAULT.steps,
-    lr: Annotated[float, typer.Option(help="Outer learning rate.")] = DEFAULT.lr,
-    optimizer: Annotated[Optimizer, typer.Option(help="Of the outer loop.")] = DEFAULT.optimizer,
-    schedule: Annotated[Schedule, typer.Option(help="Of the learning rate.")] = DEFAULT.schedule,
-    halve_every: Annotated[int, typer.Option(help="For halve, in steps.")] = DEFAULT.halve_every,
-    average: Annotated[
-        float, typer.Option(help="Keep a moving average of the weights, with this decay.")
-    ] = DEFAULT.average,
-    backbone: Annotated[Backbone, typer.Option(help="The network.")] = DEFAULT.backbone,
-    filters: Annotated[int, typer.Option(help="Of each block of Conv4.")] = DEFAULT.filters,
-    downsample: Annotated[Downsample, typer.Option(help="How Conv4 halves.")] = DEFAULT.downsample,
-    batch_norm: Annotated[
-        Policy, typer.Option(help="inductive, or transductive: queries see each other.")
-    ] = DEFAULT.batch_norm,
-    seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     validation_tasks: Annotated[int, typer.Option(help="Tasks of a validation.")] = 200,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
@@ -83,11 +58,13 @@ def train(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    **settings: Any,
 ) -> None:
     """Train a learner on many tasks, or go on with a run (--resume).
 
     A learner's own options are given the same way (--inner-lr 0.5); `quickstudy learners` lists
-    them. Reptile, the baselines and sinusoids have other defaults where those below do not suit.
+    them. Reptile, the baselines and data other than Omniglot have other defaults where those below
+    do not suit.
     """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")
@@ -97,15 +74,12 @@ def train(
     if resume is not None:
         experiment, machine = Experiment.load(resume), Machine.load(resume)
     else:
-        names = {f.name for f in dataclasses.fields(Experiment)} - {"learner", "split", "root"}
-        given = {
-            name: value
-            for name, value in context.params.items()
-            if name in names and _was_given(context, name)
-        }
         assert learner is not None
+        given = {name: value for name, value in settings.items() if _was_given(context, name)}
+        root, split = given.pop("root", None), given.pop("split", None)
         given["options"] = _learner_options(learner, context.args)
-        experiment = with_data(Experiment.suited(learner, **given), data, root, split)
+        suited = Experiment.suited(learner, **given)
+        experiment = with_data(suited, given.get("data"), root, split)
         experiment = experiment.with_classes()
         machine = Machine(
             accelerator=accelerator,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.experiments.recipe import Cell, Recipe
-from quickstudy.experiments.spec import Policy
+from quickstudy.policy import Policy
 
 __all__ = ["Card", "Result", "Verdict", "load_cards", "verdict"]
 

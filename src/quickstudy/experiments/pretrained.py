@@ -1,18 +1,21 @@
-"""Trained learners that come with quickstudy: no training, no download."""
+"""Trained learners: those that come with quickstudy, of run folders, and of files of weights."""
 
 import hashlib
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickstudy.checkpoint import load_weights
+from quickstudy.checkpoint import load_weights, weights_about
 from quickstudy.experiments.card import load_cards
-from quickstudy.experiments.recipe import load_recipe, recipe_names
+from quickstudy.experiments.recipe import recipe_names
+from quickstudy.experiments.run import load_run
+from quickstudy.experiments.spec import LearnerSpec
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
 
-__all__ = ["load", "shipped"]
+__all__ = ["load", "load_described", "shipped"]
 
 
 def shipped() -> list[str]:
@@ -20,21 +23,23 @@ def shipped() -> list[str]:
     return [name for name in recipe_names() if _file(name).is_file()]
 
 
-def load(name: str) -> "MetaLearner":
+def load(source: str | os.PathLike[str]) -> "MetaLearner":
     """A trained learner, ready to adapt: ``quickstudy.load("protonet-omniglot")``.
 
-    Each was trained by the recipe of its name and evaluated as its card says, with these very
-    weights. They are for drawings of characters: grey, 28x28, ink 1 on paper 0.
+    Weights that come along were trained by the recipe of their name, and evaluated as its card
+    says. They are for drawings of characters: grey, 28x28, ink 1 on paper 0.
 
     Args:
-        name: one of `shipped`.
+        source: one of `shipped`, a run folder, or a file of weights (of a run or of
+            `quickstudy reproduce`), which says itself what learner they belong to.
 
     Returns:
         The learner in evaluation mode, on the CPU.
 
     Raises:
-        FileNotFoundError: there are no such weights; says which there are.
-        ValueError: the file is not the one that the card was written for.
+        FileNotFoundError: there is nothing of that name; says what comes along.
+        ValueError: the file is damaged, does not describe its learner, or is not the one that the
+            card was written for.
 
     Example:
         >>> import torch, quickstudy
@@ -44,17 +49,45 @@ def load(name: str) -> "MetaLearner":
         >>> learner.predict(phi, drawings).argmax(-1)
         tensor([[0, 1, 2, 3, 4]])
     """
+    return load_described(source)[1]
+
+
+def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLearner"]:
+    """What `load` gives, with the description from which it was built."""
+    path = Path(source)
+    if path.is_dir():
+        experiment, learner = load_run(path)
+        return experiment.learner_spec(), learner.eval()
+    if path.is_file():
+        return _opened(path)
+    name = os.fspath(source)
     path = _file(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights of {name!r} come with quickstudy; there are: {', '.join(shipped())}"
+            f"{name} is neither a run folder nor a file, and no weights of {name!r} come with "
+            f"quickstudy; there are: {', '.join(shipped())}"
         )
     card = load_cards().get(name)
     if card is None or hashlib.sha256(path.read_bytes()).hexdigest() != card.weights:
         raise ValueError(f"{path} is not the file its result card was written for; install again")
-    learner = load_recipe(name).experiment().build_learner()
+    return _opened(path)
+
+
+def _opened(path: Path) -> tuple[LearnerSpec, "MetaLearner"]:
+    """The learner that a file of weights describes; nothing but that file is read."""
+    about = weights_about(path)
+    if about is None:
+        raise ValueError(
+            f"{path} does not say what learner its weights belong to: load the run folder, or "
+            "build the learner and give it the weights by quickstudy.checkpoint.load_weights"
+        )
+    try:
+        spec = LearnerSpec(**about)
+        learner = spec.build()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} describes no learner that can be built: {error}") from error
     load_weights(path, learner)
-    return learner.eval()
+    return spec, learner.eval()
 
 
 def _file(name: str) -> Path:

@@ -5,28 +5,29 @@ that come with quickstudy. A file may hold several trainings of one paper (``[ru
 each is a recipe, named after the file and the run.
 """
 
-import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quickstudy.experiments.spec import (
-    Backbone,
     DataName,
-    Downsample,
     Experiment,
-    LearnerName,
-    Optimizer,
-    Policy,
-    Schedule,
+    Query,
+    RateSchedule,
+    Rotations,
+    Setup,
+    Shot,
     SplitName,
+    Tasks,
 )
+from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -35,14 +36,26 @@ __all__ = ["Cell", "Protocol", "Recipe", "Validation", "load_recipe", "recipe_na
 
 Kind = Literal["faithful", "harder", "beyond", "ours"]
 Count = Annotated[int, Field(ge=1)]
+# The order of a protocol's fields in a digest, which cards are tied to; newer fields come after.
+_DIGESTED = re.findall(
+    r"\S+",
+    """
+    learner data split rotations size channels invert classes backbone filters downsample
+    batch_norm way shot most_shot query tasks augment steps optimizer lr schedule halve_every
+    average options inner_loss paper_inner_rate
+    """,
+)
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Protocol(_Strict):
-    """How a recipe trains. What it shares with `Experiment` means the same there.
+class Protocol(Setup):
+    """How a recipe trains: the fields of an `Experiment`, which mean the same here.
+
+    A recipe says how many examples, tasks and steps there are. Unless it says otherwise, there are
+    no rotations and the rate is constant, as in most papers.
 
     Attributes:
         options: keywords of the learner's class.
@@ -51,36 +64,19 @@ class Protocol(_Strict):
         paper_inner_rate: the paper's rate, and the reduction that *it* belongs to.
     """
 
-    learner: LearnerName
     data: DataName
     split: SplitName | None = None
-    rotations: bool = False
-    size: Count = 28
-    channels: Literal[1, 3] = 1
-    invert: bool = False
-    classes: Count = 1000
-    backbone: Backbone = "conv4"
-    filters: Count = 64
-    downsample: Downsample = "pool"
-    batch_norm: Policy = "inductive"
-    way: Count = 5
-    shot: Count
-    most_shot: Count | None = None
-    query: Count
-    tasks: Count
-    augment: Annotated[float, Field(ge=0)] = 0.0
-    steps: Annotated[int, Field(ge=0)]
-    optimizer: Optimizer = "adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    schedule: Schedule = "constant"
-    halve_every: Count = 2000
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    options: dict[str, Any] = {}
+    rotations: Rotations = False
+    shot: Shot
+    query: Query
+    tasks: Tasks
+    steps: Annotated[int, Field(ge=0, description="Outer steps.")]
+    schedule: RateSchedule = "constant"
     inner_loss: Literal["mean"] | None = None
     paper_inner_rate: str | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> "Protocol":
+    def _whole(self) -> Self:
         if ("inner_lr" in self.options) != (self.inner_loss is not None):
             raise ValueError("inner_lr and inner_loss belong together: give both or neither")
         if (self.split is None) != (self.data in ("sinusoid", "alphabets", "miniimagenet")):
@@ -182,11 +178,12 @@ class Recipe(_Strict):
 
     @property
     def digest(self) -> str:
-        text = json.dumps(
-            self.model_dump(
-                exclude={"ships", "title", "paper", "code", "differs"}, exclude_defaults=True
-            )
-        )
+        words = {"ships", "title", "paper", "code", "differs"}
+        stated = self.model_dump(exclude=words, exclude_defaults=True)
+        protocol = stated["protocol"]
+        ordered = {name: protocol[name] for name in _DIGESTED if name in protocol}
+        stated["protocol"] = ordered | protocol
+        text = json.dumps(stated)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def experiment(self, root: str | None = None, seed: int = 0) -> Experiment:
@@ -202,7 +199,7 @@ class Recipe(_Strict):
         """The tasks that a cell is measured on, one a batch."""
         given = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
         shape = cell.model_dump(include={"way", "shot", "query", "within_group"})
-        elsewhere = dataclasses.replace(experiment, **given) if given else experiment
+        elsewhere = experiment.replace(**given) if given else experiment
         return elsewhere.sampler("test", **shape, tasks=1, seed=experiment.seed)
 
 

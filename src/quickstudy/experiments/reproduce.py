@@ -19,8 +19,9 @@ from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, eval
 from quickstudy.experiments.card import Card, Result, verdict
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
-from quickstudy.experiments.spec import Experiment, Policy
+from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
+from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
 from quickstudy.training import TrainResult
 
@@ -115,7 +116,8 @@ def _judge(
 ) -> tuple[str, list[Result]]:
     """The hash of the weights, and what they reach in every cell."""
     _, learner = load_run(folder)
-    save_weights(folder / WEIGHTS, learner, half=recipe.ships)
+    about = experiment.learner_spec().model_dump()
+    save_weights(folder / WEIGHTS, learner, half=recipe.ships, about=about)
     load_weights(folder / WEIGHTS, learner)
     weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     learner.to(_device(machine.accelerator))
@@ -139,7 +141,7 @@ def _judge(
 def _check_same(folder: Path, experiment: Experiment) -> None:
     if not (folder / "run.json").exists():
         return
-    there, here = dataclasses.asdict(Experiment.load(folder)), dataclasses.asdict(experiment)
+    there, here = Experiment.load(folder).model_dump(), experiment.model_dump()
     for name, value in here.items():
         if name != "root" and there[name] != value:
             raise ValueError(

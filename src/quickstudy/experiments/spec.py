@@ -1,80 +1,40 @@
-"""From plain values to a run: what the command line, ``run.json`` and the demo share.
+"""What decides a run, as plain values: what the command line, recipes and ``run.json`` share.
 
-Names become objects here and nowhere else; the library itself is configured by passing modules.
+Each field is declared once, with what it means, its bounds and its default: the flags of
+`quickstudy train`, `quickstudy.experiments.recipe.Protocol` and ``run.json`` follow from it.
 """
 
-import dataclasses
 import json
 import os
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from quickstudy.experiments.architecture import (
+    LEARNERS,
+    Architecture,
+    LearnerName,
+    LearnerSpec,
+    learner_options,
+)
+from quickstudy.experiments.schema import Schema
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from torch.optim.lr_scheduler import LRScheduler
 
     from quickstudy.data import Split, TaskSource
     from quickstudy.learner import MetaLearner
 
-__all__ = ["LEARNERS", "Experiment", "learner_options"]
+__all__ = ["LEARNERS", "Experiment", "LearnerName", "LearnerSpec", "Setup", "learner_options"]
 
-LearnerName = Literal[
-    "scratch",
-    "baseline",
-    "simpleshot",
-    "nearest",
-    "soft-nearest",
-    "protonet",
-    "pmf",
-    "matching",
-    "r2d2",
-    "maml",
-    "fomaml",
-    "reptile",
-    "anil",
-    "meta-sgd",
-    "maml++",
-    "lstm",
-    "mann",
-    "transformer",
-    "cnp",
-]
 DataName = Literal["omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid"]
 SplitName = Literal["published", "vinyals", "vinyals-trainval", "maml", "group", "random"]
 Part = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
-Optimizer = Literal["adam", "sgd"]
-InnerName = Literal["sgd", "momentum", "adam"]
-Backbone = Literal["conv4", "mlp", "efficientnet-lite0"]
-Downsample = Literal["pool", "stride", "stride-flatten"]
-Policy = Literal["inductive", "transductive"]
 Weights = Literal["auto", "best", "final", "checkpoint"]
-
-LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
-    "scratch": ("Scratch", {}),
-    "baseline": ("Baseline", {}),
-    "simpleshot": ("SimpleShot", {}),
-    "nearest": ("NearestNeighbour", {}),
-    "soft-nearest": ("SoftNearestNeighbour", {}),
-    "protonet": ("ProtoNet", {}),
-    "pmf": ("PMF", {}),
-    "matching": ("MatchingNetwork", {}),
-    "r2d2": ("R2D2", {}),
-    "maml": ("MAML", {}),
-    "fomaml": ("MAML", {"first_order": True}),
-    "reptile": ("Reptile", {}),
-    "anil": ("ANIL", {}),
-    "meta-sgd": ("MetaSGD", {}),
-    "maml++": ("MAMLPlusPlus", {}),
-    "lstm": ("BlackBoxLSTM", {}),
-    "mann": ("MANN", {}),
-    "transformer": ("InContextTransformer", {}),
-    "cnp": ("ConditionalNeuralProcess", {}),
-}
-"""The class of each name, and the options that the name stands for."""
 
 _SUITED: dict[str, dict[str, Any]] = {
     "reptile": {
@@ -90,70 +50,80 @@ _SUITED: dict[str, dict[str, Any]] = {
     "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
-_BY_CONTEXT = ("outputs", "classes", "regression")
 _TEST_SEED = 1 << 32
 
+# What `Protocol` declares again, with a default of its own or with none.
+Rotations = Annotated[bool, Field(description="Rotations as classes.")]
+Shot = Annotated[int, Field(ge=1, description="Support examples a class.")]
+Query = Annotated[int, Field(ge=1, description="Query examples a class.")]
+Tasks = Annotated[int, Field(ge=1, description="Tasks in a batch.")]
+RateSchedule = Annotated[Schedule, Field(description="Of the learning rate.")]
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that decides the outcome of a run, as plain values.
 
-    ``options`` are keywords of the learner's class, see `learner_options`.
+class Setup(Architecture):
+    """What is learned, from what and how: all that a recipe and a run have in common."""
 
-    Raises:
-        ValueError: a value is not one of those allowed; names the field.
-    """
+    data: Annotated[DataName, Field(description="Where the classes come from.")] = "omniglot"
+    rotations: Rotations = True
+    validation_groups: Annotated[
+        int,
+        Field(ge=0, description="Training alphabets to hold out for choosing the best weights."),
+    ] = 0
+    invert: Annotated[
+        bool,
+        Field(description="Folders: swap black and white (dark drawings on light paper)."),
+    ] = False
+    classes: Annotated[int, Field(ge=1, description="Synthetic characters.")] = 1000
+    shot: Shot = 1
+    most_shot: Annotated[
+        int | None, Field(ge=1, description="Draw the shot of each batch from --shot up to this.")
+    ] = None
+    query: Query = 5
+    tasks: Tasks = 1
+    within_group: Annotated[bool, Field(description="Tasks within one alphabet.")] = False
+    augment: Annotated[
+        float,
+        Field(ge=0, description="Distort training images; 1 for up to 15 degrees, 15% of size."),
+    ] = 0.0
+    steps: Annotated[int, Field(ge=1, description="Outer steps.")] = 1000
+    lr: Annotated[float, Field(gt=0, description="Outer learning rate.")] = 1e-3
+    optimizer: Annotated[Literal["adam", "sgd"], Field(description="Of the outer loop.")] = "adam"
+    schedule: RateSchedule = "cosine"
+    halve_every: Annotated[int, Field(ge=1, description="For halve, in steps.")] = 2000
+    average: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Keep a moving average of the weights, with this decay."),
+    ] = 0.0
 
-    learner: LearnerName
-    options: dict[str, Any] = field(default_factory=dict)
-    data: DataName = "omniglot"
-    root: str | None = None
-    split: SplitName = "published"
-    rotations: bool = True
-    validation_groups: int = 0
-    size: int = 28
-    channels: int = 1
-    invert: bool = False
-    skip_corrupt: bool = False
-    classes: int = 1000
-    way: int = 5
-    shot: int = 1
-    most_shot: int | None = None
-    query: int = 5
-    tasks: int = 1
-    within_group: bool = False
-    augment: float = 0.0
-    steps: int = 1000
-    lr: float = 1e-3
-    optimizer: Optimizer = "adam"
-    schedule: Schedule = "cosine"
-    halve_every: int = 2000
-    average: float = 0.0
-    backbone: Backbone = "conv4"
-    filters: int = 64
-    downsample: Downsample = "pool"
-    batch_norm: Policy = "inductive"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if name != "options":
-                _check(name, getattr(self, name), kind)
-        for name in ("way", "shot", "query", "tasks", "steps", "classes", "filters"):
-            if getattr(self, name) < (2 if name == "way" else 1):
-                raise ValueError(f"{name} is {getattr(self, name)}; it is too small")
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
-        if self.backbone == "efficientnet-lite0" and self.channels != 3:
-            raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
-        known = learner_options(self.learner) | {"classes": int} if self.options else {}
-        for name, value in self.options.items():
-            if name not in known:
-                raise ValueError(
-                    f"{self.learner} has no option {name!r}; it has: "
-                    f"{', '.join(learner_options(self.learner)) or 'none'}"
-                )
-            _check(name, value, known[name])
+        return self
+
+
+class Experiment(Setup, Schema):
+    """Everything that decides the outcome of a run, as plain values.
+
+    Args:
+        learner: a name of `LEARNERS`.
+        values: the other fields.
+
+    Raises:
+        ValueError: a value is not one of those allowed; names the field and what was expected.
+    """
+
+    root: Annotated[str | None, Field(description="Folder or zip with the data.")] = None
+    split: Annotated[SplitName, Field(description="How classes are split into train and test.")] = (
+        "published"
+    )
+    skip_corrupt: Annotated[
+        bool, Field(description="Folders: leave out images that cannot be read, and name them.")
+    ] = False
+    seed: Annotated[int, Field(description="Decides weights and tasks.")] = 0
+
+    def __init__(self, learner: LearnerName, **values: Any) -> None:
+        super().__init__(learner=learner, **values)
 
     @classmethod
     def suited(cls, learner: LearnerName, **given: Any) -> "Experiment":
@@ -174,12 +144,15 @@ class Experiment:
             raise FileNotFoundError(f"{run} is not a run folder: it has no run.json")
         try:
             return cls(**json.loads(path.read_text())["experiment"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} does not describe a run: {error!r}") from error
+        except KeyError as error:
+            raise ValueError(f"{path} does not describe a run: it has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not describe a run: {error}") from error
 
     def about(self) -> dict[str, Any]:
-        """What goes into ``run.json``: enough to build this run again."""
-        return {"experiment": dataclasses.asdict(self), **self.about_data()}
+        """What goes into ``run.json``: enough to build this run again, and its learner alone."""
+        whole, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
+        return {"experiment": whole, "learner": learner, **self.about_data()}
 
     def about_data(self) -> dict[str, Any]:
         """Which split of which data."""
@@ -256,11 +229,12 @@ class Experiment:
 
     def build_learner(self) -> "MetaLearner":
         """A new, untrained learner for these images; its weights depend on ``seed`` alone."""
-        import torch
+        return self.learner_spec().build(self.seed)
 
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return self._learner()
+    def learner_spec(self) -> LearnerSpec:
+        """The learner alone, without what it is trained on."""
+        own = self.with_classes().model_dump(include={*Architecture.model_fields})
+        return LearnerSpec(**own, inputs="sinusoid" if self.data == "sinusoid" else "images")
 
     def build_optimizer(
         self, learner: "MetaLearner"
@@ -282,62 +256,10 @@ class Experiment:
 
     def with_classes(self) -> "Experiment":
         """The same, with the number of training classes written down if the learner needs it."""
-        if "classes" not in _signature(self.learner) or "classes" in self.options:
+        if not self.counts_classes or "classes" in self.options:
             return self
         classes = self.splits.train.n_classes if self.data != "sinusoid" else 2
-        return dataclasses.replace(self, options={**self.options, "classes": classes})
-
-    def _learner(self) -> "MetaLearner":
-        from quickstudy import learners
-
-        regression = self.data == "sinusoid"
-        outputs = 1 if regression else self.way
-        name, preset = LEARNERS[self.learner]
-        parameters = _signature(self.learner)
-        options = {**preset, **self.with_classes().options}
-        context = {"outputs": outputs, "regression": regression}
-        options |= {k: v for k, v in context.items() if k in parameters}
-        for k, kind in learner_options(self.learner).items():
-            if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
-                options[k] = self._encoder() if options.get(k) else None
-            elif kind is InnerName and k in options:
-                options[k] = _inner_optimizer(options[k], self.learner)
-        if "network" in parameters:
-            options["network"] = self._network(outputs)
-        elif "encoder" in parameters and "encoder" not in options:
-            options["encoder"] = self._encoder()
-        learner: MetaLearner = getattr(learners, name)(**options)
-        return learner
-
-    def _network(self, outputs: int) -> "nn.Module":
-        from torch import nn
-
-        from quickstudy.nn import MLP
-
-        if self.data == "sinusoid":
-            return MLP(1, [40, 40], outputs)
-        encoder = self._encoder()
-        features: Any = encoder.out_features
-        return nn.Sequential(encoder, nn.Linear(features, outputs))
-
-    def _encoder(self) -> "nn.Module":
-        from quickstudy.nn import MLP, Conv4
-
-        if self.data == "sinusoid":
-            return MLP(1, [40], 40)
-        if self.backbone == "mlp":
-            return MLP(self.channels * self.size**2, [256, 128], 64)
-        if self.backbone == "efficientnet-lite0":
-            from quickstudy.encoders import efficientnet
-
-            return efficientnet(self.size)
-        return Conv4(
-            self.channels,
-            self.filters,
-            image_size=self.size,
-            downsample=self.downsample,
-            batch_norm=self.batch_norm,
-        )
+        return self.replace(options={**self.options, "classes": classes})
 
     def _deal(self, dataset: Any) -> "Split":
         from quickstudy import data
@@ -353,54 +275,3 @@ class Experiment:
         if self.split == "group":
             return data.by_group(dataset, seed=self.seed)
         return data.random_split(dataset, 0.15, 0.2, seed=self.seed)
-
-
-def learner_options(name: LearnerName) -> dict[str, Any]:
-    """The options of a learner, by name, with their types: keywords of its class.
-
-    A network that may be given (Matching's second encoder) is asked for by a flag.
-    """
-    from torch import nn
-
-    from quickstudy.inner import InnerOptimizer
-
-    _, preset = LEARNERS[name]
-    options = {}
-    for option, kind in _signature(name).items():
-        if option in preset or option in _BY_CONTEXT or kind is nn.Module:
-            continue
-        if kind is InnerOptimizer:
-            kind = InnerName
-        options[option] = bool if nn.Module in get_args(kind) else kind
-    return options
-
-
-def _inner_optimizer(name: InnerName, learner: LearnerName) -> Any:
-    """SGD, SGD with momentum 0.9, or Adam: Reptile's without first moment, as its paper has it."""
-    from quickstudy.inner import SGD, Adam
-
-    if name == "adam":
-        return Adam(beta1=0.0 if learner == "reptile" else 0.9)
-    return SGD(0.9 if name == "momentum" else 0.0)
-
-
-def _signature(name: LearnerName) -> dict[str, Any]:
-    """The parameters of the learner's class, with their types."""
-    from quickstudy import learners
-
-    hints = get_type_hints(getattr(learners, LEARNERS[name][0]).__init__)
-    hints.pop("return", None)
-    return hints
-
-
-def _check(name: str, value: Any, kind: Any) -> None:
-    """Raise ``ValueError`` unless ``value`` is of ``kind``: a type, a ``Literal``, or a union."""
-    allowed = get_args(kind)
-    if kind in (int, float, bool, str):
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
-    elif value is None and type(None) in allowed:
-        pass
-    elif type(value) not in allowed and value not in allowed:
-        expected = (getattr(a, "__name__", a) for a in allowed)
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(str, expected))}")

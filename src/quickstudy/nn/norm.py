@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.policy import Policy
+
 __all__ = [
     "BatchNorm",
     "Policy",
@@ -17,7 +19,6 @@ __all__ = [
     "statistics_from",
 ]
 
-Policy = Literal["inductive", "transductive"]
 Source = Literal["batch", "record", "stored"]
 
 

@@ -1,0 +1,233 @@
+"""What builds a learner, as plain values: enough for a file of weights to be opened by itself.
+
+Names become objects here and nowhere else; the library itself is configured by passing modules.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_type_hints
+
+from pydantic import Field, model_validator
+
+from quickstudy.experiments.schema import Fields, Schema
+from quickstudy.policy import Policy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from quickstudy.learner import MetaLearner
+
+__all__ = ["LEARNERS", "Architecture", "LearnerName", "LearnerSpec", "learner_options"]
+
+LearnerName = Literal[
+    "scratch",
+    "baseline",
+    "simpleshot",
+    "nearest",
+    "soft-nearest",
+    "protonet",
+    "pmf",
+    "matching",
+    "r2d2",
+    "maml",
+    "fomaml",
+    "reptile",
+    "anil",
+    "meta-sgd",
+    "maml++",
+    "lstm",
+    "mann",
+    "transformer",
+    "cnp",
+]
+InnerName = Literal["sgd", "momentum", "adam"]
+Backbone = Literal["conv4", "mlp", "efficientnet-lite0"]
+Downsample = Literal["pool", "stride", "stride-flatten"]
+
+LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
+    "scratch": ("Scratch", {}),
+    "baseline": ("Baseline", {}),
+    "simpleshot": ("SimpleShot", {}),
+    "nearest": ("NearestNeighbour", {}),
+    "soft-nearest": ("SoftNearestNeighbour", {}),
+    "protonet": ("ProtoNet", {}),
+    "pmf": ("PMF", {}),
+    "matching": ("MatchingNetwork", {}),
+    "r2d2": ("R2D2", {}),
+    "maml": ("MAML", {}),
+    "fomaml": ("MAML", {"first_order": True}),
+    "reptile": ("Reptile", {}),
+    "anil": ("ANIL", {}),
+    "meta-sgd": ("MetaSGD", {}),
+    "maml++": ("MAMLPlusPlus", {}),
+    "lstm": ("BlackBoxLSTM", {}),
+    "mann": ("MANN", {}),
+    "transformer": ("InContextTransformer", {}),
+    "cnp": ("ConditionalNeuralProcess", {}),
+}
+"""The class of each name, and the options that the name stands for."""
+
+_BY_CONTEXT = ("outputs", "classes", "regression")
+
+
+class Architecture(Fields):
+    """What decides how a learner is built, whatever it is trained on.
+
+    ``options`` are keywords of the learner's class, see `learner_options`.
+    """
+
+    learner: Annotated[LearnerName, Field(description="What to train.")]
+    options: dict[str, Any] = Field(default_factory=dict, description="Of the learner's class.")
+    way: Annotated[int, Field(ge=2, description="Classes of a training task.")] = 5
+    size: Annotated[int, Field(ge=1, description="Height and width of images.")] = 28
+    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour.")] = 1
+    backbone: Annotated[Backbone, Field(description="The network.")] = "conv4"
+    filters: Annotated[int, Field(ge=1, description="Of each block of Conv4.")] = 64
+    downsample: Annotated[Downsample, Field(description="How Conv4 halves.")] = "pool"
+    batch_norm: Annotated[
+        Policy, Field(description="inductive, or transductive: queries see each other.")
+    ] = "inductive"
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        if self.backbone == "efficientnet-lite0" and self.channels != 3:
+            raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
+        known = learner_options(self.learner) | {"classes": int} if self.options else {}
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(
+                    f"{self.learner} has no option {name!r}; it has: "
+                    f"{', '.join(learner_options(self.learner)) or 'none'}"
+                )
+            _check(name, value, known[name])
+        return self
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the learner is built for the number of training classes, its option."""
+        return "classes" in _signature(self.learner)
+
+
+class LearnerSpec(Architecture, Schema):
+    """A learner described: what `build` needs and nothing else, so that any file can carry it.
+
+    Raises:
+        ValueError: a value is not one of those allowed; names the field and what was expected.
+
+    Example:
+        >>> LearnerSpec(learner="protonet", backbone="mlp").build().max_way is None
+        True
+    """
+
+    inputs: Annotated[
+        Literal["images", "sinusoid"], Field(description="Images, or numbers to regress on.")
+    ] = "images"
+
+    def build(self, seed: int = 0) -> "MetaLearner":
+        """A new, untrained learner; its weights depend on the seed alone."""
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self._learner()
+
+    def _learner(self) -> "MetaLearner":
+        from quickstudy import learners
+
+        regression = self.inputs == "sinusoid"
+        outputs = 1 if regression else self.way
+        name, preset = LEARNERS[self.learner]
+        parameters = _signature(self.learner)
+        options = {**preset, **self.options}
+        context = {"outputs": outputs, "regression": regression}
+        options |= {k: v for k, v in context.items() if k in parameters}
+        for k, kind in learner_options(self.learner).items():
+            if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
+                options[k] = self._encoder() if options.get(k) else None
+            elif kind is InnerName and k in options:
+                options[k] = _inner_optimizer(options[k], self.learner)
+        if "network" in parameters:
+            options["network"] = self._network(outputs)
+        elif "encoder" in parameters and "encoder" not in options:
+            options["encoder"] = self._encoder()
+        learner: MetaLearner = getattr(learners, name)(**options)
+        return learner
+
+    def _network(self, outputs: int) -> "nn.Module":
+        from torch import nn
+
+        from quickstudy.nn import MLP
+
+        if self.inputs == "sinusoid":
+            return MLP(1, [40, 40], outputs)
+        encoder = self._encoder()
+        features: Any = encoder.out_features
+        return nn.Sequential(encoder, nn.Linear(features, outputs))
+
+    def _encoder(self) -> "nn.Module":
+        from quickstudy.nn import MLP, Conv4
+
+        if self.inputs == "sinusoid":
+            return MLP(1, [40], 40)
+        if self.backbone == "mlp":
+            return MLP(self.channels * self.size**2, [256, 128], 64)
+        if self.backbone == "efficientnet-lite0":
+            from quickstudy.encoders import efficientnet
+
+            return efficientnet(self.size)
+        return Conv4(
+            self.channels,
+            self.filters,
+            image_size=self.size,
+            downsample=self.downsample,
+            batch_norm=self.batch_norm,
+        )
+
+
+def learner_options(name: LearnerName) -> dict[str, Any]:
+    """The options of a learner, by name, with their types: keywords of its class.
+
+    A network that may be given (Matching's second encoder) is asked for by a flag.
+    """
+    from torch import nn
+
+    from quickstudy.inner import InnerOptimizer
+
+    _, preset = LEARNERS[name]
+    options = {}
+    for option, kind in _signature(name).items():
+        if option in preset or option in _BY_CONTEXT or kind is nn.Module:
+            continue
+        if kind is InnerOptimizer:
+            kind = InnerName
+        options[option] = bool if nn.Module in get_args(kind) else kind
+    return options
+
+
+def _signature(name: LearnerName) -> dict[str, Any]:
+    """The parameters of the learner's class, with their types."""
+    from quickstudy import learners
+
+    hints = get_type_hints(getattr(learners, LEARNERS[name][0]).__init__)
+    hints.pop("return", None)
+    return hints
+
+
+def _inner_optimizer(name: InnerName, learner: LearnerName) -> Any:
+    """SGD, SGD with momentum 0.9, or Adam: Reptile's without first moment, as its paper has it."""
+    from quickstudy.inner import SGD, Adam
+
+    if name == "adam":
+        return Adam(beta1=0.0 if learner == "reptile" else 0.9)
+    return SGD(0.9 if name == "momentum" else 0.0)
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    """Raise ``ValueError`` unless ``value`` is of ``kind``: a type, a ``Literal``, or a union."""
+    allowed = get_args(kind)
+    if kind in (int, float, bool, str):
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
+    elif value is None and type(None) in allowed:
+        pass
+    elif type(value) not in allowed and value not in allowed:
+        expected = (getattr(a, "__name__", a) for a in allowed)
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(str, expected))}")

@@ -1,0 +1,132 @@
+"""One description of a run: declared once, checked, said in one line, and the same everywhere."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quickstudy.experiments.recipe import Protocol, load_recipe
+from quickstudy.experiments.spec import Experiment, LearnerSpec, Setup
+
+OLD_RUN = {
+    "learner": "maml",
+    "options": {"inner_lr": 0.1},
+    "data": "alphabets",
+    "root": None,
+    "split": "published",
+    "rotations": True,
+    "validation_groups": 0,
+    "size": 28,
+    "channels": 1,
+    "invert": False,
+    "skip_corrupt": False,
+    "classes": 30,
+    "way": 5,
+    "shot": 1,
+    "most_shot": None,
+    "query": 2,
+    "tasks": 1,
+    "within_group": False,
+    "augment": 0.0,
+    "steps": 2,
+    "lr": 0.001,
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "halve_every": 2000,
+    "average": 0.0,
+    "backbone": "conv4",
+    "filters": 64,
+    "downsample": "pool",
+    "batch_norm": "inductive",
+    "seed": 3,
+}
+"""The fields of a run of 0.1.0, when they were those of a dataclass."""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"way": 1}, "way is 1; expected at least 2"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"lr": 0.0}, "lr is 0.0; expected more than 0"),
+        ({"lr": float("nan")}, "lr is nan; expected a finite number"),
+        ({"average": 1.0}, "average is 1.0; expected less than 1"),
+        ({"shot": "3"}, "shot is '3'; expected an integer"),
+        ({"shot": True}, "shot is True; expected an integer"),
+        ({"rotations": 1}, "rotations is 1; expected true or false"),
+        ({"channels": 2}, "channels is 2; expected one of 1, 3"),
+        ({"schedule": "slow"}, "schedule is 'slow'; expected one of constant, cosine, linear, h"),
+        ({"wey": 3}, "there is no field 'wey'; there are: learner, options, way"),
+        ({"shot": 2, "most_shot": 1}, "most_shot is 1, less than shot, 2"),
+        ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: none"),
+        ({"backbone": "efficientnet-lite0"}, "channels is 1; efficientnet-lite0 takes photos"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(given: dict[str, Any], message: str) -> None:
+    for make in (Experiment, Experiment("protonet").replace):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
+            make(**{"learner": "protonet", **given})
+        assert "\n" not in str(error.value)
+
+
+def test_it_is_what_it_was_made_of_for_good() -> None:
+    own = Experiment("maml", way=3, options={"inner_lr": 0.1})
+    assert own.replace(way=5).replace(way=3) == own
+    assert own.replace(learner="protonet", options={}).learner == "protonet"
+    with pytest.raises(ValueError, match="frozen"):
+        own.way = 4  # type: ignore[misc]
+
+
+def test_runs_of_before_are_read(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"experiment": OLD_RUN}))
+    own = Experiment.load(tmp_path)
+    assert own.model_dump() == OLD_RUN
+    assert Experiment(**own.about()["experiment"]) == own
+    for text, message in (
+        ('{"experiment": {"learner": "maml", "wey": 5}}', "there is no field 'wey'"),
+        ('{"experiment": {"way": 5}}', "'learner'"),
+        ("{}", "it has no 'experiment'"),
+        ("{", "does not describe a run"),
+    ):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            Experiment.load(tmp_path)
+        assert str(tmp_path / "run.json") in str(error.value)
+
+
+def test_every_field_says_what_it_means() -> None:
+    for model in (Experiment, LearnerSpec):
+        assert all(field.description for field in model.model_fields.values())
+
+
+def test_a_recipe_has_the_fields_of_a_run_and_says_how_long() -> None:
+    """Those of a place (where the data lies) and of a run (its seed) are not a recipe's."""
+    assert {*Experiment.model_fields} - {*Protocol.model_fields} == {"root", "skip_corrupt", "seed"}
+    needed = {name for name, field in Protocol.model_fields.items() if field.is_required()}
+    assert needed == {"learner", "data", "shot", "query", "tasks", "steps"}
+    other = {
+        name
+        for name in Setup.model_fields
+        if name not in needed
+        and Protocol.model_fields[name].get_default(call_default_factory=True)
+        != Experiment.model_fields[name].get_default(call_default_factory=True)
+    }
+    assert other == {"rotations", "schedule"}
+
+
+def test_the_learner_alone_is_the_learner_of_the_run() -> None:
+    own = load_recipe("maml-omniglot-5w1s").experiment(seed=7)
+    spec = LearnerSpec(**json.loads(own.learner_spec().model_dump_json()))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    alone, whole = spec.build(7).state_dict(), own.build_learner().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert alone.keys() == whole.keys()
+    assert all(torch.equal(alone[name], whole[name]) for name in whole)
+    assert not LearnerSpec.model_fields.keys() & {"data", "root", "lr", "seed", "steps"}
+    baseline = Experiment("baseline", data="alphabets", classes=10)
+    assert baseline.learner_spec().options == {"classes": 40}
+    assert Experiment("maml", data="sinusoid").learner_spec().inputs == "sinusoid"
