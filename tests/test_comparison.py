@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs ``maml`` and ``protonet``."""
     folder = tmp_path_factory.mktemp("runs")
     for name, options in (("maml", {"inner_lr": 0.1}), ("protonet", {})):
-        experiment = Experiment(name, options, steps=2, **SMALL)  # type: ignore[arg-type]
+        experiment = Experiment(name, options=options, steps=2, **SMALL)  # type: ignore[arg-type]
         machine = Machine(accelerator="cpu", validation=None)
         run_experiment(experiment, folder / name, machine, quiet=True)
     return folder
@@ -64,7 +64,7 @@ def test_one_call_gives_the_study_of_the_command_line(
 
 
 def study_of_sinusoids() -> Study:
-    experiment = Experiment("maml", {"inner_lr": 0.01}, data="sinusoid")
+    experiment = Experiment("maml", options={"inner_lr": 0.01}, data="sinusoid")
     learners = {"maml": experiment.build_learner()}
     return compare_learners(learners, experiment, steps=(0,), n_tasks=2, say=quiet)
 

@@ -39,7 +39,7 @@ from quickstudy.checkpoint import (
 )
 from quickstudy.data.sampler import TaskSource, prefetch
 from quickstudy.evaluation import Evaluation, evaluate
-from quickstudy.learner import MetaLearner, temporarily
+from quickstudy.learner import MetaLearner
 from quickstudy.memory import check_memory
 from quickstudy.processes import noticing_loss
 from quickstudy.runlog import RunLog
@@ -282,8 +282,12 @@ def _average(learner: MetaLearner, decay: float) -> Any:
 def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:
     """One task through the learner: what does not fit shows before anything is written."""
     device = next(learner.parameters()).device
-    with temporarily(learner, training=False), torch.no_grad(), torch.random.fork_rng():
-        learner(tasks[0][:1].to(device))
+    training = learner.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            learner.eval()(tasks[0][:1].to(device))
+    finally:
+        learner.train(training)
 
 
 def save_untrained(
