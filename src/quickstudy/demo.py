@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.data import (
     ClassDataset,
     EpisodeSampler,
-    TaskSource,
     alphabets,
     digits,
     omniglot,
@@ -26,8 +25,8 @@ from quickstudy.data import (
 )
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.experiments.spec import Experiment
-from quickstudy.learner import MetaLearner
-from quickstudy.learners import MAML, NearestNeighbour
+from quickstudy.learner import MetaLearner, temporarily
+from quickstudy.learners import NearestNeighbour
 from quickstudy.plots import plot_curves, plot_task
 from quickstudy.training import train
 
@@ -62,24 +61,16 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the table: a learner, trained or not, and how it is tested."""
+    """One row of the table: a learner, trained or not, and what it has otherwise in a test."""
 
     name: str
     plan: Experiment
     trained: bool = True
-    test_steps: int | None = None
-    test_lr: float | None = None
+    at_test: dict[str, Any] = field(default_factory=dict)
     curve: str | None = None
 
     def build(self) -> MetaLearner:
         return self.plan.build_learner()
-
-    def ready(self, learner: MetaLearner) -> MetaLearner:
-        """The learner as it is tested: MAML may take more, or other, inner steps than trained."""
-        if isinstance(learner, MAML) and self.test_steps is not None:
-            learner.inner_steps = self.test_steps
-            learner.inner_lr = self.test_lr or learner.inner_lr
-        return learner
 
 
 def run_demo(
@@ -164,12 +155,13 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
     inner = {"inner_lr": 0.5, "inner_steps": 2}
     maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, options=inner)
     random = maml.replace(seed=seed + 1)
+    alone = {"inner_steps": 20, "inner_lr": 0.1}
     protonet = plan(500, way=30, lr=2e-3)
     return [
-        _Row("MAML, meta-learned", maml, test_steps=10, curve="meta-learned"),
+        _Row("MAML, meta-learned", maml, at_test={"inner_steps": 10}, curve="meta-learned"),
         _Row("LSTM, meta-learned", plan(500, learner="lstm", query=1, tasks=16, lr=3e-3)),
         _Row("ProtoNet, meta-learned", protonet),
-        _Row(SCRATCH, random, trained=False, test_steps=20, test_lr=0.1, curve="random start"),
+        _Row(SCRATCH, random, trained=False, at_test=alone, curve="random start"),
         _Row(UNTRAINED, protonet, trained=False),
         _Row(PIXELS, base.replace(learner="nearest"), trained=False),
     ]
@@ -215,21 +207,17 @@ def _run(
             progress=False,
         )
     unseen = ClassDataset.open(Path(folder, "unseen"))
-    row.ready(learner)
-    table = {shot: evaluate(learner, _tests(unseen, shot, seed), n_tasks=n_tasks) for shot in SHOTS}
-    curve: dict[int, Evaluation] = {}
-    if row.curve is not None and isinstance(learner, MAML):
-        learner.inner_lr = row.plan.options["inner_lr"]
-        for learner.inner_steps in CURVE_STEPS:
-            curve[learner.inner_steps] = evaluate(
-                learner, _tests(unseen, 1, seed), n_tasks=max(2, n_tasks // 2)
-            )
+
+    def test(shot: int, n_tasks: int, **at_test: Any) -> Evaluation:
+        tasks = EpisodeSampler(unseen, way=WAY, shot=shot, query=10, seed=seed)
+        with temporarily(learner, **at_test):
+            return evaluate(learner, tasks, n_tasks=n_tasks)
+
+    table = {shot: test(shot, n_tasks, **row.at_test) for shot in SHOTS}
+    steps = CURVE_STEPS if row.curve is not None else ()
+    curve = {n: test(1, max(2, n_tasks // 2), inner_steps=n) for n in steps}
     save_weights(Path(folder, row.name), learner)
     return time.monotonic() - began, table, curve
-
-
-def _tests(dataset: ClassDataset, shot: int, seed: int) -> TaskSource:
-    return EpisodeSampler(dataset, way=WAY, shot=shot, query=10, seed=seed)
 
 
 def _draw_task(
@@ -245,7 +233,8 @@ def _draw_task(
     sampler = EpisodeSampler(unseen, way=WAY, shot=1, query=1, seed=seed)
     task = sampler[0]
     answers: dict[str, Tensor] = {"pixels": NearestNeighbour()(task)}
-    with torch.no_grad():
-        for row in rows[2::-1]:
-            answers[row.name.partition(",")[0]] = row.ready(learners[row.name].eval())(task)
+    for row in rows[2::-1]:
+        learner = learners[row.name]
+        with torch.no_grad(), temporarily(learner, training=False, **row.at_test):
+            answers[row.name.partition(",")[0]] = learner(task)
     plot_task(task, answers, path, names=sampler.class_names(0)[0] if names else None)

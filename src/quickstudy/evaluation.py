@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from quickstudy.checkpoint import load_state, save_state, write_atomically
 from quickstudy.data.sampler import TaskSource, to_float
-from quickstudy.learner import MetaLearner
-from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
+from quickstudy.learner import MetaLearner, temporarily
+from quickstudy.metric import Metric
+from quickstudy.nn.norm import Policy, batch_norm_policy
 from quickstudy.task import Task
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "choose",
     "compare",
     "evaluate",
+    "result_path",
     "task_scores",
 ]
 
@@ -38,15 +40,18 @@ class Evaluation:
 
     Attributes:
         scores: one number a task: accuracy 0..1, or the mean squared error of a regression task.
-        metric: ``"accuracy"`` or ``"mean squared error"``.
+        metric: ``"accuracy"`` or ``"mean squared error"``, see `Metric`.
         batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm).
         about: what was evaluated on what; free text and numbers for the reader.
     """
 
     scores: tuple[float, ...]
-    metric: str = "accuracy"
+    metric: Metric = Metric.ACCURACY
     batch_norm: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metric", Metric(self.metric))
 
     @property
     def mean(self) -> float:
@@ -57,13 +62,20 @@ class Evaluation:
         """Half the width of the 95% confidence interval of the mean over tasks (normal)."""
         return _ci95(self.scores)
 
+    @property
+    def figure(self) -> str:
+        """Mean and half its interval as they are written, in % if an accuracy, without the unit."""
+        return self.metric.figure(self.mean, self.ci95)
+
     def __str__(self) -> str:
-        if self.metric == "accuracy":
-            text = f"{100 * self.mean:.2f} ± {100 * self.ci95:.2f}%"
-        else:
-            text = f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f}"
+        unit = self.metric.unit
+        text = f"{self.figure}{unit}" if unit else f"{self.metric} {self.figure}"
         policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
         return f"{text} ({len(self.scores)} tasks{policy})"
+
+    def better_than(self, other: "Evaluation") -> bool:
+        """Whether this mean is the better one."""
+        return self.metric.better(self.mean, other.mean)
 
     def as_dict(self) -> dict[str, Any]:
         return {"mean": self.mean, "ci95": self.ci95, "tasks": len(self.scores), **asdict(self)}
@@ -83,11 +95,11 @@ class Evaluation:
             data = json.loads(Path(path).read_text())
             return cls(
                 tuple(float(score) for score in data["scores"]),
-                data["metric"],
+                Metric(data["metric"]),
                 data["batch_norm"],
                 data["about"],
             )
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a saved evaluation: {error!r}") from error
 
 
@@ -99,13 +111,16 @@ class Comparison:
     ci95: float
     p_value: float
     tasks: int
-    metric: str = "accuracy"
+    metric: Metric = Metric.ACCURACY
+
+    @property
+    def figure(self) -> str:
+        """The difference and half its interval, in percentage points if of an accuracy."""
+        points = " points" if self.metric.unit == "%" else ""
+        return self.metric.figure(self.difference, self.ci95, sign="+") + points
 
     def __str__(self) -> str:
-        figure = f"{self.difference:+.4f} ± {self.ci95:.4f}"
-        if self.metric == "accuracy":
-            figure = f"{100 * self.difference:+.2f} ± {100 * self.ci95:.2f} points"
-        return f"{figure} (paired over {self.tasks} tasks, p = {self.p_value:.2g})"
+        return f"{self.figure} (paired over {self.tasks} tasks, p = {self.p_value:.2g})"
 
 
 def task_scores(output: Tensor, y: Tensor) -> Tensor:
@@ -140,27 +155,39 @@ def evaluate(
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
-    own = batch_norm_policy(learner)
-    if batch_norm is not None and own is None:
-        raise ValueError("this learner has no BatchNorm layer: batch_norm does not apply")
-    device = next((p.device for p in learner.parameters()), torch.device("cpu"))
-    training = learner.training
     scores: list[float] = []
-    metric = "accuracy"
-    try:
-        learner.eval()
-        if batch_norm is not None:
-            set_batch_norm_policy(learner, batch_norm)
+    metric = Metric.ACCURACY
+    with temporarily(learner, training=False, batch_norm=batch_norm):
+        policy = batch_norm_policy(learner)
         with torch.no_grad(), torch.random.fork_rng():
             for batch in _batches(tasks, n_tasks):
-                task = batch.to(device)
-                metric = "accuracy" if task.n_way is not None else "mean squared error"
+                task = batch.to(_device(learner))
+                metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
                 scores += task_scores(learner(task), task.query_y).tolist()
-    finally:
-        learner.train(training)
-        if own is not None:
-            set_batch_norm_policy(learner, own)
-    return Evaluation(tuple(scores[:n_tasks]), metric, batch_norm or own, about or {})
+    return Evaluation(tuple(scores[:n_tasks]), metric, policy, about or {})
+
+
+def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
+    """Where ``quickstudy evaluate`` keeps a result: under a name that says what was measured.
+
+    Args:
+        result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps`` and
+            ``nearest`` if the learner was tested otherwise than it was trained.
+        folder: of the run.
+
+    Example:
+        >>> about = {"part": "test", "way": 5, "shot": 1, "inner_steps": 3}
+        >>> result_path(Evaluation((1.0, 0.5), batch_norm="inductive", about=about), "r").as_posix()
+        'r/evaluations/test-5-1-inner_steps3-inductive.json'
+    """
+    about = result.about
+    parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
+    parts += [f"{k}{about[k]}" for k in ("inner_steps", "nearest") if k in about]
+    return Path(folder) / "evaluations" / f"{'-'.join([*parts, result.batch_norm or 'plain'])}.json"
+
+
+def _device(learner: nn.Module) -> torch.device:
+    return next((p.device for p in learner.parameters()), torch.device("cpu"))
 
 
 def _batches(tasks: TaskSource, n_tasks: int) -> Iterator[Task]:
@@ -202,7 +229,7 @@ def choose(
     """Give a learner the value that does best on validation tasks, such as an inner rate.
 
     Args:
-        learner: whose attribute is set.
+        learner: whose attribute is set; it keeps its own if an evaluation fails.
         name: of the attribute.
         values: to try; of equally good ones the first is taken.
         tasks: not the training's, and not those to report on.
@@ -215,20 +242,23 @@ def choose(
         raise ValueError(
             f"{type(learner).__name__} has no {name} to choose, or there are no values"
         )
-    best: tuple[float, Any] | None = None
+    best: tuple[Evaluation, Any] | None = None
     for value in values:
-        setattr(learner, name, value)
-        found = evaluate(learner, tasks, n_tasks=n_tasks)
-        quality = found.mean if found.metric == "accuracy" else -found.mean
-        if best is None or quality > best[0]:
-            best = quality, value
+        with temporarily(learner, **{name: value}):
+            found = evaluate(learner, tasks, n_tasks=n_tasks)
+        if best is None or found.better_than(best[0]):
+            best = found, value
     assert best is not None
     setattr(learner, name, best[1])
     return best[1]
 
 
 def accuracy_by_instance(
-    learner: Reader, tasks: TaskSource, *, n_tasks: int = 600, about: dict[str, Any] | None = None
+    learner: Reader | nn.Module,
+    tasks: TaskSource,
+    *,
+    n_tasks: int = 600,
+    about: dict[str, Any] | None = None,
 ) -> dict[int, Evaluation]:
     """Accuracy on the 1st, 2nd, ... example of each class in a sequence (Santoro 2016, table 1).
 
@@ -236,7 +266,7 @@ def accuracy_by_instance(
     nothing to go by but which classes have been seen; what follows shows one-shot learning.
 
     Args:
-        learner: one that reads sequences, in evaluation mode.
+        learner: one that reads sequences; it does so in evaluation mode.
         tasks: classification tasks; queries are not used. As many instances are reported as every
             class has in every task.
         n_tasks: how many.
@@ -249,10 +279,12 @@ def accuracy_by_instance(
         raise ValueError(f"{type(learner).__name__} does not read sequences: it has no `read`")
     scores: dict[int, list[float]] = {}
     done = index = 0
-    with torch.no_grad(), torch.random.fork_rng():
+    reader: Any = learner
+    module = learner if isinstance(learner, nn.Module) else nn.Module()
+    with temporarily(module, training=False), torch.no_grad(), torch.random.fork_rng():
         while done < n_tasks:
-            task = tasks[index]
-            output = learner.read(task.support_x, task.support_y, task.n_way)
+            task = tasks[index].to(_device(module))
+            output = reader.read(task.support_x, task.support_y, task.n_way)
             right = (output.argmax(-1) == task.support_y).double()
             member = nn.functional.one_hot(task.support_y, task.n_way or 0)
             instance = member.cumsum(1).gather(2, task.support_y.unsqueeze(2)).squeeze(2)

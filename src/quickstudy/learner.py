@@ -1,16 +1,18 @@
 """The one interface: a meta-learner is a function of a training set."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.functional import example_loss
-from quickstudy.nn.norm import batch_norm_policy
+from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
 from quickstudy.task import Task, check_support
 
-__all__ = ["MetaLearner", "Phi", "class_labels", "ways"]
+__all__ = ["MetaLearner", "Phi", "class_labels", "temporarily", "ways"]
 
 Phi = dict[str, Any]
 """The state of adapted tasks: a (nested) dict of tensors, the first dimension of each ``T``."""
@@ -136,3 +138,62 @@ class MetaLearner(nn.Module, ABC):
                 f"the task has n_way={n_way} classes, but this {name} was built for at most "
                 f"{self.max_way}"
             )
+
+
+@contextmanager
+def temporarily(
+    learner: nn.Module,
+    *,
+    training: bool | None = None,
+    batch_norm: Policy | None = None,
+    **attributes: Any,
+) -> Iterator[None]:
+    """Within the block, a learner has another mode, batch norm policy, or other attributes.
+
+    At the end everything is put back, the last change first, even if the block raises an error.
+    Each module gets back its own mode: one that was frozen in evaluation mode stays frozen.
+
+    Args:
+        learner: changed within the block.
+        training: training mode or evaluation mode; ``None`` leaves the mode as it is.
+        batch_norm: the policy of every batch norm layer; ``None`` leaves it as it is.
+        attributes: new values by name, such as ``inner_steps=5``.
+
+    Raises:
+        ValueError: the learner has no such attribute, or no batch norm layer to give a policy.
+
+    Example:
+        >>> from quickstudy.learners import MAML
+        >>> learner = MAML(nn.Linear(4, 5), inner_steps=1)
+        >>> with temporarily(learner, training=False, inner_steps=10):
+        ...     learner.training, learner.inner_steps
+        (False, 10)
+        >>> learner.training, learner.inner_steps
+        (True, 1)
+    """
+    for name in attributes:
+        if not hasattr(learner, name):
+            raise ValueError(
+                f"{type(learner).__name__} takes no {name.replace('_', ' ')}: "
+                f"it has no attribute {name!r}"
+            )
+    with ExitStack() as afterwards:
+        if training is not None:
+            afterwards.callback(_set_modes, learner, {m: m.training for m in learner.modules()})
+            learner.train(training)
+        if batch_norm is not None:
+            own = batch_norm_policy(learner)
+            if own is None:
+                raise ValueError("this learner has no BatchNorm layer: batch_norm does not apply")
+            afterwards.callback(set_batch_norm_policy, learner, own)
+            set_batch_norm_policy(learner, batch_norm)
+        for name, value in attributes.items():
+            afterwards.callback(setattr, learner, name, getattr(learner, name))
+            setattr(learner, name, value)
+        yield
+
+
+def _set_modes(learner: nn.Module, modes: dict[nn.Module, bool]) -> None:
+    learner.train(modes[learner])  # a module may do more in `train` than set its flag
+    for module, training in modes.items():
+        module.training = training

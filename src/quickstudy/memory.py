@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quickstudy.learner import temporarily
 from quickstudy.task import Task
 
 __all__ = ["available_bytes", "check_memory", "keep_memory", "step_bytes"]
@@ -64,13 +65,9 @@ def _graph_bytes(learner: Any, task: Task) -> int:
         alive.add(kept)
         return kept
 
-    training = learner.training
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor)
-    try:
-        with torch.enable_grad(), torch.random.fork_rng(), hooks:
-            loss = learner.eval().loss(task)
-    finally:
-        learner.train(training)
+    with temporarily(learner, training=False), torch.enable_grad(), torch.random.fork_rng(), hooks:
+        loss = learner.loss(task)
     sizes: dict[int, int] = {}
     for kept in alive:
         storage = kept.tensor.untyped_storage()

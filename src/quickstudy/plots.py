@@ -225,7 +225,7 @@ def plot_curves(
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 3.2 + 0.14 * len(curves)))
     metric = next(e.metric for curve in curves.values() for e in curve.values())
-    scale = 100 if metric == "accuracy" else 1
+    scale = metric.scale
     ends = {}
     colours = itertools.cycle(LINES)
     for name, curve in curves.items():
@@ -238,7 +238,9 @@ def plot_curves(
         axes.plot(numbers, mean, style, color=colour, markersize=4)
         ends[name] = (numbers[-1], mean[-1], colour)
     bottom, top = axes.get_ylim()
-    if metric != "accuracy":  # an error can grow without bound: show what is better than the start
+    if (
+        not metric.higher_is_better
+    ):  # an error can grow without bound: show what is better than the start
         bottom, top = 0, 1.25 * max(curve[min(curve)].mean for curve in curves.values())
     axes.set_ylim(bottom, top)
     left = min(min(curve) for curve in curves.values())
@@ -256,7 +258,7 @@ def plot_curves(
         axes.text(right + 0.06 * span, height, name, va="center", color=ink, fontsize=8.5)
     axes.set_xticks(sorted({n for curve in curves.values() for n in curve}))
     axes.set_xlabel(x)
-    axes.set_ylabel("accuracy on queries, %" if metric == "accuracy" else metric)
+    axes.set_ylabel(metric.label)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)

@@ -3,24 +3,16 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.options import (
-    DataOption,
-    RootOption,
-    SplitOption,
-    find_learner,
-    say,
-    tasks_to_test,
-    with_data,
-)
+from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
 from quickstudy.experiments.spec import Part, Weights
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
-    from quickstudy.learner import MetaLearner
+    from quickstudy.data import TaskSource
 
 __all__ = ["evaluate"]
 
@@ -62,53 +54,51 @@ def evaluate(
 ) -> None:
     """Accuracy on unseen classes, with its 95% confidence interval; scores of each task on disk."""
     from quickstudy.cli.tables import instance_table
-    from quickstudy.evaluation import FrozenTasks
+    from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
     from quickstudy.evaluation import evaluate as run
+    from quickstudy.experiments import targets
+    from quickstudy.learner import temporarily
 
-    experiment, learner = find_learner(target, weights, inner_steps)
-    if nearest is not None:
-        learner = _nearest(learner, nearest)
+    experiment, learner = targets.find_target(target, weights)
     given = {"inner_steps": inner_steps, "nearest": nearest}
     adapted = {name: value for name, value in given.items() if value is not None}
-    experiment = with_data(experiment, data, root, split)
-    if rotations is not None:
-        experiment = experiment.replace(rotations=rotations)
-    query = 1 if by_instance else query
-    tasks, about = tasks_to_test(experiment, frozen, part, way, shot, query, within_group, seed)
+    if nearest is not None:
+        learner = targets.nearest_in_space(learner, nearest)
+    experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
+    tasks: TaskSource
+    if frozen is not None:
+        tasks = kept = FrozenTasks.load(frozen)
+        about = {**kept.about, "tasks": kept.fingerprint}
+    else:
+        tasks, about = targets.tasks_to_test(
+            experiment,
+            part=part,
+            way=way,
+            shot=shot,
+            query=1 if by_instance else query,
+            within_group=within_group,
+            seed=seed,
+        )
     if freeze is not None:
-        kept = FrozenTasks.freeze(tasks, n_tasks, about)
+        tasks = kept = FrozenTasks.freeze(tasks, n_tasks, about)
         kept.save(freeze)
-        tasks, about = kept, {**about, "tasks": kept.fingerprint}
-    if by_instance:
-        instance_table(learner, tasks, n_tasks, as_json)
-        return
-    result = run(
-        learner,
-        tasks,
-        n_tasks=n_tasks,
-        batch_norm=batch_norm,
-        about={"learner": experiment.learner, "run": target, **adapted, **about},
-    )
-    if out is None:
-        folder = Path(target) if Path(target).exists() else Path("runs") / target
-        parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
-        label = "-".join(parts + [f"{k}{v}" for k, v in adapted.items()])
-        out = folder / "evaluations" / f"{label}-{result.batch_norm or 'plain'}.json"
+        about = {**about, "tasks": kept.fingerprint}
+    at_test: dict[str, Any] = {} if inner_steps is None else {"inner_steps": inner_steps}
+    with temporarily(learner, **at_test):
+        if by_instance:
+            instance_table(accuracy_by_instance(learner, tasks, n_tasks=n_tasks), as_json)
+            return
+        result = run(
+            learner,
+            tasks,
+            n_tasks=n_tasks,
+            batch_norm=batch_norm,
+            about={"learner": experiment.learner, "run": target, **adapted, **about},
+        )
+    out = out or result_path(result, targets.run_folder(target))
     result.save(out)
     if as_json:
         print(json.dumps({**result.as_dict(), "file": os.fspath(out)}))
     else:
         print(f"{experiment.learner}: {result}")
         say(f"scores of each task: {out}")
-
-
-def _nearest(learner: "MetaLearner", k: int) -> "MetaLearner":
-    """The k-nearest-neighbour rule in the feature space of another learner."""
-    from torch import nn
-
-    from quickstudy.learners import NearestNeighbour
-
-    encoder = getattr(learner, "encoder", None)
-    if not isinstance(encoder, nn.Module):
-        raise ValueError(f"{type(learner).__name__} has no encoder to measure distances with")
-    return NearestNeighbour(encoder, k=k)

@@ -4,17 +4,14 @@ import dataclasses
 import inspect
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from quickstudy.evaluation import Evaluation, accuracy_by_instance
-from quickstudy.evaluation import compare as pair
-
 if TYPE_CHECKING:
     from quickstudy.comparison import Study
-    from quickstudy.data import TaskSource
+    from quickstudy.evaluation import Comparison, Evaluation
     from quickstudy.experiments.card import Card
 
 __all__ = [
@@ -24,75 +21,48 @@ __all__ = [
     "learner_table",
     "recipe_table",
     "saved_table",
-    "study_rows",
     "study_table",
 ]
 
 
-def figure(result: Evaluation) -> str:
+def figure(result: "Evaluation") -> str:
     """Mean and interval, in % if an accuracy, without what they are of."""
-    if not result.mean < 1e4:
-        return "diverged"
-    return str(result).partition(" (")[0].removeprefix("mean squared error ").removesuffix("%")
+    return result.figure if result.mean < 1e4 else "diverged"
 
 
-def saved_table(targets: list[str], as_json: bool) -> None:
-    """Saved evaluations, each paired with the first."""
-    if len(targets) < 2:
-        raise ValueError("compare needs at least two evaluations")
-    results = [Evaluation.load(target) for target in targets]
-    pairs = [pair(result, results[0]) for result in results]
+def saved_table(
+    names: list[str], pairs: list[tuple["Evaluation", "Comparison"]], as_json: bool
+) -> None:
+    """Saved evaluations by name, each with its comparison with the first."""
     if as_json:
         rows = [
-            {**dataclasses.asdict(p), **r.as_dict(), "target": t}
-            for t, r, p in zip(targets, results, pairs, strict=True)
+            {**dataclasses.asdict(difference), **result.as_dict(), "target": name}
+            for name, (result, difference) in zip(names, pairs, strict=True)
         ]
         print(json.dumps(rows))
         return
-    table = Table("", results[0].metric, "batch norm", f"against {targets[0]}")
-    for i, (target, result, difference) in enumerate(zip(targets, results, pairs, strict=True)):
-        table.add_row(
-            target, figure(result), result.batch_norm or "-", str(difference) if i else ""
-        )
+    table = Table("", pairs[0][0].metric, "batch norm", f"against {names[0]}")
+    for i, (name, (result, difference)) in enumerate(zip(names, pairs, strict=True)):
+        table.add_row(name, figure(result), result.batch_norm or "-", str(difference) if i else "")
     Console().print(table)
 
 
-def study_rows(result: "Study") -> list[dict[str, Any]]:
-    """A study as plain values, a row a learner."""
-    scores = result.example_scores()
-    return [
-        {
-            "learner": name,
-            "by_shot": {shot: e.as_dict() for shot, e in row.items()},
-            "by_step": {step: e.as_dict() for step, e in result.by_step.get(name, {}).items()},
-            "against_scratch": {
-                shot: dataclasses.asdict(pair(e, result.by_shot[result.baseline][shot]))
-                for shot, e in row.items()
-            },
-            "example": scores[name],
-        }
-        for name, row in result.by_shot.items()
-    ]
-
-
-def study_table(result: "Study", what: str) -> None:
+def study_table(result: "Study") -> None:
     """A study: by examples, by gradient steps, and its example."""
-    shots = list(next(iter(result.by_shot.values())))
-    metric = next(iter(result.by_shot[result.baseline].values())).metric
-    metric += ", %" if metric == "accuracy" else ""
-    print(f"{what}, {metric} by number of examples:")
+    first = result.by_shot[result.baseline]
+    shots = list(first)
+    label = first[shots[0]].metric.label
+    print(f"{result.what}, {label} by number of examples:")
     table = Table("", *map(str, shots), f"against {result.baseline}, at {shots[0]}")
     for name, row in result.by_shot.items():
-        against = pair(row[shots[0]], result.by_shot[result.baseline][shots[0]])
+        against = result.against_baseline(name, shots[0])
         figures = (figure(e) for e in row.values())
-        table.add_row(
-            name, *figures, "" if name == result.baseline else str(against).partition(" (")[0]
-        )
+        table.add_row(name, *figures, "" if name == result.baseline else against.figure)
     console = Console()
     console.print(table)
     if result.by_step:
         steps = list(next(iter(result.by_step.values())))
-        print(f"{what}, {metric} by gradient steps, at {shots[0]}:")
+        print(f"{result.what}, {label} by gradient steps, at {shots[0]}:")
         table = Table("", *map(str, steps))
         for name, curve in result.by_step.items():
             table.add_row(name, *(figure(e) for e in curve.values()))
@@ -105,9 +75,8 @@ def study_table(result: "Study", what: str) -> None:
             print(f"  {name}: {round(score * n)} of {n} right")
 
 
-def instance_table(learner: Any, tasks: "TaskSource", n_tasks: int, as_json: bool) -> None:
+def instance_table(results: dict[int, "Evaluation"], as_json: bool) -> None:
     """Accuracy at the 1st, 2nd, ... example of a class."""
-    results = accuracy_by_instance(learner.eval(), tasks, n_tasks=n_tasks)
     if as_json:
         print(json.dumps({j: result.as_dict() for j, result in results.items()}))
         return

@@ -20,7 +20,7 @@ from quickstudy.experiments.card import Card, Result, verdict
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment
-from quickstudy.learner import MetaLearner
+from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
 from quickstudy.training import TrainResult
@@ -121,15 +121,15 @@ def _judge(
     load_weights(folder / WEIGHTS, learner)
     weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     learner.to(_device(machine.accelerator))
-    error = experiment.data == "sinusoid"
-    unit = 1 if error else 100
     complete = trained.steps >= recipe.protocol.steps
     results = []
     score = _Scorer(recipe, experiment, learner)
     for cell in recipe.cells:
         for column, scores in _evaluations(score, cell, folder, weights, say):
-            mean, ci95 = unit * scores.mean, unit * scores.ci95
+            metric = scores.metric
+            mean, ci95 = metric.scale * scores.mean, metric.scale * scores.ci95
             compared = not cell.columns or column == cell.columns[0]
+            error = not metric.higher_is_better
             said = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
             n = len(scores.scores)
             results.append(
@@ -190,21 +190,17 @@ class _Scorer:
 
     def __call__(self, cell: Cell, column: Policy | None) -> Evaluation:
         tasks = self.recipe.test_tasks(cell, self.experiment)
-        learner: Any = self.learner
         if cell.instance is not None:
             sequences = cell.model_dump_json(exclude={"instance", "published", "interval"})
             if sequences not in self.read:
-                learner.eval()
-                self.read[sequences] = accuracy_by_instance(learner, tasks, n_tasks=cell.tasks)
+                scores = accuracy_by_instance(self.learner, tasks, n_tasks=cell.tasks)
+                self.read[sequences] = scores
             return self.read[sequences][cell.instance]
-        own = {name: getattr(learner, name) for name in cell.at_test}
-        try:
+        own = {name: getattr(self.learner, name, None) for name in cell.at_test}
+        with temporarily(self.learner, **own):  # puts back what is set within
             chosen = {name: self._set(name, value, cell) for name, value in cell.at_test.items()}
             about = {"at_test": chosen}
-            return evaluate(learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
-        finally:
-            for name, value in own.items():
-                setattr(learner, name, value)
+            return evaluate(self.learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
 
     def _set(self, name: str, value: Any, cell: Cell) -> Any:
         """Give the learner a value, or the best of several; which one."""

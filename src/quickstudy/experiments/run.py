@@ -94,7 +94,7 @@ def run_experiment(
         validation = experiment.sampler("validation", **{**machine.validation, "tasks": 1})
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        what = "sinusoids" if experiment.data == "sinusoid" else experiment.splits
+        what = "sinusoids" if experiment.regression else experiment.splits
         _say(f"{experiment.learner}: {what}")
     result = train(
         learner,

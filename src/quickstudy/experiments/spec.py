@@ -162,6 +162,11 @@ class Experiment(Setup, Schema):
         return {"data": self.data, "split": split.name, "split_fingerprint": split.fingerprint}
 
     @property
+    def regression(self) -> bool:
+        """Whether its tasks ask for numbers: sinusoids, which have no classes."""
+        return self.data == "sinusoid"
+
+    @property
     def has_validation(self) -> bool:
         """Whether there are classes to choose weights by."""
         return self.data != "sinusoid" and self.splits.validation is not None

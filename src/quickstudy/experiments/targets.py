@@ -1,0 +1,175 @@
+"""What a name stands for: a run folder, shipped weights or a baseline; and the tasks to test it on.
+
+The command line and Python find learners by the same names here.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from quickstudy.experiments.spec import DataName, Experiment, Part, SplitName, Weights
+
+if TYPE_CHECKING:
+    from quickstudy.data import TaskSource
+    from quickstudy.learner import MetaLearner
+    from quickstudy.learners import NearestNeighbour
+
+__all__ = [
+    "BASELINES",
+    "build_baseline",
+    "find_target",
+    "nearest_in_space",
+    "run_folder",
+    "tasks_to_test",
+    "with_data",
+]
+
+Baseline = Literal["nearest", "scratch"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+"""Learners that need no training, by name."""
+
+_SCRATCH_SINUSOID = {"inner_lr": 0.01, "inner_steps": 200}  # see docs/experiments.md
+
+
+def find_target(
+    name: str | os.PathLike[str], weights: Weights = "auto"
+) -> tuple[Experiment, "MetaLearner"]:
+    """The experiment and the learner that a name stands for, as on the command line.
+
+    Args:
+        name: a run folder, weights that come with quickstudy (``"protonet-omniglot"``), or an
+            untrained baseline: ``"nearest"`` or ``"scratch"``.
+        weights: which of a run's, see `load_run`.
+
+    Raises:
+        FileNotFoundError: it is none of these; says which names there are.
+        ValueError: a file of the run is damaged.
+
+    Example:
+        >>> experiment, learner = find_target("protonet-omniglot")
+        >>> experiment.learner, type(learner).__name__
+        ('protonet', 'ProtoNet')
+    """
+    from quickstudy.experiments.pretrained import load, shipped
+    from quickstudy.experiments.recipe import load_recipe
+    from quickstudy.experiments.run import load_run
+
+    if Path(name).exists():
+        return load_run(name, weights)
+    for baseline in BASELINES:
+        if name == baseline:
+            experiment = Experiment(baseline)
+            return experiment, experiment.build_learner()
+    name = os.fspath(name)
+    if name not in shipped():
+        known = ", ".join((*BASELINES, *shipped()))
+        raise FileNotFoundError(f"{name} is no run folder, and none of {known}")
+    return load_recipe(name).experiment(), load(name)
+
+
+def run_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder for what is measured on a target: the run's own, or ``runs/NAME``."""
+    return Path(name) if Path(name).exists() else Path("runs", name)
+
+
+def build_baseline(name: Baseline, experiment: Experiment) -> "MetaLearner":
+    """An untrained baseline for the tasks of an experiment.
+
+    Args:
+        name: ``"nearest"``, nearest neighbour on pixels; or ``"scratch"``, the experiment's
+            network trained on the support of each task alone.
+        experiment: says how many classes of what images a task has.
+
+    Raises:
+        ValueError: the baseline cannot learn such tasks.
+    """
+    if name == "nearest" and experiment.regression:
+        raise ValueError("nearest cannot learn sinusoids")
+    options = _SCRATCH_SINUSOID if name == "scratch" and experiment.regression else {}
+    # Pooling is the better network where nothing is meta-learned.
+    return experiment.replace(learner=name, options=options, downsample="pool").build_learner()
+
+
+def nearest_in_space(learner: "MetaLearner", k: int = 1) -> "NearestNeighbour":
+    """The k-nearest-neighbour rule in the feature space of another learner.
+
+    Raises:
+        ValueError: the learner has no encoder.
+    """
+    from torch import nn
+
+    from quickstudy.learners import NearestNeighbour
+
+    encoder = getattr(learner, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"{type(learner).__name__} has no encoder to measure distances with")
+    return NearestNeighbour(encoder, k=k)
+
+
+def with_data(
+    experiment: Experiment,
+    data: DataName | None = None,
+    root: str | os.PathLike[str] | None = None,
+    split: SplitName | None = None,
+    *,
+    way: int | None = None,
+    rotations: bool | None = None,
+) -> Experiment:
+    """The experiment on other data; what is not given stays as it is.
+
+    Args:
+        experiment: to change.
+        data: where the classes come from.
+        root: folder or zip with the data.
+        split: how classes are split; other data gets the split that suits it.
+        way: classes of a task.
+        rotations: whether rotations are classes of their own.
+    """
+    if split is None and data is not None:
+        split = "published" if data == "omniglot" else "random"
+    given = {
+        "data": data,
+        "root": None if root is None else os.fspath(root),
+        "split": split,
+        "way": way,
+        "rotations": rotations,
+    }
+    return experiment.replace(**{k: v for k, v in given.items() if v is not None})
+
+
+def tasks_to_test(
+    experiment: Experiment,
+    *,
+    part: Part = "test",
+    way: int | None = None,
+    shot: int | None = None,
+    query: int = 15,
+    within_group: bool = False,
+    seed: int = 0,
+) -> tuple["TaskSource", dict[str, Any]]:
+    """Tasks of unseen classes, one a batch, and what there is to say of them.
+
+    Args:
+        experiment: whose data.
+        part: which classes.
+        way: classes of a task; default: as in training.
+        shot: support examples of a class; default: as in training.
+        query: query examples of a class.
+        within_group: take the classes of a task from one alphabet.
+        seed: decides the tasks.
+
+    Returns:
+        The tasks, and the ``about`` for `evaluate`: its entry ``tasks`` tells `compare` whether two
+        evaluations were made on the same ones.
+    """
+    settings: dict[str, Any] = {
+        "way": way or experiment.way,
+        "shot": shot or experiment.shot,
+        "query": query,
+        "within_group": within_group,
+        "seed": seed,
+    }
+    tasks = experiment.sampler(part, **settings, tasks=1)
+    about = {**experiment.about_data(), "part": part, **settings}
+    return tasks, {**about, "tasks": json.dumps(about)}
