@@ -67,15 +67,15 @@ from quickstudy.training import train
 
 fabric = launch("cpu", 1, "32-true")
 experiment = Experiment(
-    "protonet", data="alphabets", classes=30, way=3, query=2, backbone="mlp", steps=8
+    "protonet", data="alphabets", classes=30, way=3, query=2, backbone="mlp"
 )
 last = fabric.global_rank == 1
 
 def run(folder, **settings):
     learner = experiment.build_learner()
     return train(
-        learner, experiment.sampler("train"), run_dir=folder, fabric=fabric, progress=False,
-        optimizer=torch.optim.SGD(learner.parameters(), lr=0.0), validate_every=2,
+        learner, experiment.sampler("train"), steps=8, run_dir=folder, fabric=fabric,
+        optimizer=torch.optim.SGD(learner.parameters(), lr=0.0), progress=False, validate_every=2,
         validation=experiment.sampler("validation"), validation_tasks=2, **settings
     )
 
@@ -84,7 +84,8 @@ def slip(step, evaluation):
         raise ValueError("a slip")
 
 ends = [run("asked", on_validation=lambda step, evaluation: last and step == 4)]
-ends += [run("asked", resume=True), run("patient", patience=2), run("patient", resume=True, patience=2)]
+ends += [run("asked", resume=True), run("patient", patience=2)]
+ends += [run("patient", patience=2, resume=True)]
 for end in ends:
     print(fabric.global_rank, end.steps, end.stopped)
 sys.stdout.flush()
