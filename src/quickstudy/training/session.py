@@ -151,28 +151,25 @@ class Session:
             ModuleNotFoundError: TensorBoard is asked for and not installed.
             LostProcessError: another process of this training is gone.
         """
+        step, rank, world = self.step, self.fabric.global_rank, self.fabric.world_size
         run = describe(about, self.steps, self.fabric)
-        told: list[RunLogger] = []
+        told: list[RunLogger] = [*self.fabric.loggers, *loggers] if self.chief else []
         if self.folder is not None:
             from quickstudy.training.loggers import run_loggers  # brings all of Fabric
 
-            told += run_loggers(self.folder, self.step, tensorboard=tensorboard)
-            if self.step == 0:
+            told += run_loggers(self.folder, step, tensorboard=tensorboard)
+            if step == 0:
                 write_run(self.folder, run)
-        chief, rank, world = self.chief, self.fabric.global_rank, self.fabric.world_size
-        if chief:
-            told += [*self.fabric.loggers, *loggers]
-        display = Display(self.steps, self.step, show=progress and chief)
+        display = Display(self.steps, step, show=progress and self.chief)
         if self.stopped is not None:
-            at = f"step {self.step} of {self.steps}"
-            display.say(f"nothing more to do: this run ended at {at}, when {_OVER[self.stopped]}")
+            ended = f"this run ended at step {step} of {self.steps}, when {_OVER[self.stopped]}"
+            display.say(f"nothing more to do: {ended}")
         self.log = Log(
-            told, display, run=run, device=self.fabric.device, step=self.step, began=self.began
+            told, display, run=run, device=self.fabric.device, step=step, began=self.began
         )
-        batches = prefetch(tasks, self.step * world + rank, step=world)
+        self._batches = prefetch(tasks, step * world + rank, step=world)
         self.learner.train()
-        with self.log, stop_signals() as self.asked, noticing_loss(), closing(batches):
-            self._batches = batches
+        with self.log, stop_signals() as self._stop, noticing_loss(), closing(self._batches):
             yield
 
     def batches(self) -> Iterator[tuple[int, Task]]:
@@ -195,7 +192,7 @@ class Session:
             self.scheduler.step()
         error = self._report(task, loss)
         asked, spent, failed, impatient, self.validation.ended = self._agree(
-            self.asked.is_set(),
+            self._stop.is_set(),
             time.monotonic() >= self.until,
             error is not None,
             self.chief and self.validation.impatient,
