@@ -58,6 +58,39 @@ def faulty(self, index):
 EpisodeSampler.__getitem__ = faulty
 main()
 """
+CALLBACKS = """
+import os, sys
+import torch
+from quickstudy.experiments.spec import Experiment
+from quickstudy.processes import launch
+from quickstudy.training import train
+
+fabric = launch("cpu", 1, "32-true")
+experiment = Experiment(
+    "protonet", data="alphabets", classes=30, way=3, query=2, backbone="mlp"
+)
+last = fabric.global_rank == 1
+
+def run(folder, **settings):
+    learner = experiment.build_learner()
+    return train(
+        learner, experiment.sampler("train"), steps=8, run_dir=folder, fabric=fabric,
+        optimizer=torch.optim.SGD(learner.parameters(), lr=0.0), progress=False, validate_every=2,
+        validation=experiment.sampler("validation"), validation_tasks=2, **settings
+    )
+
+def slip(step, evaluation):
+    if last and step == 4:
+        raise ValueError("a slip")
+
+ends = [run("asked", on_validation=lambda step, evaluation: last and step == 4)]
+ends += [run("asked", resume=True), run("patient", patience=2)]
+ends += [run("patient", patience=2, resume=True)]
+for end in ends:
+    print(fabric.global_rank, end.steps, end.stopped)
+sys.stdout.flush()
+run("raised", on_validation=slip)
+"""
 GONE = "error: a process of this training is gone"
 
 
@@ -137,6 +170,19 @@ def test_an_error_in_one_process_ends_the_other(tmp_path: Path) -> None:
     assert cut.returncode == 1
     assert "error: a bad image" in cut.stderr
     assert GONE in cut.stderr
+
+
+def test_processes_end_together(tmp_path: Path) -> None:
+    """Whichever of them a callback ends, or fails in, and when patience has run out."""
+    (tmp_path / "callbacks.py").write_text(CALLBACKS)
+    done = run(*TORCHRUN, "callbacks.py", cwd=tmp_path)
+    ends = ["4 callback"] * 2 + ["6 patience"] * 2
+    said = sorted(f"{rank} {end}" for rank in (0, 1) for end in ends)
+    assert sorted(done.stdout.splitlines()) == said, done.stderr
+    assert done.returncode == 1
+    assert "ValueError: a slip" in done.stderr
+    assert load_state(tmp_path / "raised" / "checkpoint.safetensors")["step"] == 4
+    assert not (tmp_path / "raised" / "final.safetensors").exists()
 
 
 WATCH = """

@@ -21,6 +21,7 @@ MOVED = {
     "quickstudy.recipe": "quickstudy.experiments.recipe",
     "quickstudy.reproduce": "quickstudy.experiments.reproduce",
     "quickstudy.run": "quickstudy.experiments.run",
+    "quickstudy.runlog": "quickstudy.training.loggers",
     "quickstudy.tables": "quickstudy.cli.tables",
 }
 """The new name of each module that has moved."""

@@ -1,6 +1,7 @@
 """The command line as a user meets it, in this process (and in a fresh one where that matters)."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import typer
 from PIL import Image
 
 from quickstudy.cli import app, main
+from quickstudy.experiments.run import Machine
 from quickstudy.experiments.spec import Experiment, LearnerName
 
 Run = Callable[..., tuple[int, str, str]]
@@ -284,6 +286,11 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         (("train", "baseline", "--data", "sinusoid"), "cannot learn a regression task"),
         (("data", "check", "sinusoid"), "no classes to split"),
         (("train", "protonet", "--way", "1"), "way is 1"),
+        (
+            ("train", "maml", "--data", "sinusoid", "--patience", "2"),
+            "needs classes to validate on",
+        ),
+        (("train", "protonet", *SMALL, "--patience", "0"), "patience is 0"),
         (("train", "protonet", "--data", "folder"), "needs a root"),
         (("train", "protonet", "--root", "nowhere"), "nowhere"),
         (("train", "maml", *SMALL, "--inner-lr", "-1"), "inner_lr is -1.0"),
@@ -304,6 +311,25 @@ def test_bad_input_is_one_clear_line(run: Run, arguments: tuple[str, ...], words
     assert status == 2
     assert words in err
     assert "Traceback" not in err + out
+
+
+def test_patience_is_kept_with_the_run(run: Run, tmp_path: Path) -> None:
+    still = ("--optimizer", "sgd", "--lr", "1e-30", "--validate-every", "2", "--patience", "2")
+    train = ("train", "protonet", *SMALL, "--steps", "50", *still)
+    status, _, err = run(*train, "--out", "r")
+    assert status == 0, err
+    assert re.match(r"(.*\n)*6 steps in .*; ended early, by patience\n", err)
+    final = (tmp_path / "r" / "final.safetensors").read_bytes()
+    status, _, err = run("train", "--resume", "r")
+    assert status == 0, err
+    assert "nothing more to do: this run ended at step 6 of 50" in " ".join(err.split())
+    assert (tmp_path / "r" / "final.safetensors").read_bytes() == final
+
+    file = tmp_path / "r" / "run.json"
+    about = json.loads(file.read_text())
+    assert about["machine_options"].pop("patience") == 2
+    file.write_text(json.dumps(about))
+    assert Machine.load(tmp_path / "r").patience is None
 
 
 def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,9 @@ def train(
     ] = None,
     validation_tasks: Annotated[int, typer.Option(help="Tasks of a validation.")] = 200,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many validations without a new best.")
+    ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -88,6 +91,7 @@ def train(
             threads=threads,
             validation_tasks=validation_tasks,
             validate_every=validate_every,
+            patience=patience,
             checkpoint_every=checkpoint_every,
             tensorboard=tensorboard,
         )

@@ -34,6 +34,8 @@ class Machine:
             ``query``); ``None`` for no validation.
         validation_tasks: how many.
         validate_every: steps between validations.
+        patience: end when so many validations in a row have brought no new best; ``None`` for
+            never.
         checkpoint_every: steps between checkpoints.
         tensorboard: also log to TensorBoard.
     """
@@ -45,6 +47,7 @@ class Machine:
     validation: dict[str, int] | None = field(default_factory=dict)
     validation_tasks: int = 200
     validate_every: int = 1000
+    patience: int | None = None
     checkpoint_every: int = 200
     tensorboard: bool = False
 
@@ -92,6 +95,11 @@ def run_experiment(
     validation = None
     if machine.validation is not None and experiment.has_validation:
         validation = experiment.sampler("validation", **{**machine.validation, "tasks": 1})
+    if machine.patience is not None and validation is None:
+        raise ValueError(
+            "patience needs classes to validate on, and this data has none; --validation-groups "
+            "holds out alphabets for it"
+        )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
         what = "sinusoids" if experiment.regression else experiment.splits
@@ -107,6 +115,7 @@ def run_experiment(
         validation=validation,
         validation_tasks=machine.validation_tasks,
         validate_every=machine.validate_every,
+        patience=machine.patience,
         checkpoint_every=machine.checkpoint_every,
         fabric=fabric,
         progress=not quiet,
@@ -117,7 +126,9 @@ def run_experiment(
     )
     if fabric.is_global_zero:
         best = "" if result.best is None else f"; best validation {result.best}"
-        _say(f"{result.steps} steps in {result.seconds / 60:.1f} minutes, in {folder}{best}")
+        early = "; ended early, by patience" if result.stopped == "patience" else ""
+        took = f"{result.steps} steps in {result.seconds / 60:.1f} minutes"
+        _say(f"{took}, in {folder}{best}{early}")
     return result
 
 

@@ -1,0 +1,104 @@
+"""The figures of a training: gathered at every step, told to loggers and a person now and then."""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from quickstudy.training.progress import Display
+
+__all__ = ["Log", "RunLogger"]
+
+
+class RunLogger(Protocol):
+    """What training asks of a logger: three methods of Lightning Fabric's `Logger`."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int, /) -> object:
+        """The figures of one step."""
+
+    def log_hyperparams(self, params: dict[str, Any], /) -> object:
+        """What ``run.json`` says of the run; told at the start of every sitting."""
+
+    def finalize(self, status: str, /) -> object:
+        """The end of a sitting: ``"success"``, ``"aborted"`` (Ctrl-C) or ``"failed"``."""
+
+
+class Log:
+    """Mean losses and other figures.
+
+    Args:
+        loggers: told of each row.
+        display: shows them.
+        run: told to the loggers at the start.
+        device: where losses are.
+        step: steps already done.
+        began: when the training would have begun, had it never stopped, in monotonic time.
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[RunLogger],
+        display: Display,
+        *,
+        run: dict[str, Any],
+        device: torch.device,
+        step: int,
+        began: float,
+    ) -> None:
+        self.loggers, self.display, self.run, self.began = loggers, display, run, began
+        self._total = torch.zeros((), device=device)
+        self._since, self._since_time, self._rate = step, time.monotonic(), math.nan
+
+    def __enter__(self) -> "Log":
+        self.display.start()
+        for logger in self.loggers:
+            with suppress(NotImplementedError):  # Fabric's CSVLogger
+                logger.log_hyperparams(self.run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.display.stop()
+        status = "success" if kind is None else "failed"
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            status = "aborted"
+        for logger in self.loggers:
+            logger.finalize(status)
+
+    def add(self, step: int, loss: Tensor) -> None:
+        """Count the loss of one step."""
+        self._total += loss.detach()
+        self.display.advance(step)
+
+    def figures(self, step: int, tasks: int) -> dict[str, float]:
+        """The figures since the last row, of steps of so many tasks.
+
+        Raises:
+            FloatingPointError: the mean loss is not finite.
+        """
+        mean = float(self._total / (step - self._since))
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"the loss is {mean} at step {step}: lower the learning rate (or, for MAML, "
+                "inner_lr)"
+            )
+        now = time.monotonic()
+        self._rate = (step - self._since) * tasks / (now - self._since_time)
+        return {"seconds": now - self.began, "tasks": step * tasks, "loss": mean}
+
+    def row(self, step: int, figures: dict[str, float]) -> None:
+        """Tell the figures of one step, and begin to gather those of the next row."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(figures), step)
+        self.display.row(step, figures, self._rate)
+        self._total.zero_()
+        self._since, self._since_time = step, time.monotonic()
