@@ -32,7 +32,7 @@ __getattr__ = names_from(
                 "output_size",
                 "pretraining_loss",
             ),
-            "quickstudy.encoding",
+            "quickstudy.embedding",
         ),
     },
 )

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.execution import executing
+from quickstudy.learner import MetaLearner, Phi, temporarily
 from quickstudy.task import Task
 
-__all__ = ["CHECKS", "Case", "check_learner", "make_task"]
+__all__ = ["CHECKS", "Case", "check_learner", "check_ways_of_working", "make_task"]
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,38 @@ def check_gradients(case: Case) -> None:
                 assert bool(torch.isfinite(p.grad).all()), f"the gradient of {name!r} is not finite"
 
 
+def check_ways_of_working(case: Case) -> None:
+    """However a batch is worked through, and whatever is taken again, the gradients are the same.
+
+    With eight inner steps, where a learner takes any: each of them has its share in the gradient
+    of what is learned about steps (rates, an inner optimiser).
+    """
+    learner, task = case.learner(), case.task(tasks=3)
+    parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+    if not parameters:
+        return
+    several: dict[str, Any] = {"inner_steps": 8} if hasattr(learner, "inner_steps") else {}
+    ways: tuple[dict[str, Any], ...] = (
+        {"graphs": None, "tasks_at_once": 3, "stacked": False},
+        {"graphs": 2, "tasks_at_once": 1},
+        {"graphs": 3},
+    )
+    found = []
+    with temporarily(learner, **several):
+        for way in ways:
+            with executing(**way):
+                gradients = torch.autograd.grad(
+                    learner.loss(task), list(parameters.values()), allow_unused=True
+                )
+            found.append(dict(zip(parameters, gradients, strict=True)))
+    for way, other in zip(ways[1:], found[1:], strict=True):
+        for name, expected in found[0].items():
+            got = other[name]
+            assert (got is None) == (expected is None), f"{way}: {name!r} gets {got}"
+            if expected is not None and got is not None:
+                _close(got, expected, f"with {way} the gradient of {name!r} is another")
+
+
 def check_no_grad(case: Case) -> None:
     """Under ``torch.no_grad`` the answer is the same and ``phi`` holds no graph."""
     learner, task = case.learner(), case.task()
@@ -312,6 +345,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_label_equivariance,
     check_way_and_shot_vary,
     check_gradients,
+    check_ways_of_working,
     check_no_grad,
     check_state_dict,
     check_dtypes,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from quickstudy.inner import SGD, Adam
+from quickstudy.inner import SGD, Adam, Parameters, State
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import (
     ANIL,
@@ -18,10 +18,12 @@ from quickstudy.learners import (
     BlackBoxLSTM,
     ConditionalNeuralProcess,
     InContextTransformer,
+    Logistic,
     MAMLPlusPlus,
     MatchingNetwork,
     MetaSGD,
     NearestNeighbour,
+    ProtoMAML,
     ProtoNet,
     Reptile,
     Scratch,
@@ -29,7 +31,7 @@ from quickstudy.learners import (
     SoftNearestNeighbour,
 )
 from quickstudy.nn import MLP, Conv4
-from quickstudy.testing import CHECKS, Case, check_learner
+from quickstudy.testing import CHECKS, Case, check_learner, check_ways_of_working
 
 IMAGE = (1, 16, 16)
 
@@ -40,6 +42,17 @@ def conv(policy: str = "inductive", downsample: str = "pool") -> Conv4:
 
 def classifier(policy: str = "inductive") -> nn.Module:
     return nn.Sequential(conv(policy, "stride"), nn.Linear(6, 3))
+
+
+class StepSizes(nn.Module):
+    """A learned inner optimiser: one number a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+
+    def direction(self, gradients: Parameters, state: State, step: int) -> tuple[Parameters, State]:
+        return {k: self.sizes[step] * g for k, g in gradients.items()}, state
 
 
 CASES = {
@@ -59,6 +72,9 @@ CASES = {
     ),
     "maml-adam": Case(
         lambda: MAML(classifier(), inner_lr=0.01, inner_steps=2, inner_optimizer=Adam()), IMAGE
+    ),
+    "maml-learned-optimizer": Case(
+        lambda: MAML(classifier(), inner_lr=0.1, inner_steps=3, inner_optimizer=StepSizes()), IMAGE
     ),
     "meta-sgd": Case(lambda: MetaSGD(classifier(), inner_lr=0.1), IMAGE),
     "meta-sgd-regression": Case(lambda: MetaSGD(MLP(1, [20], 1), inner_lr=0.01), (1,), None),
@@ -100,6 +116,8 @@ CASES = {
     "scratch": Case(lambda: Scratch(classifier(), inner_steps=3), IMAGE),
     "scratch-regression": Case(lambda: Scratch(MLP(1, [20], 1), inner_steps=3), (1,), None),
     "baseline": Case(lambda: Baseline(conv(), classes=3), IMAGE),
+    "proto-maml": Case(lambda: ProtoMAML(conv(), inner_lr=0.1, inner_steps=3), IMAGE),
+    "logistic": Case(lambda: Logistic(conv()), IMAGE),
     "simpleshot": Case(lambda: SimpleShot(conv(), classes=3), IMAGE),
     "mann": Case(lambda: MANN(conv(), outputs=3, hidden=16, slots=12, width=6), IMAGE),
     "mann-offset": Case(
@@ -166,3 +184,23 @@ def test_contract_catches_false_declaration() -> None:
 
     with pytest.raises(AssertionError, match="declared sensitive to order"):
         check_learner(Case(lambda: Untrue(MLP(8, [], 4)), (8,)))
+
+
+def test_contract_catches_a_lost_gradient() -> None:
+    """What is used in inner steps and hidden from the learner's parameters is found out."""
+
+    class Hidden:
+        def __init__(self, sizes: StepSizes) -> None:
+            self.direction = sizes.direction
+
+    class Careless(MAML):
+        def __init__(self) -> None:
+            super().__init__(classifier(), inner_lr=0.1, inner_steps=3)
+            self.sizes = StepSizes()
+            self.inner_optimizer = Hidden(self.sizes)
+
+        def outer_parameters(self, support_x: torch.Tensor) -> list[torch.Tensor]:
+            return list(self.network.parameters())
+
+    with pytest.raises(RuntimeError, match="would get none"):
+        check_ways_of_working(Case(Careless, IMAGE))

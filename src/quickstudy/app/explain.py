@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quickstudy.encoding import embed
+from quickstudy.embedding import embed
 from quickstudy.functional import squared_distances
 from quickstudy.inner import trajectory
 from quickstudy.learner import MetaLearner, Phi

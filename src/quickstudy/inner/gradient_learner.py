@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from quickstudy.encoding import output_size
+from quickstudy.embedding import output_size
 from quickstudy.execution import execution
 from quickstudy.functional import example_loss
 from quickstudy.inner.again import taken_again

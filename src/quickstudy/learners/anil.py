@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed, feature_size
+from quickstudy.embedding import embed, feature_size
 from quickstudy.functional import example_loss, linear_logits
 from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed, feature_size, pretraining_loss
+from quickstudy.embedding import embed, feature_size, pretraining_loss
 from quickstudy.functional import example_loss, linear_logits
 from quickstudy.inner import SGD, Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.encoding import features_and_one
+from quickstudy.embedding import features_and_one
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["Logistic"]

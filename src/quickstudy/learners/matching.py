@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed, feature_size
+from quickstudy.embedding import embed, feature_size
 from quickstudy.functional import vote
 from quickstudy.learner import MetaLearner, Phi, class_labels
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed
+from quickstudy.embedding import embed
 from quickstudy.functional import squared_distances, vote
 from quickstudy.learner import MetaLearner, Phi, class_labels
 from quickstudy.task import Task

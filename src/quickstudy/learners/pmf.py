@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.encoding import check_vectors
+from quickstudy.embedding import check_vectors
 from quickstudy.functional import class_means, example_loss
 from quickstudy.inner import Adam, Parameters, State, StepLoss, grad, unroll
 from quickstudy.learner import MetaLearner, Phi

@@ -1,9 +1,8 @@
 """Proto-MAML: a linear layer that starts as the prototypical network, then takes gradient steps."""
 
-import torch
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed
+from quickstudy.embedding import embed
 from quickstudy.functional import class_means, example_loss, linear_logits
 from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi
@@ -27,7 +26,8 @@ class ProtoMAML(MetaLearner):
 
     ``phi``: ``{"weight": [T,N,D], "bias": [T,N]}``.
 
-    Differs from the paper: the encoder stays as it is, only the layer adapts.
+    Differs from the paper: only the layer adapts to a task; the paper adapts the encoder with it.
+    In meta-training the encoder gets its gradient through the start and all steps, exactly.
 
     Example:
         >>> learner = ProtoMAML(nn.Flatten())
@@ -47,7 +47,6 @@ class ProtoMAML(MetaLearner):
         gradient = grad(support_loss, phi)
         return {k: p - self.inner_lr * gradient[k] for k, p in phi.items()}, state
 
-    @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from quickstudy.encoding import embed
+from quickstudy.embedding import embed
 from quickstudy.functional import class_means, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 

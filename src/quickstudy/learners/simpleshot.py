@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.encoding import check_vectors, embed, feature_size, pretraining_loss
+from quickstudy.embedding import check_vectors, embed, feature_size, pretraining_loss
 from quickstudy.functional import class_means, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task

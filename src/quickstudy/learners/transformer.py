@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.encoding import NormedEncoder, embed, feature_size
+from quickstudy.embedding import NormedEncoder, embed, feature_size
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["InContextTransformer"]

@@ -60,7 +60,7 @@ class Validation:
         """Evaluate the learner; whether that is the best so far."""
         assert self.tasks is not None
         evaluation = evaluate(learner, self.tasks, n_tasks=self.n_tasks)
-        better = self.best is None or _better(evaluation, self.best[1])
+        better = self.best is None or evaluation.better_than(self.best[1])
         self.best = (step, evaluation) if better else self.best
         self.unimproved = 0 if better else self.unimproved + 1
         return evaluation, better
@@ -91,7 +91,3 @@ class Validation:
         self.best = None if best is None else (best[0], Evaluation(*best[1]))
         self.unimproved = saved.get("unimproved", 0)
         self.ended = saved.get("ended", False)
-
-
-def _better(new: Evaluation, old: Evaluation) -> bool:
-    return new.metric.better(new.mean, old.mean)
