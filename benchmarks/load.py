@@ -26,7 +26,7 @@ from PIL import Image
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.data import alphabets
-from quickstudy.experiments.reproduce import _commit
+from quickstudy.experiments.reproduce import code_commit
 
 OUT = Path(__file__).parent / "results" / "load.json"
 CLIENTS, CLASSES, QUERIES = 8, 5, 4
@@ -124,7 +124,7 @@ def main(requests: int) -> None:
         "memory_before_mib": round(before),
         "memory_after_mib": round(after),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": _commit(),
+        "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
     print(json.dumps(result, indent=1))

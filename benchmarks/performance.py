@@ -17,22 +17,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
 from quickstudy.checkpoint import write_atomically
 from quickstudy.execution import executing
-from quickstudy.experiments.reproduce import _commit
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     MAML,
@@ -41,7 +39,7 @@ from quickstudy.learners import (
     ProtoNet,
 )
 from quickstudy.memory import keep_memory
-from quickstudy.nn import Conv4, conv4, operations, stacked
+from quickstudy.nn import Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 
@@ -61,8 +59,8 @@ OWN: dict[str, dict[str, Any]] = {
     GRAPHS: {"graphs": None},
     "ours, one task at a time": {"tasks_at_once": 1},
     "ours by vmap": {"stacked": False},
-    LAYERS: {},
-    LIBRARY: {},
+    LAYERS: {"folded": False},
+    LIBRARY: {"products_up_to": 0},
     GIVEN_BACK: {},
 }
 
@@ -146,7 +144,6 @@ def runner(workload: Workload, candidate: str, dtype: torch.dtype) -> tuple[nn.M
         def step() -> None:
             mixed = candidate == MIXED
             with (
-                without(candidate),
                 executing(**OWN[candidate]),
                 torch.autocast("cpu", torch.bfloat16, enabled=mixed),
             ):
@@ -161,28 +158,6 @@ def runner(workload: Workload, candidate: str, dtype: torch.dtype) -> tuple[nn.M
     if workload.kind == "maml":
         return network, partial(peers.MAML_PEERS[candidate], network, task, workload.steps)
     return network, partial(peers.easyfsl, network, task)
-
-
-@contextmanager
-def without(candidate: str) -> Iterator[None]:
-    """Within the block, what ``candidate`` leaves out is not used."""
-    before = operations._SMALL, conv4._first, stacked._first_block
-    if candidate == LIBRARY:
-        operations._SMALL = 0
-    elif candidate == LAYERS:
-        conv4._first = lambda block, x: block(x)
-        stacked._first_block = in_layers
-    try:
-        yield
-    finally:
-        operations._SMALL, conv4._first, stacked._first_block = before
-
-
-def in_layers(
-    stack: Any, conv: nn.Module, conv_name: str, norm: nn.Module, norm_name: str, x: Tensor
-) -> Tensor:
-    y = stacked._convolve(stack, conv, conv_name, x, bias=False)
-    return stacked._normalise(stack, norm, norm_name, y, relu=True)
 
 
 @torch.no_grad()
@@ -409,7 +384,7 @@ def main(chosen: list[str]) -> None:
     parts: list[dict[str, Any]] = []
     found = {
         "command": "make bench",
-        "commit": _commit(),
+        "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

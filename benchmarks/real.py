@@ -27,7 +27,7 @@ from quickstudy.encoders import FeatureCache, encode, load_encoder
 from quickstudy.evaluation import compare, evaluate
 from quickstudy.examples import Example, read_examples
 from quickstudy.experiments.pretrained import shipped as names
-from quickstudy.experiments.reproduce import _commit
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.heads import HEADS, load_learner
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import NearestNeighbour, ProtoNet
@@ -42,7 +42,7 @@ def main(root: Path, *chosen: str) -> None:
     kinds = {"icons": icons, "photos": photos, "sentences": sentences}
     parts = [part for name in chosen or kinds for part in kinds[name](root)]
     if not chosen:
-        about = {"date": time.strftime("%Y-%m-%d"), "commit": _commit(), "seed": 0}
+        about = {"date": time.strftime("%Y-%m-%d"), "commit": code_commit(), "seed": 0}
         OUT.parent.mkdir(exist_ok=True)
         write_atomically(OUT, json.dumps({**about, "parts": parts}, indent=1) + "\n")
 

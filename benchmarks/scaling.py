@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.execution import executing
-from quickstudy.experiments.reproduce import _commit
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, ProtoNet
 from quickstudy.memory import keep_memory
@@ -122,7 +122,7 @@ def main() -> None:
         "repeats": REPEATS,
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": _commit(),
+        "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
     if fabric.is_global_zero:

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).parent))
 from performance import GRAPHS, OURS, WORKLOADS, matrix_rate, runner
 from quickstudy.checkpoint import write_atomically
-from quickstudy.experiments.reproduce import _commit
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.memory import keep_memory
 
 RESULTS = Path(__file__).parent / "results" / "where.json"
@@ -132,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     found = {
         "command": "python benchmarks/where.py",
-        "commit": _commit(),
+        "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "repeats": REPEATS,
         "matrix_gflops": matrix_rate() / 1e9,

@@ -25,7 +25,7 @@ from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
 from quickstudy.training import TrainResult
 
-__all__ = ["WEIGHTS", "reproduce"]
+__all__ = ["WEIGHTS", "code_commit", "reproduce"]
 
 WEIGHTS = "weights.safetensors"
 
@@ -85,7 +85,7 @@ def reproduce(
                 digest=recipe.digest,
                 command=command,
                 seed=seed,
-                commit=_commit(),
+                commit=code_commit(),
                 date=time.strftime("%Y-%m-%d"),
                 data=str(about.get("split", about["data"])),
                 fingerprint=about.get("split_fingerprint"),
@@ -227,7 +227,7 @@ def _hardware(machine: Machine) -> str:
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {several}{each}"
 
 
-def _commit() -> str:
+def code_commit() -> str:
     """The commit of this code, ``+`` with uncommitted changes; its version outside a clone."""
 
     def git(*words: str) -> str:
