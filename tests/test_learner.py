@@ -23,6 +23,7 @@ from quickstudy.nn import MLP, Conv4
 from quickstudy.nn.norm import BatchNorm
 from quickstudy.task import Task
 from quickstudy.testing import make_task
+from quickstudy.training import train
 
 
 class Breaks(MAML):
@@ -139,6 +140,7 @@ USERS: dict[str, tuple[int, Callable[[Breaks], object]]] = {
     "study, examples": (1, compare_by_steps),
     "study, steps": (3, compare_by_steps),
     "reproduce": (3, score),
+    "train": (1, lambda x: train(x, some_tasks(), steps=1, progress=False)),
     "step_bytes": (1, lambda x: step_bytes(x, some_tasks()[0])),
     "demo": (3, draw),
 }

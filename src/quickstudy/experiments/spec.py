@@ -156,7 +156,7 @@ class Experiment(Setup, Schema):
 
     def about_data(self) -> dict[str, Any]:
         """Which split of which data."""
-        if self.data == "sinusoid":
+        if self.regression:
             return {"data": self.data}
         split = self.splits
         return {"data": self.data, "split": split.name, "split_fingerprint": split.fingerprint}
@@ -169,7 +169,7 @@ class Experiment(Setup, Schema):
     @property
     def has_validation(self) -> bool:
         """Whether there are classes to choose weights by."""
-        return self.data != "sinusoid" and self.splits.validation is not None
+        return not self.regression and self.splits.validation is not None
 
     @cached_property
     def splits(self) -> "Split":
@@ -177,7 +177,7 @@ class Experiment(Setup, Schema):
         from quickstudy import data
 
         split: Split
-        if self.data == "sinusoid":
+        if self.regression:
             raise ValueError("sinusoid tasks have no classes to split")
         if self.data == "alphabets":
             parts = [
@@ -210,7 +210,7 @@ class Experiment(Setup, Schema):
         """Tasks from one part of the data; ``changes`` are arguments of `EpisodeSampler`."""
         from quickstudy.data import Augmented, EpisodeSampler, SinusoidSampler
 
-        if self.data == "sinusoid":
+        if self.regression:
             names = ("shot", "query", "tasks", "seed")
             chosen = {name: changes.get(name, getattr(self, name)) for name in names}
             if part == "test":
@@ -239,7 +239,7 @@ class Experiment(Setup, Schema):
     def learner_spec(self) -> LearnerSpec:
         """The learner alone, without what it is trained on."""
         own = self.with_classes().model_dump(include={*Architecture.model_fields})
-        return LearnerSpec(**own, inputs="sinusoid" if self.data == "sinusoid" else "images")
+        return LearnerSpec(**own, inputs="sinusoid" if self.regression else "images")
 
     def build_optimizer(
         self, learner: "MetaLearner"
@@ -263,7 +263,7 @@ class Experiment(Setup, Schema):
         """The same, with the number of training classes written down if the learner needs it."""
         if not self.counts_classes or "classes" in self.options:
             return self
-        classes = self.splits.train.n_classes if self.data != "sinusoid" else 2
+        classes = self.splits.train.n_classes if not self.regression else 2
         return self.replace(options={**self.options, "classes": classes})
 
     def _deal(self, dataset: Any) -> "Split":
