@@ -21,7 +21,7 @@ from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_name
 from quickstudy.experiments.reproduce import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "src" / "quickstudy" / "recipes"
+RECIPES = ROOT / "src" / "quickstudy" / "experiments" / "recipes"
 SECTIONS = {
     "faithful": (
         "By the paper's protocol",
@@ -99,7 +99,12 @@ def pages() -> dict[Path, str]:
             text,
             flags=re.S,
         )
-        if "<!-- measured: " in text:
+        fresh = re.sub(
+            r"(<!-- figure: (.*?) -->).*?(<!-- /figure -->)",
+            lambda m: m[1] + figure(*m[2].split(), cards=cards) + m[3],
+            fresh,
+        )
+        if re.search("<!-- (measured|figure): ", text):
             found[page] = fresh
     return found
 
@@ -352,6 +357,39 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     return lines
 
 
+def figures(names: list[str], cards: dict[str, Card]) -> list[str]:
+    """A row for each recipe and batch norm, a column for each test; the paper's in brackets."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    tests: dict[str, None] = {}
+    for name in names:
+        card, title = (
+            cards[name],
+            re.sub(r", (Omniglot|sinusoids)\b.*", "", load_recipe(name).title),
+        )
+        budget = "" if card.budget_minutes is None else f" --budget {card.budget_minutes:g}"
+        steps = f"{card.steps:,} of {card.protocol_steps:,}" if card.protocol_steps else "none"
+        for result in main_results(card):
+            column = "" if result.column != "transductive" else ", transductive"
+            test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", result.cell.label)
+            row = rows.setdefault((name, column), {"": title + column, "outer steps": steps})
+            row["command"] = f"`quickstudy reproduce {name}{budget}`"
+            row[test] = result.figure + (f" ({result.cell.published:g})" if result.paper else "")
+            tests[test] = None
+    heads = ("", *tests, "outer steps", "command")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines += [f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows.values()]
+    return lines
+
+
+def figure(name: str, test: str, column: str = "", *, cards: dict[str, Card]) -> str:
+    """One figure of a card, to stand in a sentence."""
+    return next(
+        result.figure
+        for result in cards[name].results
+        if result.cell.label.replace(" ", "-") == test and column in (result.column or "")
+    )
+
+
 def main_results(card: Card) -> Iterator[Result]:
     """The first column of each cell, and every one that the paper has."""
     seen: list[Cell] = []
@@ -371,7 +409,9 @@ BENCHMARKS = {
 
 
 def block(words: list[str], cards: dict[str, Card]) -> str:
-    """What a page shows: of some learners, or of Omniglot's table."""
+    """What a page shows: of some learners, of some recipes, or of Omniglot's table."""
+    if words[0] == "figures":
+        return "\n".join(figures(words[1:], cards)) + "\n"
     if words[0] in BENCHMARKS:
         found = _measured(words[0])
         lines = BENCHMARKS[words[0]](found) if found else ["Not yet measured.", ""]
