@@ -357,28 +357,36 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     return lines
 
 
-def figures(names: list[str], cards: dict[str, Card]) -> list[str]:
-    """A row for each recipe and batch norm, a column for each test; the paper's in brackets."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    tests: dict[str, None] = {}
+def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
+    """A row for each recipe, a column for each test (those named, or all), and the commands."""
+    wanted = [word for word in words if re.fullmatch(r"\d+w\d+s", word)]
+    names = [word for word in words if word not in wanted]
+    rows: dict[str, dict[str, str]] = {}
     for name in names:
         card, title = (
             cards[name],
             re.sub(r", (Omniglot|sinusoids)\b.*", "", load_recipe(name).title),
         )
-        budget = "" if card.budget_minutes is None else f" --budget {card.budget_minutes:g}"
         steps = f"{card.steps:,} of {card.protocol_steps:,}" if card.protocol_steps else "none"
         for result in main_results(card):
+            label = result.cell.label
+            if wanted and label not in wanted:
+                continue
             column = "" if result.column != "transductive" else ", transductive"
-            test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", result.cell.label)
-            row = rows.setdefault((name, column), {"": title + column, "outer steps": steps})
-            row["command"] = f"`quickstudy reproduce {name}{budget}`"
-            row[test] = result.figure + (f" ({result.cell.published:g})" if result.paper else "")
-            tests[test] = None
-    heads = ("", *tests, "outer steps", "command")
+            row = rows.setdefault(name + column, {"": title + column, "outer steps": steps})
+            test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", label).removeprefix("5-way, ")
+            paper = f" ({result.cell.published:g})" if result.paper else ""
+            row[test] = result.figure.replace(" ", "&nbsp;") + paper
+    tests = dict.fromkeys(head for row in rows.values() for head in row if head[-5:] != "steps")
+    heads = [*tests, "outer steps"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     lines += [f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows.values()]
-    return lines
+    return [*lines, "", f"By {', '.join(_command(cards[name]) for name in names)}."]
+
+
+def _command(card: Card) -> str:
+    budget = "" if card.budget_minutes is None else f" --budget {card.budget_minutes:g}"
+    return f"`quickstudy reproduce {card.recipe}{budget}`"
 
 
 def figure(name: str, test: str, column: str = "", *, cards: dict[str, Card]) -> str:
