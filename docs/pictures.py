@@ -438,6 +438,54 @@ def _baseline(canvas: Canvas) -> None:
     canvas.text(49.0, 9.2, "borders that the new layer draws", color=GREY, fontsize=7)
 
 
+def _borders(canvas: Canvas, middle: Point, ends: Sequence[Point], **style: Any) -> None:
+    for end in ends:
+        canvas.line([middle, end], **style)
+
+
+def _proto_maml(canvas: Canvas) -> None:
+    _borders(
+        canvas,
+        (40.6, 18.2),
+        ((39.4, 27.6), (27.0, 13.2), (54.6, 14.8)),
+        color=GREY,
+        linewidth=1.2,
+        linestyle=(0, (4, 2)),
+    )
+    _borders(
+        canvas,
+        (38.2, 17.4),
+        ((37.2, 27.6), (26.0, 16.2), (55.6, 17.4)),
+        color=AMBER,
+        linewidth=2.6,
+    )
+    for label in range(3):
+        mine = [p for p in POINTS if p[2] == label]
+        mean = (sum(p[0] for p in mine) / 2, sum(p[1] for p in mine) / 2)
+        canvas.line([p[:2] for p in mine], color=CLASSES[label], linewidth=0.9)
+        canvas.dot(mean, CLASSES[label], 2.3)
+    _points(canvas, 1.1)
+    canvas.query(QUERY, 1.2)
+    canvas.arrow((31.0, 14.7), (30.4, 16.6), size=6)
+    canvas.text(28.8, 10.6, "dashed: start, between\nthe class means", color=GREY, fontsize=7)
+    canvas.text(50.6, 11.6, "amber: after steps\non the support", fontsize=7)
+
+
+def _logistic(canvas: Canvas) -> None:
+    middle = (39.4, 18.0)
+    _borders(
+        canvas,
+        middle,
+        ((38.6, 27.6), (26.4, 14.2), (55.0, 16.2)),
+        color=AMBER,
+        linewidth=2.6,
+    )
+    _points(canvas, 1.4)
+    canvas.query(QUERY, 1.2)
+    canvas.text(29.0, 10.8, "as likely as can be,\nfor weights this small", color=GREY, fontsize=7)
+    canvas.text(51.8, 11.4, "one solution:\nno start, no rate", color=GREY, fontsize=7)
+
+
 # -- black boxes
 
 
@@ -702,6 +750,20 @@ PICTURES: dict[str, Picture] = {
         "cosine with\nthe mean",
         "the encoder e, where fine-tuning starts; the scale of the cosine",
         _protonet,
+    ),
+    "proto-maml": Picture(
+        "a linear layer that starts as class means and takes steps",
+        (("weight", "[T,N,D]"), ("bias", "[T,N]")),
+        "w · e(x) + b",
+        "nothing; the encoder e comes trained",
+        _proto_maml,
+    ),
+    "logistic": Picture(
+        "the weights of a logistic regression",
+        (("weight", "[T,D+1,N]"),),
+        "[e(x), 1] W",
+        "nothing; the encoder e comes trained",
+        _logistic,
     ),
     "simpleshot": Picture(
         "the centroid of each class's normalised features",

@@ -1,6 +1,7 @@
 """The measured pages are what the cards say, and say nothing else."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -23,9 +24,36 @@ def results() -> ModuleType:
 
 def test_the_pages_are_built_from_the_cards(results: ModuleType) -> None:
     pages = results.pages()
-    assert len(pages) == 22
+    assert len(pages) == 25
     for page, text in pages.items():
         assert page.read_text() == text, f"{page} differs: python tools/results.py writes it"
+
+
+def test_a_figure_in_a_sentence_is_the_cards(results: ModuleType) -> None:
+    page = (ROOT / "docs" / "lecture.md").read_text()
+    said = re.findall(r"<!-- figure: (\S+) (\S+) -->(.*?)<!-- /figure -->", page)
+    assert said
+    for name, test, figure in said:
+        assert any(
+            result.cell.label == test and result.figure == figure
+            for result in results.load_cards()[name].results
+        ), f"{name} {test} is not {figure}"
+
+
+def test_a_table_says_how_far_each_was_trained(results: ModuleType) -> None:
+    cards = results.load_cards()
+    names = ["fomaml-omniglot-5w1s", "protonet-omniglot"]
+    head, _, *rows, _, commands = results.figures(["5w1s", *names], cards)
+    assert head == "|  | 5-way 1-shot | outer steps |"
+    for row, name in zip(rows, names, strict=True):
+        card = cards[name]
+        assert f"{card.steps:,} of {card.protocol_steps:,}" in row
+        assert card.results[0].figure in row.replace("&nbsp;", " ")
+        assert f"`quickstudy reproduce {name}" in commands
+
+
+def test_what_is_published_goes_where_cards_are_read(results: ModuleType) -> None:
+    assert (results.RECIPES / "cards" / "protonet-omniglot.json").is_file()
 
 
 def test_every_recipe_is_on_the_page(results: ModuleType) -> None:

@@ -99,7 +99,12 @@ def pages() -> dict[Path, str]:
             text,
             flags=re.S,
         )
-        if "<!-- measured: " in text:
+        fresh = re.sub(
+            r"(<!-- figure: (.*?) -->).*?(<!-- /figure -->)",
+            lambda m: m[1] + figure(*m[2].split(), cards=cards) + m[3],
+            fresh,
+        )
+        if re.search("<!-- (measured|figure): ", text):
             found[page] = fresh
     return found
 
@@ -352,6 +357,47 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     return lines
 
 
+def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
+    """A row for each recipe, a column for each test (those named, or all), and the commands."""
+    wanted = [word for word in words if re.fullmatch(r"\d+w\d+s", word)]
+    names = [word for word in words if word not in wanted]
+    rows: dict[str, dict[str, str]] = {}
+    for name in names:
+        card, title = (
+            cards[name],
+            re.sub(r", (Omniglot|sinusoids)\b.*", "", load_recipe(name).title),
+        )
+        steps = f"{card.steps:,} of {card.protocol_steps:,}" if card.protocol_steps else "none"
+        for result in main_results(card):
+            label = result.cell.label
+            if wanted and label not in wanted:
+                continue
+            column = "" if result.column != "transductive" else ", transductive"
+            row = rows.setdefault(name + column, {"": title + column, "outer steps": steps})
+            test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", label).removeprefix("5-way, ")
+            paper = f" ({result.cell.published:g})" if result.paper else ""
+            row[test] = result.figure.replace(" ", "&nbsp;") + paper
+    tests = dict.fromkeys(head for row in rows.values() for head in row if head[-5:] != "steps")
+    heads = [*tests, "outer steps"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines += [f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows.values()]
+    return [*lines, "", f"By {', '.join(_command(cards[name]) for name in names)}."]
+
+
+def _command(card: Card) -> str:
+    budget = "" if card.budget_minutes is None else f" --budget {card.budget_minutes:g}"
+    return f"`quickstudy reproduce {card.recipe}{budget}`"
+
+
+def figure(name: str, test: str, column: str = "", *, cards: dict[str, Card]) -> str:
+    """One figure of a card, to stand in a sentence."""
+    return next(
+        result.figure
+        for result in cards[name].results
+        if result.cell.label.replace(" ", "-") == test and column in (result.column or "")
+    )
+
+
 def main_results(card: Card) -> Iterator[Result]:
     """The first column of each cell, and every one that the paper has."""
     seen: list[Cell] = []
@@ -371,7 +417,9 @@ BENCHMARKS = {
 
 
 def block(words: list[str], cards: dict[str, Card]) -> str:
-    """What a page shows: of some learners, or of Omniglot's table."""
+    """What a page shows: of some learners, of some recipes, or of Omniglot's table."""
+    if words[0] == "figures":
+        return "\n".join(figures(words[1:], cards)) + "\n"
     if words[0] in BENCHMARKS:
         found = _measured(words[0])
         lines = BENCHMARKS[words[0]](found) if found else ["Not yet measured.", ""]
