@@ -58,7 +58,7 @@ class ANIL(MetaLearner):
     ) -> tuple[Parameters, State]:
         """``phi_{l+1} = phi_l - alpha * grad L(phi_l, e(D_tr))``, of the last layer alone."""
         gradient = grad(support_loss, phi)
-        return {k: p - self.inner_lr * gradient[k] for k, p in phi.items()}, state
+        return {k: p.sub(gradient[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)

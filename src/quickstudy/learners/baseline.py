@@ -57,7 +57,7 @@ class Baseline(MetaLearner):
     ) -> tuple[Parameters, State]:
         """A step of gradient descent with momentum on the support's cross-entropy."""
         direction, state = SGD(momentum=0.9).direction(grad(support_loss, phi), state, step)
-        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+        return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:

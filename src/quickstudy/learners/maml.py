@@ -74,4 +74,4 @@ class MAML(GradientLearner):
         """``phi_{l+1} = phi_l - alpha * grad L(phi_l, D_tr)``                    (eq. 1)"""
         gradient = grad(support_loss, phi, first_order=self.first_order)
         direction, state = self.inner_optimizer.direction(gradient, state, step)
-        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+        return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state

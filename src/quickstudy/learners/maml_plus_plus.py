@@ -118,7 +118,7 @@ class MAMLPlusPlus(GradientLearner):
         return self.rates(step, name) if isinstance(self.rates, LearnedRates) else self.rates
 
     def step_parameters(self, step: int) -> Parameters:
-        """Batch norm's own at a step: scales, shifts, averages, under the network's names."""
+        """Batch norm's scales, shifts and averages of a step, under the network's names."""
         return {
             f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)]
             for name, norm in self.norms.items()

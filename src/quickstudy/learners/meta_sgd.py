@@ -63,4 +63,5 @@ class MetaSGD(GradientLearner):
     ) -> tuple[Parameters, State]:
         """``phi - alpha * grad L(phi, D_tr)``, number by number                   (eq. 5)"""
         gradient = grad(support_loss, phi, first_order=self.first_order)
-        return {k: p - self.alpha(step, k) * gradient[k] for k, p in phi.items()}, state
+        phi = {k: p.addcmul(self.alpha(step, k), gradient[k], value=-1) for k, p in phi.items()}
+        return phi, state

@@ -74,7 +74,7 @@ class PMF(MetaLearner):
     ) -> tuple[Parameters, State]:
         """A step of Adam on the cross-entropy of changed pictures, of the whole encoder."""
         direction, state = Adam().direction(grad(support_loss, phi), state, step)
-        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+        return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)

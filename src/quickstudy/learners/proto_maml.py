@@ -45,7 +45,7 @@ class ProtoMAML(MetaLearner):
     ) -> tuple[Parameters, State]:
         """A step of gradient descent on the support's cross-entropy, of the layer alone."""
         gradient = grad(support_loss, phi)
-        return {k: p - self.inner_lr * gradient[k] for k, p in phi.items()}, state
+        return {k: p.sub(gradient[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)

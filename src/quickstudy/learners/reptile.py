@@ -90,7 +90,7 @@ class Reptile(GradientLearner):
         """An ordinary step of the inner optimiser, which goes on from the training tasks before."""
         gradient = grad(support_loss, phi)
         direction, state = self.inner_optimizer.direction(gradient, state, self._done() + step)
-        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+        return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     @torch.no_grad()
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:

@@ -64,7 +64,7 @@ class Scratch(GradientLearner):
         """An ordinary step of the optimiser on ``L(phi, D_tr)``."""
         gradient = grad(support_loss, phi)
         direction, state = self.inner_optimizer.direction(gradient, state, step)
-        return {k: p - self.inner_lr * direction[k] for k, p in phi.items()}, state
+        return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
     def start(self, tasks: int) -> Parameters:
         return {k: p.expand(tasks, *p.shape) for k, p in self.network.named_parameters()}
