@@ -34,7 +34,8 @@ class MAML(GradientLearner):
             Trained with none, it is the plain pretrained network of the paper's section 5.1.
         first_order: drop the second derivative (section 5.2 of the paper): cheaper, a bit worse.
         inner_optimizer: what makes a step of a gradient, differentiated through: `inner.SGD`, with
-            momentum or without, `inner.Adam`, or your own.
+            momentum or without, `inner.Adam`, or your own. If yours is a module, its parameters are
+            learned with the start.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``.
@@ -43,6 +44,9 @@ class MAML(GradientLearner):
     ``"transductive"`` (what the paper did); when ``"inductive"``, by the support set's statistics
     under the adapted parameters, so that a query never sees another. Running averages, which
     belong to no task, are not used.
+
+    Only the step stands here. The loop that takes it, and the outer loss, are those of all
+    gradient learners: `quickstudy.inner.GradientLearner`.
 
     Differs from the paper: momentum and Adam as inner optimisers are additions.
 
