@@ -204,3 +204,24 @@ def test_a_call_may_return_what_it_was_given() -> None:
     same, doubled = taken_again(lambda x: (x.clone(), 2 * x), a)
     (g,) = torch.autograd.grad((same + doubled).sum(), a)
     assert torch.equal(g, torch.full_like(a, 3))
+
+
+def test_a_state_may_hold_plain_numbers() -> None:
+    """A user's optimiser that counts its steps, and divides by their number."""
+
+    class Counting:
+        def direction(
+            self, gradients: Parameters, state: dict[str, Any], step: int
+        ) -> tuple[Parameters, dict[str, Any]]:
+            count = state.get("count", 0) + 1
+            assert count == step + 1
+            return {k: g / count for k, g in gradients.items()}, {"count": count}
+
+    learner = MAML(smooth(), inner_lr=0.2, inner_steps=6, inner_optimizer=Counting())
+    task = make_task((5,), 3, tasks=2)
+    with executing(graphs=None, tasks_at_once=2):
+        kept = gradients(learner, task)
+    with executing(graphs=2):
+        ours = gradients(learner, task)
+    for name, g in kept.items():
+        torch.testing.assert_close(ours[name], g, rtol=1e-10, atol=1e-13)

@@ -64,11 +64,15 @@ class _Again(Function):
                 inputs[i] = inputs[i].detach().requires_grad_(needed[i])
         with torch.enable_grad(), ctx.conditions.again():
             outputs = tree_leaves(ctx.call(*tree_unflatten(inputs[:count], ctx.spec)))
-        pairs = zip(outputs, gradients, strict=True)
-        ends, outer = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+        pairs = [
+            (end, outer)
+            for end, outer in zip(outputs, gradients, strict=True)
+            if isinstance(end, Tensor) and end.requires_grad
+        ]
+        ends, outers = [end for end, _ in pairs], [outer for _, outer in pairs]
         wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
         check_reached(ends, wanted)
-        reached = iter(torch.autograd.grad(ends, wanted, outer, allow_unused=True))
+        reached = iter(torch.autograd.grad(ends, wanted, outers, allow_unused=True))
         return None, None, None, None, *(next(reached) if need else None for need in needed)
 
 
