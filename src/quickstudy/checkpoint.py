@@ -81,7 +81,7 @@ def save_weights(
 
     Args:
         path: the file.
-        module: whose weights.
+        module: the one whose weights are saved.
         half: round them to 16 bits, for a file half as large.
         about: plain values from which the module can be built again, such as those of a
             `quickstudy.experiments.spec.LearnerSpec`; kept in the file, see `weights_about`.
@@ -121,13 +121,15 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
         ValueError: the file is damaged, or of another architecture; names what differs.
     """
     state, _ = _read(Path(path))
-    own = module.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        here, there = (list(d[name].shape) if name in d else "nothing" for d in (own, state))
-        if here != there:
+    current = module.state_dict()
+    for name in sorted(current.keys() | state.keys()):
+        expected, saved = (
+            list(d[name].shape) if name in d else "nothing" for d in (current, state)
+        )
+        if expected != saved:
             raise ValueError(
-                f"{path} does not fit this {type(module).__name__}: it has {there} for "
-                f"{name!r}, where {here} is expected"
+                f"{path} does not fit this {type(module).__name__}: it has {saved} for "
+                f"{name!r}, where {expected} is expected"
             )
     module.load_state_dict(state)
 

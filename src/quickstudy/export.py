@@ -28,7 +28,7 @@ class Deployed(nn.Module):
         model: of drawings, or of photos by any torch module.
 
     Raises:
-        ValueError: its encoder is none that can be put into a graph; says which can.
+        ValueError: its encoder cannot be put into a graph; says which can.
     """
 
     def __init__(self, model: Model) -> None:
@@ -46,10 +46,10 @@ class Deployed(nn.Module):
                 f"models of drawings and photos can be exported; {encoder.name} encodes "
                 f"{encoder.kind}s by a library that has its own export"
             )
-        own = model.classifier
-        self.learner: MetaLearner = own.learner_
-        self.phi: Phi = _float(own.phi_)
-        self.temperature = own.temperature_
+        classifier = model.classifier
+        self.learner: MetaLearner = classifier.learner_
+        self.phi: Phi = _float(classifier.phi_)
+        self.temperature = classifier.temperature_
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
@@ -112,7 +112,7 @@ def _ready(model: Model) -> tuple[Deployed, Tensor]:
 
 
 def _float(value: Any) -> Any:
-    """Single precision throughout, as the encoders have it."""
+    """Single precision throughout, like the encoders."""
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
     if isinstance(value, dict):

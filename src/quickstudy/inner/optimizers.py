@@ -110,7 +110,7 @@ class LearnedRates(nn.Module):
         initial: where every rate starts.
         per: ``"parameter"``, a rate for every single number, sign included (Meta-SGD), or
             ``"tensor"``, one for each weight tensor (MAML++).
-        steps: different rates for each of so many steps; later steps repeat the last.
+        steps: this many steps have different rates; later steps repeat the last.
             Default: the same at every step.
     """
 

@@ -73,7 +73,7 @@ class _PartByPart(Function):
 def split_tasks(network: nn.Module, *x: Tensor) -> list[tuple[Tensor, ...]]:
     """Tensors ``[T,...]`` in parts of tasks that are to go through the network together.
 
-    The first two are looked at: the examples ``[T,n,...]``.
+    The first of them, the examples ``[T,n,...]``, decides how many.
     """
     size = tasks_at_once(network, x[0])
     return list(zip(*(torch.split(part, size) for part in x), strict=True))

@@ -1,4 +1,4 @@
-"""Conditional neural process: a training set is the mean of what is said of its examples."""
+"""Conditional neural process: a training set becomes the mean of its encoded examples."""
 
 import torch
 import torch.nn.functional as F

@@ -105,9 +105,11 @@ def _first(block: nn.Module, x: Tensor) -> Tensor:
     filters, filter_bias, weight, bias = (
         p.unsqueeze(0) for p in (conv.weight, conv.bias, norm.weight, norm.bias)
     )
-    given = None if norm.by_batch else (norm.running_mean, norm.running_var)
+    statistics = None if norm.by_batch else (norm.running_mean, norm.running_var)
     geometry = ConvolutionGeometry.of(conv, x)
-    z, mean, var = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, given)
+    z, mean, var = first_block(
+        x, geometry, filters, filter_bias, weight, bias, norm.eps, statistics
+    )
     if norm.by_batch:
         norm.check(z)
         norm.keep(mean[0], var[0], z.numel() // z.shape[1])

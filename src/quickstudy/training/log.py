@@ -80,7 +80,7 @@ class Log:
         self.display.advance(step)
 
     def figures(self, step: int, tasks: int) -> dict[str, float]:
-        """The figures since the last row, of steps of so many tasks.
+        """The figures since the last row, of steps of ``tasks`` tasks each.
 
         Raises:
             FloatingPointError: the mean loss is not finite.

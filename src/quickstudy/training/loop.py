@@ -79,7 +79,7 @@ def train(
         validation: held-out tasks for choosing the best weights.
         validation_tasks: how many of them.
         validate_every: outer steps between validations; the last step is validated too.
-        patience: end the training when so many validations in a row have brought no new best.
+        patience: end the training when this many validations in a row have brought no new best.
         on_validation: called as ``on_validation(step, evaluation)`` on every process after each
             validation. A true value ends the training, as ``patience`` does. If it raises, a
             checkpoint is saved first; resuming goes on from there without calling it again.
@@ -93,7 +93,7 @@ def train(
             process only, of what goes into ``metrics.csv``. So are those of ``fabric``.
         about: kept in ``run.json``: whatever is needed to build this run again. What it has under
             ``"learner"`` describes the learner, and goes into the files of weights, too.
-        minutes: stop after so many, with a checkpoint to go on from; the result has the steps.
+        minutes: stop after this many, with a checkpoint to go on from; the result has the steps.
         average: decay of a moving average of the weights and batch norm statistics, begun at the
             first step; 0 for none. It is the average that is validated and saved, and that the
             learner holds at the end.

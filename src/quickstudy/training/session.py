@@ -155,11 +155,11 @@ class Session:
         step, rank, world = self.step, self.fabric.global_rank, self.fabric.world_size
         run = describe(about, self.steps, self.fabric)
         self.described = run.get("learner")
-        told: list[RunLogger] = [*self.fabric.loggers, *loggers] if self.chief else []
+        all_loggers: list[RunLogger] = [*self.fabric.loggers, *loggers] if self.chief else []
         if self.folder is not None:
             from quickstudy.training.loggers import run_loggers  # brings all of Fabric
 
-            told += run_loggers(self.folder, step, tensorboard=tensorboard)
+            all_loggers += run_loggers(self.folder, step, tensorboard=tensorboard)
             if step == 0:
                 write_run(self.folder, run)
         display = Display(self.steps, step, show=progress and self.chief)
@@ -167,7 +167,7 @@ class Session:
             ended = f"this run ended at step {step} of {self.steps}, when {_OVER[self.stopped]}"
             display.say(f"nothing more to do: {ended}")
         self.log = Log(
-            told, display, run=run, device=self.fabric.device, step=step, began=self.began
+            all_loggers, display, run=run, device=self.fabric.device, step=step, began=self.began
         )
         self._batches = prefetch(tasks, step * world + rank, step=world)
         self.learner.train()
@@ -263,11 +263,11 @@ class Session:
 
     def _gather_rng(self) -> list[dict[str, Any]]:
         """The generators' states of every process, in order of rank."""
-        own = rng_state()
+        state = rng_state()
         if self.fabric.world_size == 1:
-            return [own]
+            return [state]
         states: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(states, own)
+        torch.distributed.all_gather_object(states, state)
         return states
 
 

@@ -53,7 +53,7 @@ class Validation:
         self.ended = False
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether a step of so many is one to validate after."""
+        """Whether to validate after this step of ``steps``."""
         return self.tasks is not None and (step % self.every == 0 or step == steps)
 
     def run(self, step: int, learner: MetaLearner) -> tuple[Evaluation, bool]:
