@@ -137,10 +137,10 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
 def rng_state() -> dict[str, Any]:
     """The state of every random number generator a training step may use."""
     version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
+    name, keys, *position = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+        "numpy": [name, keys.tolist(), *position],  # type: ignore[union-attr]
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -152,8 +152,8 @@ def restore_rng(state: dict[str, Any]) -> None:
     """Set every generator to what `rng_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    name, keys, *position = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *position))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -247,7 +247,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         Args:
             false_reject: how many examples of known classes `is_known` may reject, on average; 0
                 for none. Needs ``1/false_reject - 1`` examples that can be held out.
-            folds: at most this many times the learner is adapted anew.
+            folds: the learner is adapted anew at most this many times.
             seed: of which examples go together.
 
         Raises:

@@ -151,7 +151,7 @@ def evaluate(
         about: kept with the result.
 
     Raises:
-        ValueError: ``n_tasks`` is not positive, or a policy is given for a learner without any.
+        ValueError: ``n_tasks`` is not positive, or a learner without batch norm gets a policy.
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
@@ -172,7 +172,7 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps`` and
-            ``nearest`` if the learner was tested with others than in training.
+            ``nearest`` if the learner was tested with values other than in training.
         folder: of the run.
 
     Example:

@@ -70,11 +70,11 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     need("onnxscript", "export")
     deployed, example = _ready(model)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.onnx"
+        file = Path(folder) / "model.onnx"
         torch.onnx.export(
             deployed,
             (example,),
-            whole,
+            file,
             input_names=["x"],
             output_names=["probabilities"],
             dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}},
@@ -82,7 +82,7 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
             external_data=False,
             verbose=False,
         )
-        proto = onnx.load(whole)
+        proto = onnx.load(file)
     about = {**model.about(), "classes": [*model.counts], "input": [*deployed.input_shape]}
     for name, value in about.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
@@ -99,9 +99,9 @@ def export_torch(model: Model, path: str | os.PathLike[str]) -> None:
     n = {0: torch.export.Dim("n", min=1)}
     program = torch.export.export(deployed, (example,), dynamic_shapes={"x": n})
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.pt2"
-        torch.export.save(program, whole)
-        write_atomically(path, whole.read_bytes())
+        file = Path(folder) / "model.pt2"
+        torch.export.save(program, file)
+        write_atomically(path, file.read_bytes())
 
 
 def _ready(model: Model) -> tuple[Deployed, Tensor]:

@@ -96,8 +96,8 @@ def available_bytes(device: torch.device) -> int | None:
                 limits.append(1024 * int(line.split()[1]))
         group = Path("/sys/fs/cgroup")
         limit, used = (group / name for name in ("memory.max", "memory.current"))
-        if (most := limit.read_text().strip()) != "max":
-            limits.append(int(most) - int(used.read_text()))
+        if (maximum := limit.read_text().strip()) != "max":
+            limits.append(int(maximum) - int(used.read_text()))
     except OSError:
         pass
     return min(limits, default=None)

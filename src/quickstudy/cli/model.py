@@ -297,7 +297,7 @@ def _describe(model: "Model", file: Any = None) -> None:
     console.print(f"{about['encoder']} features, {about['head']}")
     if about["held_out"]:
         console.print(
-            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its own "
+            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its "
             f"examples; expected calibration error {about['expected_calibration_error']:.3f}"
         )
     if about["threshold"] is not None:

@@ -91,7 +91,7 @@ def learner_table() -> None:
     from quickstudy import learners
     from quickstudy.experiments.spec import LEARNERS, learner_options
 
-    table = Table("name", "class", "options of its own, with their defaults", box=None)
+    table = Table("name", "class", "its options, with their defaults", box=None)
     for name, (kind, preset) in LEARNERS.items():
         parameters = inspect.signature(getattr(learners, kind)).parameters
         options = []

@@ -135,10 +135,10 @@ def _alphabet(g: np.random.Generator) -> tuple[Array, Array, Array]:
     shapes = np.where(unshared[..., None], fresh, shared)
     loose = (g.random((n, _S, 1)) < _LOOSE) | _is_dot(shapes)[..., None]
     parent = np.floor(g.random((n, _S, 1)) * np.maximum(np.arange(_S), 1)[:, None])
-    there = g.choice([0.0, 0.25, 0.5, 0.75, 1.0], (n, _S, 1))
-    here = g.choice([0.0, 0.5, 1.0], (n, _S, 1), p=[0.6, 0.25, 0.15])
+    parent_point = g.choice([0.0, 0.25, 0.5, 0.75, 1.0], (n, _S, 1))
+    point = g.choice([0.0, 0.5, 1.0], (n, _S, 1), p=[0.6, 0.25, 0.15])
     offset = np.where(loose, g.uniform(-0.7, 0.7, (n, _S, 2)), 0.0)
-    places = np.concatenate([parent, there, here, offset], -1)
+    places = np.concatenate([parent, parent_point, point, offset], -1)
     counts = 1 + g.choice(_S, size=C, p=_STROKES)
 
     tries = _first(shapes, counts.repeat(_TRIES))
@@ -217,12 +217,12 @@ def _draw(shapes: Array, places: Array, sizes: Array, noise: Array) -> tuple[Arr
     points -= _STEER * np.linspace(0, 1, _P)[:, None] * drift
     c, e = np.arange(C)[:, None], np.arange(E)
     for s in range(_S):
-        parent, there, here = (places[:, s, k, None] for k in range(3))
-        there = (there + _ATTACH * touch[:, :, s, 0]).clip(0, 1)
+        parent, parent_point, point = (places[:, s, k, None] for k in range(3))
+        parent_point = (parent_point + _ATTACH * touch[:, :, s, 0]).clip(0, 1)
         place = places[:, None, s, 3:] + _GAP * touch[:, :, s, 1:3]
-        place -= points[c, e, s, np.rint(here * (_P - 1)).astype(int)]
+        place -= points[c, e, s, np.rint(point * (_P - 1)).astype(int)]
         if s > 0:
-            place += points[c, e, parent.astype(int), np.rint(there * (_P - 1)).astype(int)]
+            place += points[c, e, parent.astype(int), np.rint(parent_point * (_P - 1)).astype(int)]
         points[:, :, s] += place[:, :, None]
 
     heavy = 2 * np.exp(_BLOB * np.abs(noise[..., -2, None, None]))

@@ -199,7 +199,7 @@ class Recipe(_Strict):
         return Experiment(**settings, split=split, steps=steps, root=root, seed=seed)
 
     def test_tasks(self, cell: Cell, experiment: Experiment) -> "TaskSource":
-        """The tasks that a cell is measured on, one a batch."""
+        """The tasks that a cell is measured on, one per batch."""
         source = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
         shape = cell.model_dump(include={"way", "shot", "query", "within_group"})
         tested_on = experiment.replace(**source) if source else experiment

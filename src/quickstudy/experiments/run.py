@@ -102,8 +102,8 @@ def run_experiment(
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        what = "sinusoids" if experiment.regression else experiment.splits
-        _say(f"{experiment.learner}: {what}")
+        source = "sinusoids" if experiment.regression else experiment.splits
+        _say(f"{experiment.learner}: {source}")
     result = train(
         learner,
         tasks,

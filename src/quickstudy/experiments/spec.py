@@ -153,8 +153,8 @@ class Experiment(Setup, Schema):
 
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again, and its learner alone."""
-        whole, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
-        return {"experiment": whole, "learner": learner, **self.about_data()}
+        experiment, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
+        return {"experiment": experiment, "learner": learner, **self.about_data()}
 
     def about_data(self) -> dict[str, Any]:
         """Which split of which data."""

@@ -89,8 +89,8 @@ class SoftNearestNeighbour(MetaLearner):
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``.
 
-    ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``, as `NearestNeighbour`
-    has it, which can use the trained encoder.
+    ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``, as that of
+    `NearestNeighbour`, which can use the trained encoder.
 
     Differs from the paper: ``e`` is any network, where the paper's is linear.
 

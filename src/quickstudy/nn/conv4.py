@@ -16,8 +16,8 @@ class Conv4(nn.Module):
 
     Vinyals et al. (2016), section 4.1.1. With ``downsample="stride"`` the convolutions halve
     (stride 2), about a quarter of the multiplications, and the last map is averaged over space, as
-    MAML has it for Omniglot (Finn et al. 2017, section 5.2). With ``"stride-flatten"`` it is not
-    averaged, as Reptile has it.
+    in MAML for Omniglot (Finn et al. 2017, section 5.2). With ``"stride-flatten"`` it is not
+    averaged, as in Reptile.
 
     Args:
         in_channels: 1 for grey images, 3 for colour.

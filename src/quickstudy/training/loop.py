@@ -184,6 +184,6 @@ def _check_loggers(loggers: Sequence[RunLogger]) -> None:
 def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:
     """One task through the learner: what does not fit shows before anything is written."""
     device = next(learner.parameters()).device
-    still = temporarily(learner, training=False)
-    with still, torch.no_grad(), torch.random.fork_rng():
+    evaluating = temporarily(learner, training=False)
+    with evaluating, torch.no_grad(), torch.random.fork_rng():
         learner(tasks[0][:1].to(device))

@@ -86,7 +86,7 @@ class Session:
         self.folder = folder if self.chief else None
         self.steps, self.checkpoint_every, self.log_every = steps, checkpoint_every, log_every
         self.averaged = _moving_average(learner, average) if average else None
-        self.kept: MetaLearner = learner if self.averaged is None else self.averaged.module
+        self.to_keep: MetaLearner = learner if self.averaged is None else self.averaged.module
         self.step = 0
         self.began = time.monotonic()
         self.until = math.inf if minutes is None else self.began + 60 * minutes
@@ -212,8 +212,8 @@ class Session:
     def result(self) -> TrainResult:
         """End the training: the learner has the weights to keep, and so has its folder."""
         assert self.stopped is not None
-        if self.kept is not self.learner:
-            self.learner.load_state_dict(self.kept.state_dict())
+        if self.to_keep is not self.learner:
+            self.learner.load_state_dict(self.to_keep.state_dict())
         if self.folder is not None and self.stopped != "minutes":
             save_weights(self.folder / FINAL, self.learner, about=self.described)
         best_step, best = self.validation.best or (None, None)
@@ -239,9 +239,9 @@ class Session:
         if not due:
             self.log.row(step, figures)
             return None
-        evaluation, best = validation.run(step, self.kept)
+        evaluation, best = validation.run(step, self.to_keep)
         if best and self.folder is not None:
-            save_weights(self.folder / BEST, self.kept, about=self.described)
+            save_weights(self.folder / BEST, self.to_keep, about=self.described)
         figures |= {"validation": evaluation.mean, "validation_ci95": evaluation.ci95}
         self.log.row(step, figures)
         return validation.tell(step, evaluation)
