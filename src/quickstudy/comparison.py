@@ -133,7 +133,7 @@ def compare_runs(
         root: folder or zip with the data.
         split: how classes are split.
         seed: decides the tasks.
-        say: told what is going on.
+        say: called with progress messages.
 
     Raises:
         ValueError: there is no run among the targets, or an argument does not suit the data.
@@ -188,7 +188,7 @@ def compare_learners(
         frozen: measure on these tasks and their way; then ``shots`` and ``query`` do not count.
         nearest: also compare with nearest neighbour on pixels.
         seed: decides the tasks.
-        say: told what is going on.
+        say: called with progress messages.
 
     Raises:
         ValueError: nearest neighbour is asked for, but the tasks are of regression.
@@ -268,7 +268,7 @@ def study(
         names: of the example's classes.
         steps: numbers of gradient steps, for learners that have ``inner_steps``.
         n_tasks: of each figure.
-        say: told what is going on.
+        say: called with progress messages.
     """
     by_shot: dict[str, dict[int, Evaluation]] = {}
     by_step: dict[str, dict[int, Evaluation]] = {}

@@ -95,7 +95,7 @@ def run_demo(
         scale: multiplies the training steps.
         n_tasks: test tasks of each figure.
         seed: of weights and tasks.
-        say: told what is going on.
+        say: called with progress messages.
     """
     began = time.monotonic()
     seen, unseen = _data(root, classes, seed)

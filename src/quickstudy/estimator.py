@@ -1,7 +1,7 @@
 """Any learner as a scikit-learn estimator: ``fit`` adapts it to the examples given.
 
 Nothing is meta-trained here: ``fit`` is `MetaLearner.adapt` and takes as long as that. The learner
-brings what it has learned from other tasks along.
+brings along what it has learned from other tasks.
 """
 
 import os

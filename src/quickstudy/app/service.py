@@ -228,7 +228,7 @@ def _item(new: NewItem) -> Item:
 
 
 class _Figures:
-    """What Prometheus is told."""
+    """The metrics that Prometheus reads."""
 
     def __init__(self, bench: Workbench) -> None:
         self.registry = CollectorRegistry()

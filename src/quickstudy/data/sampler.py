@@ -22,8 +22,8 @@ Ints = NDArray[np.int64]
 class TaskSource(Protocol):
     """An endless, indexed supply of task batches: ``source[i]`` depends on ``i`` alone.
 
-    That makes the position of a training run a single number: resuming, prefetching and giving
-    each process of many its own tasks need nothing else.
+    That makes the position of a training run a single number: resuming, prefetching and sharing
+    tasks out among processes need nothing else.
     """
 
     def __getitem__(self, index: int, /) -> Task: ...

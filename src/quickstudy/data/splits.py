@@ -63,7 +63,7 @@ class Split:
                 )
 
     def parts(self) -> dict[PartName, ClassDataset]:
-        """The parts that there are, by name."""
+        """The existing parts, by name."""
         parts: dict[PartName, ClassDataset] = {"train": self.train}
         if self.validation is not None:
             parts["validation"] = self.validation

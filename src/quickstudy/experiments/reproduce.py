@@ -57,7 +57,7 @@ def reproduce(
         threads: of each operation.
         command: kept on the card.
         quiet: no progress.
-        say: told of each figure as it comes.
+        say: called with each figure as it comes.
 
     Raises:
         ValueError: the folder holds a run of another protocol or seed; names what differs.

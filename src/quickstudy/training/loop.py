@@ -174,7 +174,7 @@ def _check_numbers(**numbers: int) -> None:
 
 
 def _check_loggers(loggers: Sequence[RunLogger]) -> None:
-    """Now, and not when a long training ends."""
+    """Check them now, and not when a long training ends."""
     for logger in loggers:
         for method in ("log_metrics", "log_hyperparams", "finalize"):
             if not callable(getattr(logger, method, None)):
