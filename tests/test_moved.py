@@ -19,6 +19,15 @@ def test_modules_are_found_by_their_old_names(old: str) -> None:
     assert module.__spec__.name == MOVED[old]
 
 
+def test_names_are_found_where_they_were_and_as_they_were_called() -> None:
+    from quickstudy.experiments import recipe
+
+    with pytest.warns(DeprecationWarning, match=r"recipe\.Protocol is now .*TrainingProtocol"):
+        assert recipe.Protocol is recipe.TrainingProtocol
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = recipe.nonsense
+
+
 def test_the_root_has_what_a_user_needs() -> None:
     assert len(set(quickstudy.__all__)) == len(quickstudy.__all__)
     for name in quickstudy.__all__:

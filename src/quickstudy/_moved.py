@@ -13,7 +13,7 @@ __all__ = ["MOVED", "forward", "names_from"]
 
 MOVED = {
     "quickstudy.card": "quickstudy.experiments.card",
-    "quickstudy.cli_model": "quickstudy.cli.own",
+    "quickstudy.cli_model": "quickstudy.cli.model",
     "quickstudy.experiment": "quickstudy.experiments.spec",
     "quickstudy.nn.operations": "quickstudy.inner.operations",
     "quickstudy.nn.stacked": "quickstudy.inner.stacked",
@@ -44,12 +44,20 @@ def forward() -> None:
 
 
 def names_from(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` for names that have moved, each with the module it is in now."""
+    """A module's ``__getattr__`` for names that have moved.
+
+    Args:
+        module: where the names were.
+        moved: the module that each is in now, as ``"module"``, or ``"module:NewName"`` where it
+            has been renamed, too.
+    """
 
     def find(name: str) -> Any:
         if name not in moved:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is now {moved[name]}.{name}", DeprecationWarning, 2)
-        return getattr(importlib.import_module(moved[name]), name)
+        home, _, renamed = moved[name].partition(":")
+        new = renamed or name
+        warnings.warn(f"{module}.{name} is now {home}.{new}", DeprecationWarning, 2)
+        return getattr(importlib.import_module(home), new)
 
     return find

@@ -27,21 +27,22 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike) -> float:
         y: their classes ``[n]``.
 
     Returns:
-        From 0.01 to 100. Where every answer is right a lower temperature is always likelier, so
-        one more answer is counted, spread over all classes alike: few examples cannot make sure.
+        From 0.01 to 100. Where every answer is right, a lower temperature always fits better, so
+        one more answer is counted, spread evenly over all classes: a few examples prove little.
     """
     from scipy.optimize import minimize_scalar
 
     z, labels = np.asarray(logits, np.float64), np.asarray(y)
     rows = np.arange(len(labels))
 
-    def surprise(log_temperature: float) -> float:
+    def negative_log_likelihood(log_temperature: float) -> float:
         p = probabilities(z, math.exp(log_temperature)).clip(1e-300)
-        doubt = np.log(p).mean()
-        return -float(np.log(p[rows, labels]).sum() + doubt)
+        uniform = np.log(p).mean()
+        return -float(np.log(p[rows, labels]).sum() + uniform)
 
-    found = minimize_scalar(surprise, bounds=(math.log(0.01), math.log(100)), method="bounded")
-    return math.exp(float(found.x))
+    bounds = (math.log(0.01), math.log(100))
+    minimum = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded")
+    return math.exp(float(minimum.x))
 
 
 def expected_calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
@@ -50,7 +51,7 @@ def expected_calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> fl
     Args:
         p: probabilities ``[n,N]``.
         y: the true classes ``[n]``.
-        bins: of confidence, equally wide.
+        bins: how many intervals of confidence, equally wide.
     """
     p, y = np.asarray(p, np.float64), np.asarray(y)
     confidence, right = p.max(1), p.argmax(1) == y

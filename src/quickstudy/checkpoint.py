@@ -81,7 +81,7 @@ def save_weights(
 
     Args:
         path: the file.
-        module: whose weights.
+        module: the one whose weights are saved.
         half: round them to 16 bits, for a file half as large.
         about: plain values from which the module can be built again, such as those of a
             `quickstudy.experiments.spec.LearnerSpec`; kept in the file, see `weights_about`.
@@ -121,13 +121,15 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
         ValueError: the file is damaged, or of another architecture; names what differs.
     """
     state, _ = _read(Path(path))
-    own = module.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        here, there = (list(d[name].shape) if name in d else "nothing" for d in (own, state))
-        if here != there:
+    current = module.state_dict()
+    for name in sorted(current.keys() | state.keys()):
+        expected, saved = (
+            list(d[name].shape) if name in d else "nothing" for d in (current, state)
+        )
+        if expected != saved:
             raise ValueError(
-                f"{path} does not fit this {type(module).__name__}: it has {there} for "
-                f"{name!r}, where {here} is expected"
+                f"{path} does not fit this {type(module).__name__}: it has {saved} for "
+                f"{name!r}, where {expected} is expected"
             )
     module.load_state_dict(state)
 
@@ -135,10 +137,10 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
 def rng_state() -> dict[str, Any]:
     """The state of every random number generator a training step may use."""
     version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
+    name, keys, *position = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), *rest],  # type: ignore[union-attr]
+        "numpy": [name, keys.tolist(), *position],  # type: ignore[union-attr]
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -150,8 +152,8 @@ def restore_rng(state: dict[str, Any]) -> None:
     """Set every generator to what `rng_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    name, keys, *position = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *position))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

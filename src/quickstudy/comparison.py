@@ -60,7 +60,7 @@ class Study:
         example: one task of two classes never seen (or of one sinusoid).
         names: of the example's classes.
         answers: each learner's output for the example's queries ``[1,Q,N]``.
-        stages: in regression, the same before and after 1 and 10 steps, by what it is; for a
+        stages: in regression, the same before and after 1 and 10 steps, by label; for a
             learner that takes no steps, only after reading the support.
         baseline: the learner that learns from scratch.
     """
@@ -86,7 +86,7 @@ class Study:
         return compare(self.by_shot[learner][shot], self.by_shot[self.baseline][shot])
 
     def rows(self) -> list[dict[str, Any]]:
-        """The study as plain values, a row a learner: what ``quickstudy compare --json`` prints."""
+        """The study as plain values, one row per learner: ``quickstudy compare --json``."""
         scores = self.example_scores()
         return [
             {
@@ -124,7 +124,7 @@ def compare_runs(
             Learning from scratch is always there. The first run says what data, unless ``data``,
             ``root`` or ``split`` do.
         way: classes of a task; default: as the first run was trained.
-        shots: see `compare_learners`, and so for the rest.
+        shots: see `compare_learners`, also for the arguments below.
         query: query examples of a class.
         steps: numbers of gradient steps to try.
         n_tasks: test tasks of each figure.
@@ -133,24 +133,24 @@ def compare_runs(
         root: folder or zip with the data.
         split: how classes are split.
         seed: decides the tasks.
-        say: told what is going on.
+        say: called with progress messages.
 
     Raises:
         ValueError: there is no run among the targets, or an argument does not suit the data.
-        FileNotFoundError: a target is none; says which names there are.
+        FileNotFoundError: a target does not exist; lists the names there are.
     """
     names = [os.fspath(target) for target in targets]
     runs = [name for name in names if name not in BASELINES]
     if not runs:
         raise ValueError("compare needs at least one run to compare with the baselines")
     short = [Path(run).name for run in runs]
-    found = {
+    loaded = {
         name if short.count(name) == 1 else run: find_target(run)
         for name, run in zip(short, runs, strict=True)
     }
-    first, _ = next(iter(found.values()))
+    first, _ = next(iter(loaded.values()))
     return compare_learners(
-        {name: learner for name, (_, learner) in found.items()},
+        {name: learner for name, (_, learner) in loaded.items()},
         with_data(first, data, root, split, way=way),
         shots=shots,
         query=query,
@@ -188,7 +188,7 @@ def compare_learners(
         frozen: measure on these tasks and their way; then ``shots`` and ``query`` do not count.
         nearest: also compare with nearest neighbour on pixels.
         seed: decides the tasks.
-        say: told what is going on.
+        say: called with progress messages.
 
     Raises:
         ValueError: nearest neighbour is asked for, but the tasks are of regression.
@@ -225,7 +225,7 @@ def compare_saved(
     """Saved evaluations, each with its paired comparison with the first.
 
     Raises:
-        ValueError: there are fewer than two, a file is none, or they were made on other tasks.
+        ValueError: there are fewer than two, a file is not an evaluation, or the tasks differ.
     """
     if len(paths) < 2:
         raise ValueError("compare needs at least two evaluations")
@@ -260,7 +260,7 @@ def study(
     """Measure every learner on the same tasks.
 
     Args:
-        learners: by name; left as they are, even after an error.
+        learners: by name; restored afterwards, even after an error.
         tasks: frozen tasks by number of support examples of a class.
         example: one task to look at.
         baseline: which of the learners learns from scratch.
@@ -268,7 +268,7 @@ def study(
         names: of the example's classes.
         steps: numbers of gradient steps, for learners that have ``inner_steps``.
         n_tasks: of each figure.
-        say: told what is going on.
+        say: called with progress messages.
     """
     by_shot: dict[str, dict[int, Evaluation]] = {}
     by_step: dict[str, dict[int, Evaluation]] = {}

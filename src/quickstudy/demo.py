@@ -50,7 +50,7 @@ class DemoResult:
         table: evaluation by row name and shot.
         curves: evaluation of MAML by start and number of inner steps.
         pictures: the files written.
-        seconds: all of it took.
+        seconds: that all of it took.
     """
 
     table: dict[str, dict[int, Evaluation]]
@@ -61,7 +61,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the table: a learner, trained or not, and what it has otherwise in a test."""
+    """One row of the table: a learner, trained or not, and attributes that it has only in tests."""
 
     name: str
     plan: Experiment
@@ -85,7 +85,7 @@ def run_demo(
 ) -> DemoResult:
     """Train ProtoNet, MAML and an LSTM, and test them on 10-way tasks of unseen real characters.
 
-    The learners are trained and tested side by side, one process a core.
+    The learners are trained and tested side by side, one process per core.
 
     Args:
         out: folder for the pictures.
@@ -95,15 +95,15 @@ def run_demo(
         scale: multiplies the training steps.
         n_tasks: test tasks of each figure.
         seed: of weights and tasks.
-        say: told what is going on.
+        say: called with progress messages.
     """
     began = time.monotonic()
     seen, unseen = _data(root, classes, seed)
     rows = _rows(seen.shape[-1], scale, seed)
-    where = "invented alphabets" if root is None else "Omniglot's background alphabets"
-    what = "handwritten digits" if root is None else "Omniglot's evaluation alphabets"
-    say(f"Learning to learn on {where}: {seen.n_classes} classes, {seen.n_examples} images,")
-    say(f"then meeting {what}, never seen: {unseen.n_classes} classes. This takes some minutes ...")
+    known = "invented alphabets" if root is None else "Omniglot's background alphabets"
+    new = "handwritten digits" if root is None else "Omniglot's evaluation alphabets"
+    say(f"Learning to learn on {known}: {seen.n_classes} classes, {seen.n_examples} images,")
+    say(f"then meeting {new}, never seen: {unseen.n_classes} classes. This takes some minutes ...")
     table: dict[str, dict[int, Evaluation]] = {}
     curves: dict[str, dict[int, Evaluation]] = {}
     learners: dict[str, MetaLearner] = {}
@@ -138,9 +138,9 @@ def run_demo(
 def _data(root: Path | None, classes: int, seed: int) -> tuple[ClassDataset, ClassDataset]:
     """Classes to learn to learn on, and classes to meet."""
     if root is None:
-        look: Any = {"size": 16, "margin": 0, "crisp": False}
+        style: Any = {"size": 16, "margin": 0, "crisp": False}
         drawn = alphabets(classes, size=40, seed=seed)
-        return scanned(drawn, **look).rotated(), digits(**look)
+        return scanned(drawn, **style).rotated(), digits(**style)
     split = published(omniglot(root, size=20)).rotated()
     return split.train, split.test
 
@@ -229,7 +229,7 @@ def _draw_task(
     *,
     names: bool,
 ) -> None:
-    """The first 1-shot task, with what the learners say of one query a class."""
+    """The first 1-shot task, with what the learners say of one query per class."""
     sampler = EpisodeSampler(unseen, way=WAY, shot=1, query=1, seed=seed)
     task = sampler[0]
     answers: dict[str, Tensor] = {"pixels": NearestNeighbour()(task)}

@@ -27,7 +27,7 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
     are a task's own, so tasks then go one by one.
 
     Raises:
-        ValueError: the encoder's output is not one vector an example.
+        ValueError: the encoder's output is not one vector per example.
     """
     T, n = x.shape[:2]
     if not encoder.training and batch_norm_policy(encoder) == "transductive":
@@ -38,10 +38,10 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_vectors(z: Tensor, x: Tensor) -> Tensor:
-    """Embeddings ``z [n,D]`` of examples ``x [n,...]`` as they are.
+    """Embeddings ``z [n,D]`` of examples ``x [n,...]``, unchanged.
 
     Raises:
-        ValueError: ``z`` is not one vector an example.
+        ValueError: ``z`` is not one vector per example.
     """
     if z.dim() != 2:
         raise ValueError(
@@ -52,7 +52,7 @@ def check_vectors(z: Tensor, x: Tensor) -> Tensor:
 
 
 class NormedEncoder(nn.Sequential):
-    """An encoder, and batch norm of its embeddings by the encoder's own policy.
+    """An encoder, and batch norm of its embeddings by the encoder's policy.
 
     Args:
         encoder: ``[n,...] -> [n,D]``, with ``out_features``.
@@ -68,7 +68,7 @@ class NormedEncoder(nn.Sequential):
 
 
 def features_and_one(encoder: nn.Module, x: Tensor) -> Tensor:
-    """``[e(x), 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers know no less."""
+    """``[e(x), 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers accept no less."""
     z = embed(encoder, x)
     z = z if z.dtype == torch.float64 else z.float()
     return F.pad(z, (0, 1), value=1.0)

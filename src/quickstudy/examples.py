@@ -21,7 +21,7 @@ class Example:
 
     Attributes:
         item: the bytes of an image file, or a text.
-        label: its class; ``None`` if nothing says.
+        label: its class; ``None`` if unknown.
         where: what to call it in a message.
     """
 
@@ -35,8 +35,8 @@ def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
 
     Args:
         path: a folder or ``.zip`` with a folder of images for each class; or a ``.csv`` (with a
-            head) or ``.jsonl`` whose rows have a ``label`` and either a ``text`` or the ``path`` of
-            an image, relative to the file.
+            header) or ``.jsonl`` whose rows have a ``label`` and either a ``text`` or the ``path``
+            of an image, relative to the file.
 
     Raises:
         FileNotFoundError: there is no such path, or a row names an image that is not there.
@@ -68,9 +68,9 @@ def _table(path: Path) -> Iterator[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     rows = _csv(path) if path.suffix.lower() == ".csv" else _json_lines(path)
-    found = False
+    empty = True
     for where, row in rows:
-        found = True
+        empty = False
         label = next((row[name] for name in _LABELS if row.get(name) not in (None, "")), None)
         if label is None:
             raise ValueError(f"{where} has no label; it has: {', '.join(map(str, row))}")
@@ -80,7 +80,7 @@ def _table(path: Path) -> Iterator[Example]:
             yield Example(read_item(path.parent / name).item, str(label), str(path.parent / name))
         else:
             raise ValueError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
-    if not found:
+    if empty:
         raise ValueError(f"{path} holds no examples")
 
 

@@ -9,8 +9,8 @@ __all__ = ["Execution", "executing", "execution"]
 
 @dataclass(frozen=True)
 class Execution:
-    """The one switch between ways to do the same: they differ in speed and memory, and in results
-    by no more than rounding.
+    """The one switch between ways of working, which differ in speed and memory, and in results by
+    no more than rounding.
 
     Attributes:
         tasks_at_once: tasks that go through the network in one pass; 1 is a plain loop. ``None``:
@@ -19,11 +19,11 @@ class Execution:
             otherwise `torch.func.vmap`, which knows all layers and is slower.
         folded: make the first convolution, batch norm and ReLU of constant images one product of
             matrices (`quickstudy.nn.folding`); otherwise they are three layers like any other.
-        products_up_to: stacked convolutions of at most so many outputs a task and filter are
-            products of matrices; larger ones, or all with 0, are the library's.
-        graphs: second-order learners hold the graphs of so many inner steps at a time. The backward
-            pass takes earlier steps again, as many together, so that memory grows by their
-            parameters alone and time by less than a third. ``None``: the graphs of all.
+        products_up_to: stacked convolutions of at most this many outputs per task and filter are
+            products of matrices; larger ones (with 0, all of them) are PyTorch's.
+        graphs: second-order learners hold the graphs of this many inner steps at a time. The
+            backward pass repeats earlier steps, as many together, so that memory grows only by
+            their parameters, and time by less than a third. ``None``: the graphs of all steps.
     """
 
     tasks_at_once: int | None = None

@@ -28,7 +28,7 @@ class Deployed(nn.Module):
         model: of drawings, or of photos by any torch module.
 
     Raises:
-        ValueError: its encoder is none that can be put into a graph; says which can.
+        ValueError: its encoder cannot be put into a graph; says which can.
     """
 
     def __init__(self, model: Model) -> None:
@@ -46,10 +46,10 @@ class Deployed(nn.Module):
                 f"models of drawings and photos can be exported; {encoder.name} encodes "
                 f"{encoder.kind}s by a library that has its own export"
             )
-        own = model.classifier
-        self.learner: MetaLearner = own.learner_
-        self.phi: Phi = _float(own.phi_)
-        self.temperature = own.temperature_
+        classifier = model.classifier
+        self.learner: MetaLearner = classifier.learner_
+        self.phi: Phi = _float(classifier.phi_)
+        self.temperature = classifier.temperature_
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
@@ -70,11 +70,11 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     need("onnxscript", "export")
     deployed, example = _ready(model)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.onnx"
+        file = Path(folder) / "model.onnx"
         torch.onnx.export(
             deployed,
             (example,),
-            whole,
+            file,
             input_names=["x"],
             output_names=["probabilities"],
             dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}},
@@ -82,7 +82,7 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
             external_data=False,
             verbose=False,
         )
-        proto = onnx.load(whole)
+        proto = onnx.load(file)
     about = {**model.about(), "classes": [*model.counts], "input": [*deployed.input_shape]}
     for name, value in about.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
@@ -99,9 +99,9 @@ def export_torch(model: Model, path: str | os.PathLike[str]) -> None:
     n = {0: torch.export.Dim("n", min=1)}
     program = torch.export.export(deployed, (example,), dynamic_shapes={"x": n})
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.pt2"
-        torch.export.save(program, whole)
-        write_atomically(path, whole.read_bytes())
+        file = Path(folder) / "model.pt2"
+        torch.export.save(program, file)
+        write_atomically(path, file.read_bytes())
 
 
 def _ready(model: Model) -> tuple[Deployed, Tensor]:
@@ -112,7 +112,7 @@ def _ready(model: Model) -> tuple[Deployed, Tensor]:
 
 
 def _float(value: Any) -> Any:
-    """Single precision throughout, as the encoders have it."""
+    """Single precision throughout, like the encoders."""
     if isinstance(value, Tensor):
         return value.float() if value.is_floating_point() else value
     if isinstance(value, dict):

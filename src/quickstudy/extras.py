@@ -10,7 +10,7 @@ def need(module: str, extra: str) -> Any:
     """A module that comes with an extra, ``quickstudy[extra]``.
 
     Raises:
-        ModuleNotFoundError: it is not installed, or something that it needs is not; says how.
+        ModuleNotFoundError: it, or something that it needs, is not installed; says how to do so.
     """
     try:
         return importlib.import_module(module)

@@ -182,10 +182,10 @@ def temporarily(
             afterwards.callback(_set_modes, learner, {m: m.training for m in learner.modules()})
             learner.train(training)
         if batch_norm is not None:
-            own = batch_norm_policy(learner)
-            if own is None:
+            policy = batch_norm_policy(learner)
+            if policy is None:
                 raise ValueError("this learner has no BatchNorm layer: batch_norm does not apply")
-            afterwards.callback(set_batch_norm_policy, learner, own)
+            afterwards.callback(set_batch_norm_policy, learner, policy)
             set_batch_norm_policy(learner, batch_norm)
         for name, value in attributes.items():
             afterwards.callback(setattr, learner, name, getattr(learner, name))

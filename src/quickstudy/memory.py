@@ -41,9 +41,9 @@ def keep_memory() -> bool:
 def step_bytes(learner: Any, task: Task) -> int:
     """An estimate of the memory that a training step on this batch of tasks needs, in bytes.
 
-    What the graph of one task keeps is counted, and that of two; the rest is a straight line, a
-    half on top for what the backward pass makes on its way, and the parameters with their
-    gradients and two moments. Measured on MAML and ProtoNet steps, it is right to a factor of 2.
+    What the graph of one task keeps is counted, and that of two; more tasks follow in a straight
+    line. Half is added for what the backward pass makes, and the parameters with their gradients
+    and two moments. Measured on MAML and ProtoNet steps, it is right to a factor of 2.
 
     Args:
         learner: a `MetaLearner`; its mode, state and the random generators are left as they are.
@@ -58,19 +58,19 @@ def step_bytes(learner: Any, task: Task) -> int:
 
 def _graph_bytes(learner: Any, task: Task) -> int:
     """Bytes of the different tensors that the graph of the loss keeps alive."""
-    alive = weakref.WeakSet[_Kept]()
+    alive = weakref.WeakSet[_Saved]()
 
-    def pack(tensor: Tensor) -> _Kept:
-        kept = _Kept(tensor)
-        alive.add(kept)
-        return kept
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor)
     with temporarily(learner, training=False), torch.enable_grad(), torch.random.fork_rng(), hooks:
         loss = learner.loss(task)
     sizes: dict[int, int] = {}
-    for kept in alive:
-        storage = kept.tensor.untyped_storage()
+    for saved in alive:
+        storage = saved.tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
     del loss  # until here the graph is held
     for x in task.tensors():
@@ -78,29 +78,29 @@ def _graph_bytes(learner: Any, task: Task) -> int:
     return sum(sizes.values())
 
 
-class _Kept:
+class _Saved:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; ``None`` where it cannot be told."""
+    """Memory still available on a device; ``None`` where that is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return None
-    found = []
+    limits = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(1024 * int(line.split()[1]))
+                limits.append(1024 * int(line.split()[1]))
         group = Path("/sys/fs/cgroup")
         limit, used = (group / name for name in ("memory.max", "memory.current"))
-        if (most := limit.read_text().strip()) != "max":
-            found.append(int(most) - int(used.read_text()))
+        if (maximum := limit.read_text().strip()) != "max":
+            limits.append(int(maximum) - int(used.read_text()))
     except OSError:
         pass
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def check_memory(learner: Any, task: Task, device: torch.device) -> None:

@@ -38,7 +38,7 @@ class Metric(StrEnum):
         return f"{self}, {self.unit}" if self.unit else str(self)
 
     def figure(self, mean: float, ci95: float, *, sign: str = "") -> str:
-        """A score and half its interval as they are written, without the unit.
+        """A score and half its interval as text, without the unit.
 
         Args:
             mean: as in `Evaluation`.

@@ -79,7 +79,7 @@ class Model:
             examples: any number of each class, in any order.
             encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
                 ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
-            head: a head (`HEADS`), the name of weights that come along, a run folder, or a file of
+            head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
                 weights. Default: ``protonet-omniglot`` for drawings, ``ridge`` for photos,
                 ``centroid`` for texts.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
@@ -136,7 +136,7 @@ class Model:
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
     ) -> int:
-        """Learn more examples, of known or new classes; the number added. See `learn`."""
+        """Learn more examples, of known or new classes; returns the number added. See `learn`."""
         x, y = _gather(self.encoder, examples, cache, failed)
         self.classifier.partial_fit(x, y)
         self.classifier.calibrate(self.false_reject)
@@ -150,17 +150,17 @@ class Model:
 
     def about(self) -> dict[str, Any]:
         """What there is to know of it, as plain values."""
-        own = self.classifier
+        classifier = self.classifier
         return {
             "encoder": self.encoder.name,
-            "head": str(own.learner),
+            "head": str(classifier.learner),
             "classes": self.counts,
-            "temperature": own.temperature_,
-            "held_out": own.held_out_,
-            "expected_calibration_error": own.calibration_error_,
-            "held_out_accuracy": own.held_out_accuracy_,
+            "temperature": classifier.temperature_,
+            "held_out": classifier.held_out_,
+            "expected_calibration_error": classifier.calibration_error_,
+            "held_out_accuracy": classifier.held_out_accuracy_,
             "false_reject": self.false_reject,
-            "threshold": own.threshold_,
+            "threshold": classifier.threshold_,
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -168,12 +168,12 @@ class Model:
 
         The head is in the file, whatever becomes of the weights or the run folder it came from.
         """
-        own = {
+        about = {
             "encoder": self.encoder.name,
             "fingerprint": self.encoder.fingerprint,
             "false_reject": self.false_reject,
         }
-        self.classifier.save(path, about={"model": own})
+        self.classifier.save(path, about={"model": about})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, encoder: Encoder | None = None) -> "Model":
@@ -188,16 +188,16 @@ class Model:
             ValueError: the file holds something else, or its encoder has changed since.
         """
         classifier = FewShotClassifier.load(path)
-        own = classifier.about_.get("model")
-        if own is None:
+        about = classifier.about_.get("model")
+        if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
-        encoder = encoder or load_encoder(own["encoder"])
-        if encoder.fingerprint != own["fingerprint"]:
+        encoder = encoder or load_encoder(about["encoder"])
+        if encoder.fingerprint != about["fingerprint"]:
             raise ValueError(
-                f"{path} was learned with another {own['encoder']} than the one installed now; "
+                f"{path} was learned with another {about['encoder']} than the one installed now; "
                 "learn it again"
             )
-        return cls(encoder, classifier, own["false_reject"])
+        return cls(encoder, classifier, about["false_reject"])
 
 
 def _gather(

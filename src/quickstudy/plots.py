@@ -70,7 +70,7 @@ def plot_classes(
     examples: int = 8,
     seed: int = 0,
 ) -> None:
-    """A contact sheet: one row a class, drawn at random, with its name.
+    """A contact sheet: one row per class, drawn at random, with its name.
 
     Raises:
         ValueError: the examples are not images.
@@ -135,14 +135,14 @@ def plot_task(
     shown = min(queries, task.query_x.shape[1])
     columns = max(task.n_way, shown)
     shots = int(task.support_y[0].bincount().max())
-    said_height = 0.3 + 0.26 * len(answers)
-    height = 0.95 * (shots + 1) + said_height
+    answers_height = 0.3 + 0.26 * len(answers)
+    height = 0.95 * (shots + 1) + answers_height
     figure, grid = plt.subplots(
         shots + 1,
         columns,
         figsize=(0.92 * columns + 0.8, height),
         squeeze=False,
-        gridspec_kw={"wspace": 0.1, "hspace": 0.1, "bottom": said_height / height, "top": 0.98},
+        gridspec_kw={"wspace": 0.1, "hspace": 0.1, "bottom": answers_height / height, "top": 0.98},
     )
     for axes in grid.flat:
         axes.axis("off")
@@ -163,12 +163,12 @@ def plot_task(
         axes.axis("on")
         _show(axes, task.query_x[0, q])
         for row, logits in enumerate(answers.values()):
-            said = int(logits[0, q].argmax())
-            right = said == int(task.query_y[0, q])
+            predicted = int(logits[0, q].argmax())
+            right = predicted == int(task.query_y[0, q])
             axes.text(
                 0.5,
                 -0.2 - 0.28 * row,
-                f"{names[said]} {'✓' if right else '✗'}",
+                f"{names[predicted]} {'✓' if right else '✗'}",
                 transform=axes.transAxes,
                 ha="center",
                 va="center",
@@ -211,7 +211,7 @@ def plot_curves(
     title: str = "",
     baseline: str | None = None,
 ) -> None:
-    """Score against a number, with 95% intervals; one line a learner, named at its end.
+    """Score against a number, with 95% intervals; one line per learner, named at its end.
 
     Args:
         curves: evaluation by number (of inner steps, of examples), by name of the line.
@@ -238,9 +238,7 @@ def plot_curves(
         axes.plot(numbers, mean, style, color=colour, markersize=4)
         ends[name] = (numbers[-1], mean[-1], colour)
     bottom, top = axes.get_ylim()
-    if (
-        not metric.higher_is_better
-    ):  # an error can grow without bound: show what is better than the start
+    if not metric.higher_is_better:  # an error has no bound: show what is better than the start
         bottom, top = 0, 1.25 * max(curve[min(curve)].mean for curve in curves.values())
     axes.set_ylim(bottom, top)
     left = min(min(curve) for curve in curves.values())

@@ -51,7 +51,7 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
 
     Args:
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: processes to start on this machine, one a device. Ignored in a process that
+        devices: processes to start on this machine, one per device. Ignored in a process that
             torchrun (or ``fabric run``, which calls it) has started: the number of processes and
             machines is then what torchrun says.
         precision: as Lightning Fabric names it.
@@ -99,16 +99,16 @@ def noticing_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = str(error)
-        if not (isinstance(error, torch.distributed.DistError) or "gloo/" in said):
+        message = str(error)
+        if not (isinstance(error, torch.distributed.DistError) or "gloo/" in message):
             raise
-        raise LostProcessError(_lost(said.split("] ", 1)[-1].split(". ")[0])) from error
+        raise LostProcessError(_lost(message.split("] ", 1)[-1].split(". ")[0])) from error
 
 
-def _lost(said: str) -> str:
+def _lost(reason: str) -> str:
     return (
-        f"a process of this training is gone ({said}); start as many again to go on from the last "
-        "checkpoint"
+        f"a process of this training is gone ({reason}); start as many again to go on from the "
+        "last checkpoint"
     )
 
 

@@ -111,11 +111,11 @@ class Report:
         known = self.confusion.shape[1] - 1
         for i, name in enumerate(self.classes[:known]):
             right = float(self.confusion[i, i])
-            there, called = int(self.confusion[i].sum()), int(self.confusion[:, i].sum())
-            recall = right / there if there else float("nan")
+            total, called = int(self.confusion[i].sum()), int(self.confusion[:, i].sum())
+            recall = right / total if total else float("nan")
             precision = right / called if called else float("nan")
-            f1 = 2 * right / (there + called) if there + called else float("nan")
-            rows.append((name, there, recall, precision, f1))
+            f1 = 2 * right / (total + called) if total + called else float("nan")
+            rows.append((name, total, recall, precision, f1))
         return rows
 
     def html(self, title: str) -> str:
@@ -132,8 +132,8 @@ class Report:
                 hue = 145 if right else 10
                 share = n / total
                 style = f"background:hsl({hue} 60% 45% / {share:.2f})" if n else ""
-                what = f"{name} called {columns[j]}: {n} of {total}"
-                cells += f'<td style="{style}" title="{html.escape(what)}">{n or ""}</td>'
+                caption = f"{name} called {columns[j]}: {n} of {total}"
+                cells += f'<td style="{style}" title="{html.escape(caption)}">{n or ""}</td>'
             body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
         rows = "".join(
             f"<tr><th>{html.escape(name)}</th><td>{n}</td>"
@@ -172,13 +172,13 @@ def _figure(mistake: Mistake) -> str:
     answer = mistake.answer
     if mistake.picture is not None:
         data = base64.b64encode(mistake.picture).decode()
-        what = f'<img src="data:image/png;base64,{data}" alt="">'
+        shown = f'<img src="data:image/png;base64,{data}" alt="">'
     else:
-        what = f"<blockquote>{html.escape(mistake.text or '')}</blockquote>"
-    said = html.escape(str(answer.label))
+        shown = f"<blockquote>{html.escape(mistake.text or '')}</blockquote>"
+    label = html.escape(str(answer.label))
     return (
-        f'<figure title="{html.escape(answer.where)}">{what}<figcaption>'
-        f"<b>{html.escape(mistake.truth)}</b><br>called {said}, {answer.probability:.0%}"
+        f'<figure title="{html.escape(answer.where)}">{shown}<figcaption>'
+        f"<b>{html.escape(mistake.truth)}</b><br>called {label}, {answer.probability:.0%}"
         "</figcaption></figure>"
     )
 

@@ -2,13 +2,13 @@
 
 Shape legend, used everywhere in quickstudy::
 
-    T  tasks in a batch         N  ways (classes of one task)    K  shots (examples a class)
+    T  tasks in a batch         N  ways (classes of one task)    K  shots (of each class)
     S  support examples         Q  query examples                D  size of an embedding
 
     support_x [T,S,...]   support_y [T,S]   query_x [T,Q,...]   query_y [T,Q]   logits [T,Q,N]
 
 ``S`` equals ``N*K`` when the support is balanced. It need not be: any order and any number of
-examples a class (at least one) is a valid support. Regression tasks have ``n_way=None`` and
+examples per class (at least one) is a valid support. Regression tasks have ``n_way=None`` and
 float targets ``[T,S,d]`` and ``[T,Q,d]``.
 """
 
@@ -28,10 +28,10 @@ class Task:
         support_x: inputs the learner may adapt to, float ``[T,S,...]``.
         support_y: labels in ``0..n_way-1``, int64 ``[T,S]``; or targets, float ``[T,S,d]``.
         query_x: inputs to predict, float ``[T,Q,...]``.
-        query_y: the answers, as ``support_y``.
+        query_y: the answers, in the form of ``support_y``.
         n_way: classes of each task, or ``None`` for regression.
         classes: which class of the data set each label stands for, int64 ``[T,N]``, where that
-            is known: learners that pretrain on all classes at once need it, no other looks.
+            is known: only learners that pretrain on all classes at once need it.
 
     Raises:
         ValueError: a shape, dtype, label or value that no learner could use, naming the field.

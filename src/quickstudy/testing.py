@@ -74,7 +74,7 @@ def make_task(
 ) -> Task:
     """Random tasks in float64 whose classes differ in their mean; support in random order.
 
-    Regression (``way=None``) has ``shot`` support and ``query`` query points a task.
+    Regression (``way=None``) has ``shot`` support and ``query`` query points per task.
     """
     rng = torch.Generator().manual_seed(seed)
     if way is None:
@@ -242,7 +242,7 @@ def check_gradients(case: Case) -> None:
 
 
 def check_ways_of_working(case: Case) -> None:
-    """However a batch is worked through, and whatever is taken again, the gradients are the same.
+    """However a batch is worked through, and whatever is repeated, the gradients are the same.
 
     With eight inner steps, where a learner takes any: each of them has its share in the gradient
     of what is learned about steps (rates, an inner optimiser).
@@ -251,22 +251,22 @@ def check_ways_of_working(case: Case) -> None:
     parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     if not parameters:
         return
-    several: dict[str, Any] = {"inner_steps": 8} if hasattr(learner, "inner_steps") else {}
+    steps: dict[str, Any] = {"inner_steps": 8} if hasattr(learner, "inner_steps") else {}
     ways: tuple[dict[str, Any], ...] = (
         {"graphs": None, "tasks_at_once": 3, "stacked": False},
         {"graphs": 2, "tasks_at_once": 1},
         {"graphs": 3},
     )
-    found = []
-    with temporarily(learner, **several):
+    by_way: list[dict[str, Tensor | None]] = []
+    with temporarily(learner, **steps):
         for way in ways:
             with executing(**way):
                 gradients = torch.autograd.grad(
                     learner.loss(task), list(parameters.values()), allow_unused=True
                 )
-            found.append(dict(zip(parameters, gradients, strict=True)))
-    for way, other in zip(ways[1:], found[1:], strict=True):
-        for name, expected in found[0].items():
+            by_way.append(dict(zip(parameters, gradients, strict=True)))
+    for way, other in zip(ways[1:], by_way[1:], strict=True):
+        for name, expected in by_way[0].items():
             got = other[name]
             assert (got is None) == (expected is None), f"{way}: {name!r} gets {got}"
             if expected is not None and got is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from quickstudy.experiments.recipe import Protocol, load_recipe
+from quickstudy.experiments.recipe import TrainingProtocol, load_recipe
 from quickstudy.experiments.spec import Experiment, LearnerSpec, Setup
 
 OLD_RUN = {
@@ -104,14 +104,18 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_a_recipe_has_the_fields_of_a_run_and_says_how_long() -> None:
     """Those of a place (where the data lies) and of a run (its seed) are not a recipe's."""
-    assert {*Experiment.model_fields} - {*Protocol.model_fields} == {"root", "skip_corrupt", "seed"}
-    needed = {name for name, field in Protocol.model_fields.items() if field.is_required()}
+    assert {*Experiment.model_fields} - {*TrainingProtocol.model_fields} == {
+        "root",
+        "skip_corrupt",
+        "seed",
+    }
+    needed = {name for name, field in TrainingProtocol.model_fields.items() if field.is_required()}
     assert needed == {"learner", "data", "shot", "query", "tasks", "steps"}
     other = {
         name
         for name in Setup.model_fields
         if name not in needed
-        and Protocol.model_fields[name].get_default(call_default_factory=True)
+        and TrainingProtocol.model_fields[name].get_default(call_default_factory=True)
         != Experiment.model_fields[name].get_default(call_default_factory=True)
     }
     assert other == {"rotations", "schedule"}

@@ -40,7 +40,7 @@ class NewItem(_Body):
 
 
 class NewExample(NewItem):
-    """An item with its class; an ``id`` is taken and ignored, so that what is shown can be sent."""
+    """An item with its class; an ``id`` is ignored, so that what is shown can be sent back."""
 
     label: Label
     id: Annotated[str, Field(max_length=100)] | None = None
@@ -85,7 +85,7 @@ def create_app(
         workbench: where tasks are kept.
         token: without it in ``Authorization: Bearer``, the API answers 401; ``None`` asks for none.
         hosts: names this server may be called by; default: loopback only.
-        requests_a_second: of each client, on average; twice as many at once.
+        requests_a_second: allowed to each client on average; twice as many in a burst.
     """
     bench = Workbench() if workbench is None else workbench
     app = FastAPI(
@@ -99,8 +99,8 @@ def create_app(
     page = resources.files("quickstudy.app").joinpath("page.html").read_text("utf-8")
 
     def allowed(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if token is not None and not hmac.compare_digest(given, token.encode()):
+        presented = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if token is not None and not hmac.compare_digest(presented, token.encode()):
             raise HTTPException(401, "this server asks for its token: Authorization: Bearer TOKEN")
 
     guarded: Any = {"dependencies": [Depends(allowed)], "responses": _RESPONSES}
@@ -150,12 +150,12 @@ def create_app(
 
     @app.delete("/api/tasks/{task}/examples/{example}", status_code=204, tags=["tasks"], **guarded)
     def remove(task: str, example: str) -> None:
-        """Take an example away."""
+        """Remove an example."""
         bench.remove(task, example)
 
     @app.post("/api/tasks/{task}/rename", tags=["tasks"], **guarded)
     def rename(task: str, body: NewName) -> dict[str, Any]:
-        """Call a class something else; with the name of another class they become one."""
+        """Rename a class; given the name of another class, the two become one."""
         bench.rename(task, body.old, body.new)
         return bench.show(task)
 
@@ -203,8 +203,8 @@ def create_app(
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    code: {"description": what}
-    for code, what in {
+    code: {"description": description}
+    for code, description in {
         400: "The body is not text, or the server is called by a name that is not its own",
         401: "The token is missing or wrong",
         404: "There is no such task, example or class",
@@ -228,16 +228,16 @@ def _item(new: NewItem) -> Item:
 
 
 class _Figures:
-    """What Prometheus is told."""
+    """The metrics that Prometheus reads."""
 
     def __init__(self, bench: Workbench) -> None:
         self.registry = CollectorRegistry()
-        own: Any = {"namespace": "quickstudy", "registry": self.registry}
-        self.requests = Counter("requests", "Requests", ["method", "status"], **own)
-        self.examples = Counter("examples", "Examples added", **own)
-        self.predictions = Counter("predictions", "Items predicted", **own)
-        self.seconds = Histogram("predict_seconds", "Time of a prediction request", **own)
-        Gauge("tasks", "Tasks held", **own).set_function(lambda: len(bench))
+        shared: Any = {"namespace": "quickstudy", "registry": self.registry}
+        self.requests = Counter("requests", "Requests", ["method", "status"], **shared)
+        self.examples = Counter("examples", "Examples added", **shared)
+        self.predictions = Counter("predictions", "Items predicted", **shared)
+        self.seconds = Histogram("predict_seconds", "Time of a prediction request", **shared)
+        Gauge("tasks", "Tasks held", **shared).set_function(lambda: len(bench))
 
 
 class _Guard:
@@ -283,9 +283,9 @@ class _Guard:
         await self.app(scope, replay, send)
 
     def _take(self, client: str) -> bool:
-        now, most = time.monotonic(), 2 * self.rate
-        left, then = self.buckets.pop(client, (most, now))
-        left = min(most, left + (now - then) * self.rate)
+        now, capacity = time.monotonic(), 2 * self.rate
+        left, then = self.buckets.pop(client, (capacity, now))
+        left = min(capacity, left + (now - then) * self.rate)
         self.buckets[client] = (max(0.0, left - 1), now)
         while len(self.buckets) > _CLIENTS:
             self.buckets.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Tasks that people put together live, and what several learners make of them. No web in here."""
+"""Tasks that people put together live, and what several learners make of them; no web here."""
 
 import base64
 import binascii
@@ -50,8 +50,8 @@ SHOWN: dict[Kind, dict[str, str]] = {
     "photo": _ON_FEATURES,
     "text": _ON_FEATURES,
 }
-_KEPT: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
-_KEPT_BYTES = 1 << 16
+_STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
+_STORED_BYTES = 1 << 16
 
 
 class FullError(Exception):
@@ -60,14 +60,14 @@ class FullError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """What one server accepts.
 
     Attributes:
         tasks: at once.
-        examples: of a task.
-        classes: of a task.
-        pixels: of an image, before it is made small.
-        idle_seconds: after which a task that nobody touches is forgotten.
+        examples: per task.
+        classes: per task.
+        pixels: of an image, before it is shrunk.
+        idle_seconds: after this time a task that nobody touches is forgotten.
     """
 
     tasks: int = 200
@@ -86,7 +86,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stored:
     label: str
     numbers: Any
     shown: str
@@ -110,21 +110,21 @@ class LiveTask:
     """
 
     kind: Kind
-    examples: dict[str, _Kept] = field(default_factory=dict)
+    examples: dict[str, _Stored] = field(default_factory=dict)
     touched: float = 0.0
     fitted: dict[str, _Fitted] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
         """Labels, in the order they came."""
-        return [*dict.fromkeys(kept.label for kept in self.examples.values())]
+        return [*dict.fromkeys(example.label for example in self.examples.values())]
 
 
 class Workbench:
     """All tasks of a server. Every method may be called from any thread.
 
     Args:
-        limits: what it takes.
+        limits: what it accepts.
         clock: monotonic seconds.
     """
 
@@ -142,10 +142,10 @@ class Workbench:
             return len(self._tasks)
 
     def create(self, kind: Kind) -> str:
-        """A new, empty task; its id.
+        """Create an empty task; returns its id.
 
         Raises:
-            FullError: there are as many tasks as this server takes.
+            FullError: the server already holds as many tasks as it accepts.
             ModuleNotFoundError: the encoder of this kind is not installed.
         """
         _encoder(kind)
@@ -168,7 +168,7 @@ class Workbench:
             del self._tasks[task]
 
     def add(self, task: str, items: Sequence[tuple[str, Item]]) -> list[str]:
-        """Add labelled examples, all or none of them; their ids.
+        """Add labelled examples, all or none of them; returns their ids.
 
         Raises:
             KeyError: there is no such task.
@@ -189,14 +189,14 @@ class Workbench:
             for (label, _), example, z in zip(items, read, numbers, strict=True):
                 ids.append(secrets.token_urlsafe(6))
                 data = example.item
-                live.examples[ids[-1]] = _Kept(
+                live.examples[ids[-1]] = _Stored(
                     label, z, data if isinstance(data, str) else _url(data)
                 )
             live.fitted.clear()
             return ids
 
     def remove(self, task: str, example: str) -> None:
-        """Take an example away.
+        """Remove an example.
 
         Raises:
             KeyError: there is no such task or example.
@@ -217,8 +217,10 @@ class Workbench:
             if old not in live.classes:
                 raise KeyError(old)
             live.examples = {
-                key: _Kept(new if kept.label == old else kept.label, kept.numbers, kept.shown)
-                for key, kept in live.examples.items()
+                key: _Stored(
+                    new if example.label == old else example.label, example.numbers, example.shown
+                )
+                for key, example in live.examples.items()
             }
             live.fitted.clear()
 
@@ -230,12 +232,12 @@ class Workbench:
         """
         with self._lock:
             live = self._task(task)
-            what = "text" if live.kind == "text" else "image"
+            content = "text" if live.kind == "text" else "image"
             return {
                 "kind": live.kind,
                 "examples": [
-                    {"id": key, "label": kept.label, what: kept.shown}
-                    for key, kept in live.examples.items()
+                    {"id": key, "label": example.label, content: example.shown}
+                    for key, example in live.examples.items()
                 ],
             }
 
@@ -256,34 +258,38 @@ class Workbench:
             live = self._task(task)
             read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
             x = torch.from_numpy(_encoder(live.kind)(read)).unsqueeze(0)
-            found: dict[str, Any] = {"classes": live.classes, "learners": {}}
+            result: dict[str, Any] = {"classes": live.classes, "learners": {}}
             for name, source in SHOWN[live.kind].items():
-                found["learners"][name] = self._ask(live, name, source, x)
-            return found
+                result["learners"][name] = self._ask(live, name, source, x)
+            return result
 
     def _ask(self, live: LiveTask, name: str, source: str, x: Tensor) -> dict[str, Any]:
         classes, learner = live.classes, _learner(source)
         if len(classes) < 2:
             return {"waiting": "needs examples of two classes"}
-        most = getattr(learner, "max_way", None)
-        if most is not None and len(classes) > most:
-            return {"waiting": f"was trained for at most {most} classes"}
-        labels = torch.tensor([[classes.index(kept.label) for kept in live.examples.values()]])
-        support = torch.from_numpy(np.stack([kept.numbers for kept in live.examples.values()]))
+        max_way = getattr(learner, "max_way", None)
+        if max_way is not None and len(classes) > max_way:
+            return {"waiting": f"was trained for at most {max_way} classes"}
+        labels = torch.tensor(
+            [[classes.index(example.label) for example in live.examples.values()]]
+        )
+        support = torch.from_numpy(
+            np.stack([example.numbers for example in live.examples.values()])
+        )
         support = support.unsqueeze(0)
         with torch.no_grad():
             if name not in live.fitted:
                 began = time.perf_counter()
                 phi = learner.adapt(support, labels, len(classes))
                 spent = 1000 * (time.perf_counter() - began)
-                curve = loss_curve(learner, support, labels, len(classes))
-                live.fitted[name] = _Fitted(phi, spent, curve)
-            own = live.fitted[name]
-            probabilities = learner.predict(own.phi, x)[0].softmax(-1)
-            why = reasons(learner, own.phi, support, x)
+                losses = loss_curve(learner, support, labels, len(classes))
+                live.fitted[name] = _Fitted(phi, spent, losses)
+            fitted = live.fitted[name]
+            probabilities = learner.predict(fitted.phi, x)[0].softmax(-1)
+            explanations = reasons(learner, fitted.phi, support, x)
         ids = [*live.examples]
         answers = []
-        for row, reason in zip(probabilities, why, strict=True):
+        for row, reason in zip(probabilities, explanations, strict=True):
             answer: dict[str, Any] = {
                 "label": classes[int(row.argmax())],
                 "probabilities": [round(float(p), 4) for p in row],
@@ -291,8 +297,8 @@ class Workbench:
             if "looked_at" in reason:
                 answer["looked_at"] = ids[reason.pop("looked_at")]
             answers.append({**answer, **reason})
-        drawn = {} if own.curve is None else {"curve": own.curve}
-        return {"adapt_ms": round(own.milliseconds, 2), **drawn, "answers": answers}
+        curve = {} if fitted.curve is None else {"curve": fitted.curve}
+        return {"adapt_ms": round(fitted.milliseconds, 2), **curve, "answers": answers}
 
     def _read(self, kind: Kind, item: Item, where: str) -> Example:
         if kind == "text":
@@ -329,11 +335,11 @@ class Workbench:
 
 
 def _small(data: bytes, kind: Kind, where: str) -> bytes:
-    """An image as it is kept, from which its numbers are made; one that was kept before, itself."""
-    side, form = _KEPT[kind]
+    """An image as it is stored and encoded; one that was stored before comes back unchanged."""
+    side, form = _STORED[kind]
     pixels = decode_image(data, where, (side, side), 3)
     with Image.open(io.BytesIO(data)) as image:
-        if (image.size, image.format) == ((side, side), form) and len(data) <= _KEPT_BYTES:
+        if (image.size, image.format) == ((side, side), form) and len(data) <= _STORED_BYTES:
             return data
     file = io.BytesIO()
     Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, form, quality=90)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from quickstudy import __version__
-from quickstudy.cli import own
+from quickstudy.cli import model
 from quickstudy.cli.compare import compare
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(train)
-_COMMANDS: tuple[Callable[..., None], ...] = (evaluate, compare, reproduce, demo, *own.COMMANDS)
+_COMMANDS: tuple[Callable[..., None], ...] = (evaluate, compare, reproduce, demo, *model.COMMANDS)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -18,9 +18,9 @@ def compare(
             help="Run folders, shipped weights, nearest, scratch; or saved evaluations (JSON)."
         ),
     ],
-    way: Annotated[int | None, typer.Option(help="Default: as the first was trained.")] = None,
-    shots: Annotated[str | None, typer.Option(help="Examples a class: 1,5.")] = None,
-    query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
+    way: Annotated[int | None, typer.Option(help="Default: as the first run was trained.")] = None,
+    shots: Annotated[str | None, typer.Option(help="Examples per class: 1,5.")] = None,
+    query: Annotated[int, typer.Option(help="Query examples per class.")] = 15,
     inner_steps: Annotated[str, typer.Option(help="Gradient steps to try.")] = "0,1,3,5,10",
     n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 200,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
@@ -33,9 +33,9 @@ def compare(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Learners on the same tasks: by examples, by gradient steps, and against none before.
+    """Compare learners, and learning from scratch, by numbers of examples and of gradient steps.
 
-    Saved evaluations are compared as they are, paired with the first.
+    Saved evaluations are compared without being run again, each paired with the first.
     """
     from quickstudy.cli.tables import saved_table, study_table
     from quickstudy.comparison import compare_runs, compare_saved, draw_study

@@ -13,7 +13,7 @@ from quickstudy.cli.options import (
     meaning,
     with_data,
 )
-from quickstudy.experiments.spec import DataName, Experiment, Part
+from quickstudy.experiments.spec import DataName, Experiment, PartName
 
 __all__ = ["data_app"]
 
@@ -36,7 +36,7 @@ def data_list() -> None:
         ("miniimagenet", "100 classes of ImageNet, 600 photos each, Ravi's split", "--root"),
         ("alphabets", "synthetic characters, as many as you ask for", "nothing"),
         ("digits", "scikit-learn's 1797 handwritten digits", "nothing"),
-        ("folder", "your own images: a folder (or zip) with a folder a class", "--root"),
+        ("folder", "your own images: a folder (or zip) with one folder per class", "--root"),
     ):
         table.add_row(*row)
     Console().print(table)
@@ -86,7 +86,7 @@ def data_preview(
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path(
         "preview.png"
     ),
-    part: Annotated[Part, typer.Option(help="Which classes.")] = "train",
+    part: Annotated[PartName, typer.Option(help="Which classes.")] = "train",
     size: Annotated[int, typer.Option(help=meaning("size"))] = DEFAULT.size,
     channels: Annotated[int, typer.Option(help=meaning("channels"))] = DEFAULT.channels,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,

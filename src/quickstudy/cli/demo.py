@@ -50,7 +50,7 @@ def demo(
         rows = {n: {s: e.as_dict() for s, e in r.items()} for n, r in result.table.items()}
         print(json.dumps({"table": rows, "seconds": result.seconds}))
         return
-    table = Table("10-way accuracy on classes never seen, %", *(f"{s} a class" for s in SHOTS))
+    table = Table("10-way accuracy on classes never seen, %", *(f"{s} per class" for s in SHOTS))
     for name, row in result.table.items():
         table.add_row(name, *(figure(row[s]) for s in SHOTS))
     Console().print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
-from quickstudy.experiments.spec import Part, Weights
+from quickstudy.experiments.spec import PartName, Weights
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def evaluate(
     ],
     way: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     shot: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
-    query: Annotated[int, typer.Option(help="Query examples a class.")] = 15,
+    query: Annotated[int, typer.Option(help="Query examples per class.")] = 15,
     n_tasks: Annotated[int, typer.Option("--tasks", help="Test tasks.")] = 600,
-    part: Annotated[Part, typer.Option(help="Which classes.")] = "test",
+    part: Annotated[PartName, typer.Option(help="Which classes.")] = "test",
     within_group: Annotated[bool, typer.Option(help="Tasks within one alphabet.")] = False,
     batch_norm: Annotated[
         Policy | None, typer.Option(help="Whose statistics; default: as trained.")
@@ -34,7 +34,8 @@ def evaluate(
         int | None, typer.Option(help="Gradient learners: steps on a new task.")
     ] = None,
     nearest: Annotated[
-        int | None, typer.Option(help="Answer by so many nearest neighbours in its space.")
+        int | None,
+        typer.Option(help="Answer by this many nearest neighbours in the learner's feature space."),
     ] = None,
     by_instance: Annotated[
         bool, typer.Option(help="MANN (offset): accuracy at each example of a class.")
@@ -47,12 +48,12 @@ def evaluate(
     ] = None,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
     freeze: Annotated[Path | None, typer.Option(help="Save the tasks to this file.")] = None,
-    weights: Annotated[Weights, typer.Option(help="Of the run.")] = "auto",
+    weights: Annotated[Weights, typer.Option(help="Which weights of the run.")] = "auto",
     seed: Annotated[int, typer.Option(help="Decides the tasks.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Scores (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Accuracy on unseen classes, with its 95% confidence interval; scores of each task on disk."""
+    """Measure accuracy on unseen classes, with its 95% confidence interval; save every score."""
     from quickstudy.cli.tables import instance_table
     from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
     from quickstudy.evaluation import evaluate as run
@@ -60,15 +61,15 @@ def evaluate(
     from quickstudy.learner import temporarily
 
     experiment, learner = targets.find_target(target, weights)
-    given = {"inner_steps": inner_steps, "nearest": nearest}
-    adapted = {name: value for name, value in given.items() if value is not None}
+    options = {"inner_steps": inner_steps, "nearest": nearest}
+    chosen = {name: value for name, value in options.items() if value is not None}
     if nearest is not None:
         learner = targets.nearest_in_space(learner, nearest)
     experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
     tasks: TaskSource
     if frozen is not None:
-        tasks = kept = FrozenTasks.load(frozen)
-        about = {**kept.about, "tasks": kept.fingerprint}
+        tasks = stored = FrozenTasks.load(frozen)
+        about = {**stored.about, "tasks": stored.fingerprint}
     else:
         tasks, about = targets.tasks_to_test(
             experiment,
@@ -80,9 +81,9 @@ def evaluate(
             seed=seed,
         )
     if freeze is not None:
-        tasks = kept = FrozenTasks.freeze(tasks, n_tasks, about)
-        kept.save(freeze)
-        about = {**about, "tasks": kept.fingerprint}
+        tasks = stored = FrozenTasks.freeze(tasks, n_tasks, about)
+        stored.save(freeze)
+        about = {**about, "tasks": stored.fingerprint}
     at_test: dict[str, Any] = {} if inner_steps is None else {"inner_steps": inner_steps}
     with temporarily(learner, **at_test):
         if by_instance:
@@ -93,7 +94,7 @@ def evaluate(
             tasks,
             n_tasks=n_tasks,
             batch_norm=batch_norm,
-            about={"learner": experiment.learner, "run": target, **adapted, **about},
+            about={"learner": experiment.learner, "run": target, **chosen, **about},
         )
     out = out or result_path(result, targets.run_folder(target))
     result.save(out)

@@ -36,7 +36,7 @@ DEFAULT = Experiment("protonet")
 
 
 class StoppedError(Exception):
-    """The user pressed Ctrl-C; Typer would swallow the words of a `KeyboardInterrupt`."""
+    """The user pressed Ctrl-C; Typer would swallow the message of a `KeyboardInterrupt`."""
 
 
 def say(line: str) -> None:

@@ -19,11 +19,12 @@ def reproduce(
         bool, typer.Option("--list", help="Every recipe, with the paper's figures and ours.")
     ] = False,
     budget: Annotated[
-        float | None, typer.Option(help="Minutes of training, each; default: the whole protocol.")
+        float | None,
+        typer.Option(help="Minutes of training per recipe; default: the whole protocol."),
     ] = None,
     root: RootOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes, one a device.")] = 1,
+    devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
@@ -33,7 +34,7 @@ def reproduce(
 ) -> None:
     """Train a published result by its recipe, evaluate it as the paper does, and write its card.
 
-    Goes on where an earlier call stopped: with a budget, or by Ctrl-C.
+    Continues where an earlier call stopped, at the end of its budget or by Ctrl-C.
     """
     import shlex
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def figure(result: "Evaluation") -> str:
-    """Mean and interval, in % if an accuracy, without what they are of."""
+    """Mean and interval, in % if an accuracy, without naming the metric."""
     return result.figure if result.mean < 1e4 else "diverged"
 
 
@@ -68,8 +68,8 @@ def study_table(result: "Study") -> None:
             table.add_row(name, *(figure(e) for e in curve.values()))
         console.print(table)
     if result.names is not None:
-        both = " and ".join(result.names)
-        print(f"One task of two classes never seen, {both}, one example each:")
+        classes = " and ".join(result.names)
+        print(f"One task of two classes never seen, {classes}, one example each:")
         for name, score in result.example_scores().items():
             n = result.example.query_y.shape[1]
             print(f"  {name}: {round(score * n)} of {n} right")
@@ -91,7 +91,7 @@ def learner_table() -> None:
     from quickstudy import learners
     from quickstudy.experiments.spec import LEARNERS, learner_options
 
-    table = Table("name", "class", "options of its own, with their defaults", box=None)
+    table = Table("name", "class", "its options, with their defaults", box=None)
     for name, (kind, preset) in LEARNERS.items():
         parameters = inspect.signature(getattr(learners, kind)).parameters
         options = []
@@ -125,8 +125,8 @@ def recipe_table() -> None:
                 row = (cell.label, "", cell.paper, "", "", "not yet run")
                 table.add_row(*first, *row, end_section=cell is recipe.cells[-1])
                 continue
-            own = [r for r in card.results if r.cell == cell]
-            for j, result in enumerate(own):
+            results = [r for r in card.results if r.cell == cell]
+            for j, result in enumerate(results):
                 table.add_row(
                     *(first if j == 0 else ("", "")),
                     cell.label if j == 0 else "",
@@ -135,7 +135,7 @@ def recipe_table() -> None:
                     result.figure,
                     f"{card.steps} of {card.protocol_steps}" if (i, j) == (0, 0) else "",
                     result.verdict,
-                    end_section=cell is recipe.cells[-1] and result is own[-1],
+                    end_section=cell is recipe.cells[-1] and result is results[-1],
                 )
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 

@@ -13,17 +13,17 @@ from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 __all__ = ["train"]
 
 NO_FLAGS = ("learner", "options")
-"""Fields of `Experiment` that are given otherwise: the argument, and flags of the learner's own."""
+"""Fields of `Experiment` without a flag: the argument, and the options, which have their own."""
 
 LEARNER_PANEL, TASKS_PANEL = "The learner", "Data, tasks and training"
 
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that takes ``**settings`` a flag for each of them: a field of `Experiment`."""
-    own = inspect.signature(command)
-    given = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    signature = inspect.signature(command)
+    explicit = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     flags = [_flag(name) for name in Experiment.model_fields if name not in NO_FLAGS]
-    command.__dict__["__signature__"] = own.replace(parameters=[*given, *flags])
+    command.__dict__["__signature__"] = signature.replace(parameters=[*explicit, *flags])
     return command
 
 
@@ -52,12 +52,12 @@ def train(
     validation_tasks: Annotated[int, typer.Option(help="Tasks of a validation.")] = 200,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     patience: Annotated[
-        int | None, typer.Option(help="End after so many validations without a new best.")
+        int | None, typer.Option(help="End after this many validations without a new best.")
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes, one a device.")] = 1,
+    devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -78,11 +78,11 @@ def train(
         experiment, machine = Experiment.load(resume), Machine.load(resume)
     else:
         assert learner is not None
-        given = {name: value for name, value in settings.items() if _was_given(context, name)}
-        root, split = given.pop("root", None), given.pop("split", None)
-        given["options"] = _learner_options(learner, context.args)
-        suited = Experiment.suited(learner, **given)
-        experiment = with_data(suited, given.get("data"), root, split)
+        chosen = {name: value for name, value in settings.items() if _was_given(context, name)}
+        root, split = chosen.pop("root", None), chosen.pop("split", None)
+        chosen["options"] = _learner_options(learner, context.args)
+        suited = Experiment.suited(learner, **chosen)
+        experiment = with_data(suited, chosen.get("data"), root, split)
         experiment = experiment.with_classes()
         machine = Machine(
             accelerator=accelerator,
@@ -115,9 +115,9 @@ def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
 
     known = learner_options(learner)
     options: dict[str, Any] = {}
-    rest = [part for word in words for part in word.split("=", 1)]
-    while rest:
-        word = rest.pop(0)
+    remaining = [part for word in words for part in word.split("=", 1)]
+    while remaining:
+        word = remaining.pop(0)
         name = word.removeprefix("--").replace("-", "_")
         value = not name.startswith("no_")
         name = name if name in known else name.removeprefix("no_")
@@ -128,10 +128,10 @@ def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
         kind = known[name]
         if kind is bool:
             options[name] = value
-        elif not rest:
+        elif not remaining:
             raise ValueError(f"{word} needs a value")
         else:
-            options[name] = _parse(word, rest.pop(0), kind)
+            options[name] = _parse(word, remaining.pop(0), kind)
     return options
 
 
@@ -142,5 +142,5 @@ def _parse(flag: str, text: str, kind: Any) -> Any:
     try:
         return float(text) if kind is float else int(text)
     except ValueError:
-        what = "a number" if kind is float else "an integer"
-        raise ValueError(f"{flag} is {text!r}; expected {what}") from None
+        expected = "a number" if kind is float else "an integer"
+        raise ValueError(f"{flag} is {text!r}; expected {expected}") from None

@@ -89,8 +89,8 @@ def alphabets(
         ClassDataset(5 classes, 15 examples [1, 28, 28] uint8)
     """
     least = {"n_classes": 1, "n_examples": 1, "size": 8, "seed": 0, "first_class": 0}
-    given = (n_classes, n_examples, size, seed, first_class)
-    for (name, low), value in zip(least.items(), given, strict=True):
+    values = (n_classes, n_examples, size, seed, first_class)
+    for (name, low), value in zip(least.items(), values, strict=True):
         if value < low:
             raise ValueError(f"{name} is {value}; it must be at least {low}")
     if not (math.isfinite(variation) and variation >= 0):
@@ -123,7 +123,7 @@ def _alphabet(g: np.random.Generator) -> tuple[Array, Array, Array]:
     """One alphabet: shapes ``[C,S,_SHAPE]``, places ``[C,S,5]`` and sizes ``[C]``.
 
     A place is the earlier stroke to start from, the point of it (0..1), the point of this stroke
-    that stands there (0..1), and an offset. Strokes that a character has not got have length 0.
+    that stands there (0..1), and an offset. Strokes that a character does not have are of length 0.
     """
     C, n = _CHARACTERS, _CHARACTERS * _TRIES
     line = g.uniform(0.1, 0.9)  # how straight the alphabet is
@@ -131,14 +131,14 @@ def _alphabet(g: np.random.Generator) -> tuple[Array, Array, Array]:
     repertoire = _strokes(g, _REPERTOIRE, line, dots)
     shared = repertoire[g.integers(_REPERTOIRE, size=(n, _S))]
     fresh = _strokes(g, n * _S, line, dots).reshape(n, _S, _SHAPE)
-    own = (g.random((n, _S)) >= _SHARED) | (np.arange(_S) == 0)
-    shapes = np.where(own[..., None], fresh, shared)
+    unshared = (g.random((n, _S)) >= _SHARED) | (np.arange(_S) == 0)
+    shapes = np.where(unshared[..., None], fresh, shared)
     loose = (g.random((n, _S, 1)) < _LOOSE) | _is_dot(shapes)[..., None]
     parent = np.floor(g.random((n, _S, 1)) * np.maximum(np.arange(_S), 1)[:, None])
-    there = g.choice([0.0, 0.25, 0.5, 0.75, 1.0], (n, _S, 1))
-    here = g.choice([0.0, 0.5, 1.0], (n, _S, 1), p=[0.6, 0.25, 0.15])
+    parent_point = g.choice([0.0, 0.25, 0.5, 0.75, 1.0], (n, _S, 1))
+    point = g.choice([0.0, 0.5, 1.0], (n, _S, 1), p=[0.6, 0.25, 0.15])
     offset = np.where(loose, g.uniform(-0.7, 0.7, (n, _S, 2)), 0.0)
-    places = np.concatenate([parent, there, here, offset], -1)
+    places = np.concatenate([parent, parent_point, point, offset], -1)
     counts = 1 + g.choice(_S, size=C, p=_STROKES)
 
     tries = _first(shapes, counts.repeat(_TRIES))
@@ -181,8 +181,8 @@ def _strokes(g: np.random.Generator, n: int, line: float, dots: float) -> Array:
 
 def _first(shapes: Array, counts: NDArray[np.int64]) -> Array:
     """Characters ``[n,S,_SHAPE]`` of which only the first ``counts`` strokes have a length."""
-    kept = (np.arange(_S) < counts[:, None])[..., None]
-    return np.where(kept | (np.arange(_SHAPE) < _LENGTHS.start), shapes, 0.0)
+    present = (np.arange(_S) < counts[:, None])[..., None]
+    return np.where(present | (np.arange(_SHAPE) < _LENGTHS.start), shapes, 0.0)
 
 
 def _is_dot(shapes: Array) -> NDArray[np.bool_]:
@@ -217,12 +217,12 @@ def _draw(shapes: Array, places: Array, sizes: Array, noise: Array) -> tuple[Arr
     points -= _STEER * np.linspace(0, 1, _P)[:, None] * drift
     c, e = np.arange(C)[:, None], np.arange(E)
     for s in range(_S):
-        parent, there, here = (places[:, s, k, None] for k in range(3))
-        there = (there + _ATTACH * touch[:, :, s, 0]).clip(0, 1)
+        parent, parent_point, point = (places[:, s, k, None] for k in range(3))
+        parent_point = (parent_point + _ATTACH * touch[:, :, s, 0]).clip(0, 1)
         place = places[:, None, s, 3:] + _GAP * touch[:, :, s, 1:3]
-        place -= points[c, e, s, np.rint(here * (_P - 1)).astype(int)]
+        place -= points[c, e, s, np.rint(point * (_P - 1)).astype(int)]
         if s > 0:
-            place += points[c, e, parent.astype(int), np.rint(there * (_P - 1)).astype(int)]
+            place += points[c, e, parent.astype(int), np.rint(parent_point * (_P - 1)).astype(int)]
         points[:, :, s] += place[:, :, None]
 
     heavy = 2 * np.exp(_BLOB * np.abs(noise[..., -2, None, None]))

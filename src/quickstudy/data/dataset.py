@@ -274,7 +274,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     write one path, the last one's folder stays.
 
     Raises:
-        FileExistsError: ``path`` is something else than an empty folder or one that
+        FileExistsError: ``path`` is something other than an empty folder or one that
             `ClassDataset.save` wrote.
     """
     path = Path(path)
@@ -290,7 +290,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 path.rename(Path(temporary) / f"old{attempt}")
             try:
                 folder.rename(path)
-            except OSError:  # another process put its own there since the line above
+            except OSError:  # another process put its folder there since the line above
                 if attempt == 99 or not path.exists():
                     raise
             else:

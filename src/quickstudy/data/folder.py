@@ -185,9 +185,9 @@ def _classes(files: "Files") -> dict[str, list[str]]:
     if empty := [f for f in files.folders if f not in classes and f not in inner]:
         raise ValueError(f"class folder {files.where(empty[0])} holds no images")
     if len(classes) < 2:
-        found = f"only the class {next(iter(classes))!r}" if classes else "no images"
+        content = f"only the class {next(iter(classes))!r}" if classes else "no images"
         raise ValueError(
-            f"{files.path} holds {found}; expected a folder for each of at least 2 classes"
+            f"{files.path} holds {content}; expected a folder for each of at least 2 classes"
         )
     return dict(sorted(classes.items()))
 

@@ -29,10 +29,10 @@ if sys.platform != "win32":
 
 __all__ = ["ALPHABETS", "cache_dir", "omniglot"]
 
-Part = Literal["background", "evaluation"]
+SetName = Literal["background", "evaluation"]
 
 # Alphabets of the two published parts, with how many characters each has.
-ALPHABETS: dict[Part, dict[str, int]] = {
+ALPHABETS: dict[SetName, dict[str, int]] = {
     "background": {
         "Alphabet_of_the_Magi": 20,
         "Anglo-Saxon_Futhorc": 29,
@@ -92,13 +92,13 @@ _DRAWERS = 20
 _SIDE = 105
 
 # SHA-256 over (path, pixels) of every image, as `_decode` computes it.
-_FINGERPRINTS: dict[Part, str] = {
+_FINGERPRINTS: dict[SetName, str] = {
     "background": "a124c5a5a976a2325d0833f6ed0f099009f18539b78de62d281d2188a44c0646",
     "evaluation": "aea28c3ae3e13f70f5ca1e76e5dc886e9f9958b67730065a5efab5629664ea76",
 }
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_{}.zip"
-_MD5: dict[Part, str] = {
+_MD5: dict[SetName, str] = {
     "background": "68d2efa1b9178cc56df9314c21c6e718",
     "evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
@@ -111,7 +111,7 @@ def omniglot(
     size: int = 28,
     verify: bool = True,
 ) -> ClassDataset:
-    """Load Omniglot: uint8 ``[M,1,size,size]``, ink 255 on 0, 20 examples a character.
+    """Load Omniglot: uint8 ``[M,1,size,size]``, ink 255 on 0, 20 examples per character.
 
     Classes are named ``Alphabet/characterNN`` and grouped by alphabet: the 964 characters of the
     background set, then the 659 of the evaluation set, each in the order of their names. Images
@@ -136,7 +136,7 @@ def omniglot(
         raise ValueError(f"part is {part!r}; expected 'all', 'background' or 'evaluation'")
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel")
-    parts: tuple[Part, ...] = ("background", "evaluation") if part == "all" else (part,)
+    parts: tuple[SetName, ...] = ("background", "evaluation") if part == "all" else (part,)
     with contextlib.ExitStack() as stack:
         sources = {
             p: stack.enter_context(Files(_download(p) if root is None else _find(Path(root), p)))
@@ -173,7 +173,7 @@ def cache_dir() -> Path:
     return Path(pooch.os_cache("quickstudy"))
 
 
-def _find(root: Path, part: Part) -> Path:
+def _find(root: Path, part: SetName) -> Path:
     """The folder or zip of one part."""
     stem = f"images_{part}"
     if root.stem == stem and root.exists():
@@ -190,7 +190,7 @@ def _find(root: Path, part: Part) -> Path:
     )
 
 
-def _download(part: Part) -> Path:
+def _download(part: SetName) -> Path:
     """The published zip of one part, from the cache or else from the official repository."""
     import pooch
 
@@ -257,10 +257,10 @@ class Resuming:
             with self.part.open("ab" if start and resumed else "wb") as file:
                 for block in response.iter_content(1 << 16):
                     file.write(block)
-            came = self._size() - (start if resumed else 0)
-            if length is not None and came < int(length):
+            received = self._size() - (start if resumed else 0)
+            if length is not None and received < int(length):
                 raise requests.ConnectionError(
-                    f"the connection ended after {came} of {length} bytes"
+                    f"the connection ended after {received} of {length} bytes"
                 )
 
 
@@ -274,7 +274,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _decode(
-    files: Files, part: Part, size: int, verify: bool
+    files: Files, part: SetName, size: int, verify: bool
 ) -> tuple[NDArray[np.uint8], dict[str, int]]:
     """One part's images ``[M,1,size,size]``, and the number of images of each class."""
     paths: dict[str, str] = {}
@@ -321,7 +321,7 @@ def _ink(data: bytes, where: str) -> NDArray[np.bool_]:
         raise ValueError(f"{where} is not an image that can be read: {error}") from error
 
 
-def _check_structure(source: Path, part: Part, counts: dict[str, int]) -> None:
+def _check_structure(source: Path, part: SetName, counts: dict[str, int]) -> None:
     expected = {
         f"{alphabet}/character{i:02d}": _DRAWERS
         for alphabet, n in ALPHABETS[part].items()

@@ -22,8 +22,8 @@ Ints = NDArray[np.int64]
 class TaskSource(Protocol):
     """An endless, indexed supply of task batches: ``source[i]`` depends on ``i`` alone.
 
-    That makes the position of a training run a single number: resuming, prefetching and giving
-    each process of many its own tasks need nothing else.
+    That makes the position of a training run a single number: resuming, prefetching and sharing
+    tasks out among processes need nothing else.
     """
 
     def __getitem__(self, index: int, /) -> Task: ...
@@ -42,7 +42,7 @@ class EpisodeSampler:
         query: query examples of each class.
         tasks: tasks in a batch ``T``.
         seed: any non-negative integer.
-        imbalanced: draw the shot of each *class* from the range, instead of one a batch.
+        imbalanced: draw the shot of each *class* from the range, instead of one per batch.
         within_group: draw all classes of a task from one group (one alphabet), chosen uniformly:
             the harder, finer-grained problem.
 
@@ -82,11 +82,11 @@ class EpisodeSampler:
             raise ValueError(
                 f"way={self.way[1]} classes a task, but the dataset has only {dataset.n_classes}"
             )
-        need = self.shot[1] + self.query
+        needed = self.shot[1] + self.query
         smallest = int(dataset.sizes.argmin())
-        if int(dataset.sizes[smallest]) < need:
+        if int(dataset.sizes[smallest]) < needed:
             raise ValueError(
-                f"shot {self.shot[1]} + query {self.query} needs {need} examples of a class, but "
+                f"shot {self.shot[1]} + query {self.query} needs {needed} examples of a class, but "
                 f"{dataset.names[smallest]!r} has {int(dataset.sizes[smallest])}"
             )
 
@@ -222,9 +222,9 @@ def _draw(bounds: tuple[int, int], rng: np.random.Generator) -> int:
 def _smallest(score: NDArray[np.float64], n: int) -> Ints:
     """Positions of the ``n`` smallest of each last row, in order: a draw without replacement."""
     if n < score.shape[-1]:
-        found = score.argpartition(n - 1, axis=-1)[..., :n]
-        order = score.reshape(-1)[_flat(found, score.shape[-1])].argsort(-1)
-        return found.reshape(-1)[_flat(order, n)]
+        smallest = score.argpartition(n - 1, axis=-1)[..., :n]
+        order = score.reshape(-1)[_flat(smallest, score.shape[-1])].argsort(-1)
+        return smallest.reshape(-1)[_flat(order, n)]
     return score.argsort(-1)
 
 

@@ -63,7 +63,7 @@ class Split:
                 )
 
     def parts(self) -> dict[PartName, ClassDataset]:
-        """The parts that there are, by name."""
+        """The existing parts, by name."""
         parts: dict[PartName, ClassDataset] = {"train": self.train}
         if self.validation is not None:
             parts["validation"] = self.validation
@@ -71,14 +71,14 @@ class Split:
 
     def rotated(self, parts: Sequence[PartName] = ("train", "validation", "test")) -> "Split":
         """Every class of these parts in four rotations, each a class (`ClassDataset.rotated`)."""
-        here = self.parts()
+        existing = self.parts()
         if unknown := [part for part in parts if part not in ("train", "validation", "test")]:
             raise ValueError(f"{unknown[0]!r} is no part; expected train, validation or test")
-        turned = {part: here[part].rotated() for part in parts if part in here}
+        turned = {part: existing[part].rotated() for part in parts if part in existing}
         if not turned:
             return self
-        how = "rotated" if len(turned) == len(here) else f"rotated {', '.join(turned)}"
-        return replace(self, name=f"{self.name}, {how}", **turned)
+        change = "rotated" if len(turned) == len(existing) else f"rotated {', '.join(turned)}"
+        return replace(self, name=f"{self.name}, {change}", **turned)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -120,11 +120,11 @@ def published(dataset: ClassDataset, *, validation_alphabets: int = 0, seed: int
         raise ValueError(
             f"validation_alphabets is {validation_alphabets}, of {len(train)} background alphabets"
         )
-    held_out, kept = train[:validation_alphabets], train[validation_alphabets:]
+    held_out, trained = train[:validation_alphabets], train[validation_alphabets:]
     name = "published"
     if held_out:
         name += f", {validation_alphabets} alphabets held out, seed {seed}"
-    return _split(dataset, name, kept, held_out, evaluation, by="groups")
+    return _split(dataset, name, trained, held_out, evaluation, by="groups")
 
 
 def vinyals(dataset: ClassDataset, *, validation: bool = True) -> Split:

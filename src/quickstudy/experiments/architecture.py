@@ -102,7 +102,7 @@ class Architecture(Fields):
 
     @property
     def counts_classes(self) -> bool:
-        """Whether the learner is built for the number of training classes, its option."""
+        """Whether the learner has an option for the number of training classes."""
         return "classes" in _signature(self.learner)
 
 
@@ -212,7 +212,7 @@ def _signature(name: LearnerName) -> dict[str, Any]:
 
 
 def _inner_optimizer(name: InnerName, learner: LearnerName) -> Any:
-    """SGD, SGD with momentum 0.9, or Adam: Reptile's without first moment, as its paper has it."""
+    """SGD, SGD with momentum 0.9, or Adam: Reptile's without first moment, as in its paper."""
     from quickstudy.inner import SGD, Adam
 
     if name == "adam":

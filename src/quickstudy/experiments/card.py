@@ -119,8 +119,8 @@ class Card(_Model):
         lines += ["| test | batch norm | paper | ours | verdict |", "|---|---|---|---|---|"]
         for result in self.results:
             test = f"{result.cell.label}, {result.tasks} tasks"
-            said = result.verdict if result.paper else ""
-            row = (test, result.column or "none", result.paper, result.figure, said)
+            judgement = result.verdict if result.paper else ""
+            row = (test, result.column or "none", result.paper, result.figure, judgement)
             lines.append(f"| {' | '.join(row)} |")
         budget = "none" if self.budget_minutes is None else f"{self.budget_minutes:g} minutes"
         chosen = "the last step" if self.best_step is None else f"step {self.best_step}"

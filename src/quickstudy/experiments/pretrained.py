@@ -26,8 +26,8 @@ def shipped() -> list[str]:
 def load(source: str | os.PathLike[str]) -> "MetaLearner":
     """A trained learner, ready to adapt: ``quickstudy.load("protonet-omniglot")``.
 
-    Weights that come along were trained by the recipe of their name, and evaluated as its card
-    says. They are for drawings of characters: grey, 28x28, ink 1 on paper 0.
+    Shipped weights were trained by the recipe of their name, and evaluated as its card says. They
+    are for drawings of characters: grey, 28x28, ink 1 on paper 0.
 
     Args:
         source: one of `shipped`, a run folder, or a file of weights (of a run or of
@@ -37,7 +37,7 @@ def load(source: str | os.PathLike[str]) -> "MetaLearner":
         The learner in evaluation mode, on the CPU.
 
     Raises:
-        FileNotFoundError: there is nothing of that name; says what comes along.
+        FileNotFoundError: there is nothing of that name; lists what is shipped.
         ValueError: the file is damaged, does not describe its learner, or is not the one that the
             card was written for.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from quickstudy._moved import names_from
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -32,7 +33,9 @@ from quickstudy.policy import Policy
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
 
-__all__ = ["Cell", "Protocol", "Recipe", "Validation", "load_recipe", "recipe_names"]
+__all__ = ["Cell", "Recipe", "TrainingProtocol", "Validation", "load_recipe", "recipe_names"]
+
+__getattr__ = names_from(__name__, {"Protocol": "quickstudy.experiments.recipe:TrainingProtocol"})
 
 Kind = Literal["faithful", "harder", "beyond", "ours"]
 Count = Annotated[int, Field(ge=1)]
@@ -51,7 +54,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Protocol(Setup):
+class TrainingProtocol(Setup):
     """How a recipe trains: the fields of an `Experiment`, which mean the same here.
 
     A recipe says how many examples, tasks and steps there are. Unless it says otherwise, there are
@@ -104,9 +107,9 @@ class Cell(_Strict):
         published: accuracy in %, or the mean squared error; ``None`` if the paper has no figure.
         interval: the paper's 95% interval, as half its width.
         columns: batch norm policies to report, the paper's first; empty without batch norm.
-        instance: MANN's offset protocol: accuracy at so manieth an example of a class.
-        at_test: what the learner has otherwise in a test, such as ``{"inner_steps": 3}``; of a
-            list, what does best on the validation tasks.
+        instance: with MANN's offset protocol, accuracy at this example of a class; 1 is the first.
+        at_test: what the learner's attributes are in a test, such as ``{"inner_steps": 3}``; of
+            a list, the value that does best on the validation tasks.
         within_group: tasks within one alphabet.
     """
 
@@ -164,7 +167,7 @@ class Recipe(_Strict):
     code: str | None = None
     differs: list[str] = []
     ships: bool = False
-    protocol: Protocol
+    protocol: TrainingProtocol
     validation: Validation | None = None
     cells: Annotated[list[Cell], Field(min_length=1)]
 
@@ -188,19 +191,19 @@ class Recipe(_Strict):
 
     def experiment(self, root: str | None = None, seed: int = 0) -> Experiment:
         """The run that the protocol describes, on data in ``root``."""
-        given = self.protocol.model_dump(
+        settings = self.protocol.model_dump(
             exclude={"inner_loss", "paper_inner_rate", "split", "steps"}, exclude_none=True
         )
         steps = max(self.protocol.steps, 1)
         split = self.protocol.split or "random"
-        return Experiment(**given, split=split, steps=steps, root=root, seed=seed)
+        return Experiment(**settings, split=split, steps=steps, root=root, seed=seed)
 
     def test_tasks(self, cell: Cell, experiment: Experiment) -> "TaskSource":
-        """The tasks that a cell is measured on, one a batch."""
-        given = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
+        """The tasks that a cell is measured on, one per batch."""
+        source = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
         shape = cell.model_dump(include={"way", "shot", "query", "within_group"})
-        elsewhere = experiment.replace(**given) if given else experiment
-        return elsewhere.sampler("test", **shape, tasks=1, seed=experiment.seed)
+        tested_on = experiment.replace(**source) if source else experiment
+        return tested_on.sampler("test", **shape, tasks=1, seed=experiment.seed)
 
 
 def recipe_names() -> list[str]:
@@ -219,14 +222,14 @@ def load_recipe(name: str) -> Recipe:
     """
     file, _, run = name.partition(":")
     if file.endswith(".toml"):
-        found = _read(Path(file).stem, Path(file).read_text(), file)
-        if len(found) > 1 or run:
+        recipes = _read(Path(file).stem, Path(file).read_text(), file)
+        if len(recipes) > 1 or run:
             key = f"{Path(file).stem}-{run}"
-            if key not in found:
-                runs = ", ".join(n.removeprefix(f"{Path(file).stem}-") for n in found)
+            if key not in recipes:
+                runs = ", ".join(n.removeprefix(f"{Path(file).stem}-") for n in recipes)
                 raise FileNotFoundError(f"{file} has no run {run!r}; it has: {runs}")
-            return found[key]
-        return next(iter(found.values()))
+            return recipes[key]
+        return next(iter(recipes.values()))
     if name not in _shipped():
         near = [known for known in _shipped() if name in known]
         raise FileNotFoundError(
@@ -239,11 +242,11 @@ def load_recipe(name: str) -> Recipe:
 @cache
 def _shipped() -> dict[str, Recipe]:
     folder = resources.files("quickstudy.experiments.recipes")
-    found: dict[str, Recipe] = {}
+    recipes: dict[str, Recipe] = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".toml"):
-            found |= _read(file.name.removesuffix(".toml"), file.read_text("utf-8"), file.name)
-    return found
+            recipes |= _read(file.name.removesuffix(".toml"), file.read_text("utf-8"), file.name)
+    return recipes
 
 
 def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
@@ -255,18 +258,18 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
     runs = data.pop("runs", {"": {}})
     if not isinstance(runs, dict) or not runs:
         raise ValueError(f"{where}: runs should be a table of trainings")
-    found = {}
-    for run, own in runs.items():
-        merged = {**data, **own, "name": f"{stem}-{run}" if run else stem}
-        merged["protocol"] = _laid_over(data.get("protocol", {}), own.get("protocol", {}))
+    recipes = {}
+    for run, changes in runs.items():
+        merged = {**data, **changes, "name": f"{stem}-{run}" if run else stem}
+        merged["protocol"] = _laid_over(data.get("protocol", {}), changes.get("protocol", {}))
         try:
-            found[merged["name"]] = Recipe(**merged)
+            recipes[merged["name"]] = Recipe(**merged)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "recipe"
-            what = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{where}{f', run {run}' * bool(run)}: {place}: {what}") from error
-    return found
+            message = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}{f', run {run}' * bool(run)}: {place}: {message}") from error
+    return recipes
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -53,11 +53,11 @@ def reproduce(
         minutes: of training in this call; ``None`` for the whole protocol.
         seed: of everything random.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: processes to start, one a device; see `processes.launch`.
+        devices: processes to start, one per device; see `processes.launch`.
         threads: of each operation.
         command: kept on the card.
         quiet: no progress.
-        say: told of each figure as it comes.
+        say: called with each figure as it comes.
 
     Raises:
         ValueError: the folder holds a run of another protocol or seed; names what differs.
@@ -74,7 +74,7 @@ def reproduce(
         validation_tasks=200 if chosen is None else chosen.tasks,
         validate_every=1000 if chosen is None else chosen.every,
     )
-    asked = _asked(folder, minutes)
+    budget = _total_budget(folder, minutes)
     trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
     with first_goes() as first:
         if first:
@@ -91,7 +91,7 @@ def reproduce(
                 fingerprint=about.get("split_fingerprint"),
                 steps=trained.steps,
                 protocol_steps=recipe.protocol.steps,
-                budget_minutes=asked,
+                budget_minutes=budget,
                 training_minutes=trained.seconds / 60,
                 best_step=trained.best_step,
                 weights=weights,
@@ -130,10 +130,10 @@ def _judge(
             mean, ci95 = metric.scale * scores.mean, metric.scale * scores.ci95
             compared = not cell.columns or column == cell.columns[0]
             error = not metric.higher_is_better
-            said = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
+            outcome = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
             n = len(scores.scores)
             results.append(
-                Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n, verdict=said)
+                Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n, verdict=outcome)
             )
     return weights, results
 
@@ -141,16 +141,16 @@ def _judge(
 def _check_same(folder: Path, experiment: Experiment) -> None:
     if not (folder / "run.json").exists():
         return
-    there, here = Experiment.load(folder).model_dump(), experiment.model_dump()
-    for name, value in here.items():
-        if name != "root" and there[name] != value:
+    saved, current = Experiment.load(folder).model_dump(), experiment.model_dump()
+    for name, value in current.items():
+        if name != "root" and saved[name] != value:
             raise ValueError(
-                f"{folder} holds another run: its {name} is {there[name]!r}, this recipe's is "
+                f"{folder} holds another run: its {name} is {saved[name]!r}, this recipe's is "
                 f"{value!r}; choose another folder with --out"
             )
 
 
-def _asked(folder: Path, minutes: float | None) -> float | None:
+def _total_budget(folder: Path, minutes: float | None) -> float | None:
     """All the minutes asked for so far, this call's included."""
     path = folder / "card.json"
     before = Card.load(path).budget_minutes if path.exists() else 0.0
@@ -161,7 +161,7 @@ def _evaluations(
     score: "_Scorer", cell: Cell, folder: Path, weights: str, say: Callable[[str], None]
 ) -> list[tuple[Policy | None, Evaluation]]:
     """The cell's figure in each of its columns: from an earlier call if nothing has changed."""
-    found: list[tuple[Policy | None, Evaluation]] = []
+    evaluations: list[tuple[Policy | None, Evaluation]] = []
     columns: list[Policy | None] = [*cell.columns] or [None]
     for column in columns:
         about = {
@@ -177,8 +177,8 @@ def _evaluations(
             dataclasses.replace(scores, about={**about, **scores.about}).save(path)
         scores = Evaluation.load(path)
         say(f"{cell.label}: {scores}")
-        found.append((column, scores))
-    return found
+        evaluations.append((column, scores))
+    return evaluations
 
 
 class _Scorer:
@@ -196,8 +196,8 @@ class _Scorer:
                 scores = accuracy_by_instance(self.learner, tasks, n_tasks=cell.tasks)
                 self.read[sequences] = scores
             return self.read[sequences][cell.instance]
-        own = {name: getattr(self.learner, name, None) for name in cell.at_test}
-        with temporarily(self.learner, **own):  # puts back what is set within
+        attributes = {name: getattr(self.learner, name, None) for name in cell.at_test}
+        with temporarily(self.learner, **attributes):  # puts back what is set within
             chosen = {name: self._set(name, value, cell) for name, value in cell.at_test.items()}
             about = {"at_test": chosen}
             return evaluate(self.learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
@@ -231,8 +231,8 @@ def code_commit() -> str:
     """The commit of this code, ``+`` with uncommitted changes; its version outside a clone."""
 
     def git(*words: str) -> str:
-        here = Path(__file__).parent
-        run = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True)
+        folder = Path(__file__).parent
+        run = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True)
         return run.stdout.strip() if run.returncode == 0 else ""
 
     try:

@@ -27,14 +27,14 @@ class Machine:
 
     Attributes:
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        devices: processes to start, one a device; see `processes.launch`.
+        devices: processes to start, one per device; see `processes.launch`.
         precision: as Lightning Fabric names it.
         threads: of each operation; ``None`` leaves PyTorch's own choice.
-        validation: what validation tasks have other than training ones (``way``, ``shot``,
+        validation: in what validation tasks differ from training ones (``way``, ``shot``,
             ``query``); ``None`` for no validation.
         validation_tasks: how many.
         validate_every: steps between validations.
-        patience: end when so many validations in a row have brought no new best; ``None`` for
+        patience: end when this many validations in a row have brought no new best; ``None`` for
             never.
         checkpoint_every: steps between checkpoints.
         tensorboard: also log to TensorBoard.
@@ -53,7 +53,7 @@ class Machine:
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Machine":
-        """That of a run folder."""
+        """The machine of a run folder."""
         options: dict[str, Any] = json.loads((Path(run) / "run.json").read_text())
         return cls(**options["machine_options"])
 
@@ -70,12 +70,12 @@ def run_experiment(
     """Train what an experiment describes, in a run folder, as `training.train` does.
 
     Args:
-        experiment: what to train on what.
+        experiment: what to train, and on what.
         folder: for the run.
-        machine: how.
+        machine: how to carry it out.
         resume: go on with the run in the folder, or begin it if there is none.
         quiet: no progress on standard error.
-        minutes: stop after so many, to be resumed.
+        minutes: stop after this many, to be resumed.
 
     Raises:
         LostProcessError: another process of this training is gone.
@@ -102,8 +102,8 @@ def run_experiment(
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        what = "sinusoids" if experiment.regression else experiment.splits
-        _say(f"{experiment.learner}: {what}")
+        source = "sinusoids" if experiment.regression else experiment.splits
+        _say(f"{experiment.learner}: {source}")
     result = train(
         learner,
         tasks,

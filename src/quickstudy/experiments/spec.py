@@ -1,7 +1,7 @@
 """What decides a run, as plain values: what the command line, recipes and ``run.json`` share.
 
-Each field is declared once, with what it means, its bounds and its default: the flags of
-`quickstudy train`, `quickstudy.experiments.recipe.Protocol` and ``run.json`` follow from it.
+Each field is declared once, with what it means, its bounds and its default. The flags of
+`quickstudy train`, `quickstudy.experiments.recipe.TrainingProtocol` and ``run.json`` follow.
 """
 
 import json
@@ -32,7 +32,7 @@ __all__ = ["LEARNERS", "Experiment", "LearnerName", "LearnerSpec", "Setup", "lea
 
 DataName = Literal["omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid"]
 SplitName = Literal["published", "vinyals", "vinyals-trainval", "maml", "group", "random"]
-Part = Literal["train", "validation", "test"]
+PartName = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
 Weights = Literal["auto", "best", "final", "checkpoint"]
 
@@ -52,10 +52,10 @@ _SUITED: dict[str, dict[str, Any]] = {
 }
 _TEST_SEED = 1 << 32
 
-# What `Protocol` declares again, with a default of its own or with none.
+# What `TrainingProtocol` declares again, with another default or with none.
 Rotations = Annotated[bool, Field(description="Rotations as classes.")]
-Shot = Annotated[int, Field(ge=1, description="Support examples a class.")]
-Query = Annotated[int, Field(ge=1, description="Query examples a class.")]
+Shot = Annotated[int, Field(ge=1, description="Support examples per class.")]
+Query = Annotated[int, Field(ge=1, description="Query examples per class.")]
 Tasks = Annotated[int, Field(ge=1, description="Tasks in a batch.")]
 RateSchedule = Annotated[Schedule, Field(description="Of the learning rate.")]
 
@@ -89,7 +89,9 @@ class Setup(Architecture):
     lr: Annotated[float, Field(gt=0, description="Outer learning rate.")] = 1e-3
     optimizer: Annotated[Literal["adam", "sgd"], Field(description="Of the outer loop.")] = "adam"
     schedule: RateSchedule = "cosine"
-    halve_every: Annotated[int, Field(ge=1, description="For halve, in steps.")] = 2000
+    halve_every: Annotated[
+        int, Field(ge=1, description="Steps between halvings, with --schedule halve.")
+    ] = 2000
     average: Annotated[
         float,
         Field(ge=0, lt=1, description="Keep a moving average of the weights, with this decay."),
@@ -126,10 +128,10 @@ class Experiment(Setup, Schema):
         super().__init__(learner=learner, **values)
 
     @classmethod
-    def suited(cls, learner: LearnerName, **given: Any) -> "Experiment":
-        """The experiment with the values given, and for the rest those that suit the learner."""
-        suited = {**_SUITED.get(given.get("data", ""), {}), **_SUITED.get(learner, {})}
-        return cls(learner, **{**suited, **given})
+    def suited(cls, learner: LearnerName, **chosen: Any) -> "Experiment":
+        """The experiment with the values chosen; the others are those that suit the learner."""
+        suited = {**_SUITED.get(chosen.get("data", ""), {}), **_SUITED.get(learner, {})}
+        return cls(learner, **{**suited, **chosen})
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Experiment":
@@ -151,8 +153,8 @@ class Experiment(Setup, Schema):
 
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again, and its learner alone."""
-        whole, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
-        return {"experiment": whole, "learner": learner, **self.about_data()}
+        experiment, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
+        return {"experiment": experiment, "learner": learner, **self.about_data()}
 
     def about_data(self) -> dict[str, Any]:
         """Which split of which data."""
@@ -191,7 +193,7 @@ class Experiment(Setup, Schema):
         elif self.data == "digits":
             split = self._deal(data.digits(size=self.size))
         elif self.root is None:
-            raise ValueError(f"data={self.data} needs a root: a folder with a folder a class")
+            raise ValueError(f"data={self.data} needs a root: a folder with one folder per class")
         elif self.data == "miniimagenet":
             split = data.mini_imagenet(self.root, size=self.size)
         else:
@@ -206,7 +208,7 @@ class Experiment(Setup, Schema):
             split = self._deal(images)
         return split.rotated() if self.rotations else split
 
-    def sampler(self, part: Part, **changes: Any) -> "TaskSource":
+    def sampler(self, part: PartName, **changes: Any) -> "TaskSource":
         """Tasks from one part of the data; ``changes`` are arguments of `EpisodeSampler`."""
         from quickstudy.data import Augmented, EpisodeSampler, SinusoidSampler
 
@@ -238,8 +240,8 @@ class Experiment(Setup, Schema):
 
     def learner_spec(self) -> LearnerSpec:
         """The learner alone, without what it is trained on."""
-        own = self.with_classes().model_dump(include={*Architecture.model_fields})
-        return LearnerSpec(**own, inputs="sinusoid" if self.regression else "images")
+        fields = self.with_classes().model_dump(include={*Architecture.model_fields})
+        return LearnerSpec(**fields, inputs="sinusoid" if self.regression else "images")
 
     def build_optimizer(
         self, learner: "MetaLearner"

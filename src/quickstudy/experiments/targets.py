@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from quickstudy.experiments.spec import DataName, Experiment, Part, SplitName, Weights
+from quickstudy.experiments.spec import DataName, Experiment, PartName, SplitName, Weights
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -25,8 +25,8 @@ __all__ = [
     "with_data",
 ]
 
-Baseline = Literal["nearest", "scratch"]
-BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+BaselineName = Literal["nearest", "scratch"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 """Learners that need no training, by name."""
 
 _SCRATCH_SINUSOID = {"inner_lr": 0.01, "inner_steps": 200}  # see docs/experiments.md
@@ -43,7 +43,7 @@ def find_target(
         weights: which of a run's, see `load_run`.
 
     Raises:
-        FileNotFoundError: it is none of these; says which names there are.
+        FileNotFoundError: it is none of these; lists the names there are.
         ValueError: a file of the run is damaged.
 
     Example:
@@ -73,7 +73,7 @@ def run_folder(name: str | os.PathLike[str]) -> Path:
     return Path(name) if Path(name).exists() else Path("runs", name)
 
 
-def build_baseline(name: Baseline, experiment: Experiment) -> "MetaLearner":
+def build_baseline(name: BaselineName, experiment: Experiment) -> "MetaLearner":
     """An untrained baseline for the tasks of an experiment.
 
     Args:
@@ -116,7 +116,7 @@ def with_data(
     way: int | None = None,
     rotations: bool | None = None,
 ) -> Experiment:
-    """The experiment on other data; what is not given stays as it is.
+    """The experiment on other data; what is not given stays the same.
 
     Args:
         experiment: to change.
@@ -128,27 +128,27 @@ def with_data(
     """
     if split is None and data is not None:
         split = "published" if data == "omniglot" else "random"
-    given = {
+    changes = {
         "data": data,
         "root": None if root is None else os.fspath(root),
         "split": split,
         "way": way,
         "rotations": rotations,
     }
-    return experiment.replace(**{k: v for k, v in given.items() if v is not None})
+    return experiment.replace(**{k: v for k, v in changes.items() if v is not None})
 
 
 def tasks_to_test(
     experiment: Experiment,
     *,
-    part: Part = "test",
+    part: PartName = "test",
     way: int | None = None,
     shot: int | None = None,
     query: int = 15,
     within_group: bool = False,
     seed: int = 0,
 ) -> tuple["TaskSource", dict[str, Any]]:
-    """Tasks of unseen classes, one a batch, and what there is to say of them.
+    """Tasks of unseen classes, one per batch, and a description of them.
 
     Args:
         experiment: whose data.

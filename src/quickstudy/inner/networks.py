@@ -30,10 +30,10 @@ def run_tasks(
         return run_stacked(network, state, x, source)
     buffers = [name for name, _ in network.named_buffers()] if source == "record" else []
 
-    def run(own: Parameters, x: Tensor) -> tuple[Tensor, Parameters]:
-        own = dict(own)
-        output: Tensor = functional_call(network, own, (x,))
-        return output, {name: own[name] for name in buffers}
+    def run(state: Parameters, x: Tensor) -> tuple[Tensor, Parameters]:
+        updated = dict(state)
+        output: Tensor = functional_call(network, updated, (x,))
+        return output, {name: updated[name] for name in buffers}
 
     with statistics_from(network, source):
         if len(x) > 1:

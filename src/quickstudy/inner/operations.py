@@ -108,14 +108,14 @@ class _WeightGradient(_Operation):
 
 
 def _blank(x: Tensor, *shape: int) -> Tensor:
-    """Says a shape and a layout; what is in it does not matter."""
+    """A tensor for its shape and layout alone; its values do not matter."""
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_LAST)
 
 
 def _gradients(
     dy: Tensor, x: Tensor, w: Tensor, geometry: ConvolutionGeometry, wanted: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         dy.contiguous(memory_format=_LAST),
         x.contiguous(memory_format=_LAST),
         w.contiguous(memory_format=_LAST),
@@ -128,7 +128,7 @@ def _gradients(
         geometry.groups,
         wanted,
     )
-    return found
+    return gradients
 
 
 def cancelled(y: Tensor, bias: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class InnerOptimizer(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """Gradient descent, with momentum as `torch.optim.SGD` has it: ``v <- momentum * v + g``."""
+    """Gradient descent, with momentum as in `torch.optim.SGD`: ``v <- momentum * v + g``."""
 
     momentum: float = 0.0
 
@@ -59,7 +59,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1), as `torch.optim.Adam` has it.
+    """Adam (Kingma & Ba 2015, algorithm 1), as in `torch.optim.Adam`.
 
     A gradient of exactly zero (a dead unit) gets a direction and a derivative of zero, where the
     formula's square root would give an infinite derivative. Reptile uses ``beta1=0``.
@@ -110,7 +110,7 @@ class LearnedRates(nn.Module):
         initial: where every rate starts.
         per: ``"parameter"``, a rate for every single number, sign included (Meta-SGD), or
             ``"tensor"``, one for each weight tensor (MAML++).
-        steps: different rates for each of so many steps; later steps repeat the last.
+        steps: this many steps have different rates; later steps repeat the last.
             Default: the same at every step.
     """
 

@@ -25,15 +25,15 @@ def part_by_part(loss: Loss) -> Loss:
     """The same loss, a mean over tasks, with its derivative found part by part of the batch.
 
     No part's graph outlives it, so memory does not grow with the number of tasks. The result can
-    be differentiated once, by the parameters of the learner, whose ``network`` adapts.
+    be differentiated once, by the parameters of the learner, whose ``network`` is what adapts.
     """
 
     @wraps(loss)
     def by_parts(learner: Any, task: Task) -> Tensor:
         parameters = [p for p in learner.parameters() if p.requires_grad]
         size = tasks_at_once(learner.network, task.support_x, task.query_x)
-        whole = size >= len(task) or any(x.requires_grad for x in task.tensors())
-        if whole or not torch.is_grad_enabled() or not parameters:
+        undivided = size >= len(task) or any(x.requires_grad for x in task.tensors())
+        if undivided or not torch.is_grad_enabled() or not parameters:
             return loss(learner, task)
         parts = [task[i : i + size] for i in range(0, len(task), size)]
         total: Tensor = _PartByPart.apply(loss, learner, parts, *parameters)  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class _PartByPart(Function):
 def split_tasks(network: nn.Module, *x: Tensor) -> list[tuple[Tensor, ...]]:
     """Tensors ``[T,...]`` in parts of tasks that are to go through the network together.
 
-    The first two are looked at: the examples ``[T,n,...]``.
+    The first of them, the examples ``[T,n,...]``, decides how many.
     """
     size = tasks_at_once(network, x[0])
     return list(zip(*(torch.split(part, size) for part in x), strict=True))
@@ -82,8 +82,8 @@ def split_tasks(network: nn.Module, *x: Tensor) -> list[tuple[Tensor, ...]]:
 def tasks_at_once(network: nn.Module, *x: Tensor) -> int:
     """How many tasks to put through the network together, with the examples ``x`` of each.
 
-    Many small tasks at once save time, large ones have none to save. Layers that change
-    themselves when they run, or that vmap does not know, go task by task.
+    Taking many small tasks at once saves time; with large ones there is none to save. Networks with
+    layers that change themselves when they run, or that vmap does not know, go task by task.
     """
     tasks, stacked = len(x[0]), stacks(network, x[0])
     alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
@@ -91,6 +91,6 @@ def tasks_at_once(network: nn.Module, *x: Tensor) -> int:
         return 1
     if (chosen := execution().tasks_at_once) is not None:
         return chosen
-    most = 1 << (19 if stacked else 16)
-    size = most // max(1, sum(part[0].numel() for part in x))
+    limit = 1 << (19 if stacked else 16)
+    size = limit // max(1, sum(part[0].numel() for part in x))
     return math.ceil(tasks / math.ceil(tasks / size)) if size > 2 else 1

@@ -1,4 +1,4 @@
-"""One network with a stack of weights: every task's own, and all tasks in one pass.
+"""One network with a stack of weights, one set for each task: all tasks in one pass.
 
 Channels of ``T`` tasks lie side by side: images are ``[n, T*C, H, W]``, vectors ``[n, T*D]``. A
 convolution is then one grouped convolution, and most layers need not know of tasks at all.
@@ -81,7 +81,7 @@ def _is_plain(layer: nn.Conv2d) -> bool:
     )
 
 
-def _alone(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
+def _without_parameters(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     """A layer without parameters that treats every channel alike."""
     y: Tensor = layer(x)
     return y
@@ -91,17 +91,17 @@ def _sequence(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     """Children in order. Before batch statistics a bias cancels out; a ReLU after them is fused."""
     parts = [(part, f"{name}{key}.") for key, part in layer.named_children()]
     while parts:
-        (part, key), *rest = parts
+        (part, key), *others = parts
         kinds, batch = [type(part) for part, _ in parts[:3]], stack.source == "batch"
         known = isinstance(part, nn.Conv2d) and folds(part, x)
         if known and kinds[1:] == [BatchNorm, nn.ReLU]:
             x, parts = _first_block(stack, *parts[0], *parts[1], x), parts[3:]
         elif batch and kinds[:2] == [nn.Conv2d, BatchNorm]:
-            x, parts = _convolve(stack, part, key, x, bias=False), rest
+            x, parts = _convolve(stack, part, key, x, bias=False), others
         elif batch and kinds[:2] == [BatchNorm, nn.ReLU]:
-            x, parts = _normalise(stack, part, key, x, relu=True), rest[1:]
+            x, parts = _normalise(stack, part, key, x, relu=True), others[1:]
         else:
-            x, parts = stack.run(part, key, x), rest
+            x, parts = stack.run(part, key, x), others
     return x
 
 
@@ -152,12 +152,12 @@ def _first_block(
     filters, filter_bias = (stack.state.get(conv_name + part) for part in ("weight", "bias"))
     assert filters is not None
     geometry = ConvolutionGeometry.of(conv, x, stack.tasks)
-    given = (stored[0], stored[1]) if stack.source == "stored" else None
-    y, *own = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, given)
+    statistics = (stored[0], stored[1]) if stack.source == "stored" else None
+    y, *used = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, statistics)
     if stack.source == "batch":
         norm.check(y)
     elif stack.source == "record":
-        stack.recorded.update(zip((norm_name + part for part in names[2:]), own, strict=True))
+        stack.recorded.update(zip((norm_name + part for part in names[2:]), used, strict=True))
     return y
 
 
@@ -186,6 +186,7 @@ _RUN: dict[type[nn.Module], Callable[[_Stack, nn.Module, str, Tensor], Tensor]] 
     nn.Conv2d: _convolve,
     BatchNorm: _normalise,
     **dict.fromkeys(
-        (nn.ReLU, nn.Tanh, nn.GELU, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten), _alone
+        (nn.ReLU, nn.Tanh, nn.GELU, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten),
+        _without_parameters,
     ),
 }

@@ -1,4 +1,4 @@
-"""Conditional neural process: a training set is the mean of what is said of its examples."""
+"""Conditional neural process: a training set becomes the mean of its encoded examples."""
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class ConditionalNeuralProcess(MetaLearner):
     ``phi``: ``{"r": [T,width], or [T,outputs*width] in classification, "classes": [T,N]}``.
 
     Differs from the paper: in regression the mean squared error is minimised and no variance
-    predicted, so that all learners are measured alike; embeddings pass a batch norm, as in
+    predicted, so that all learners are measured the same way; embeddings pass a batch norm, as in
     `BlackBoxLSTM`.
 
     Example:

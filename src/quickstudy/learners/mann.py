@@ -144,8 +144,8 @@ class MANN(MetaLearner):
         """The outer loss, a scalar; unless ``"support"``, over every example of the sequence."""
         if self.protocol == "support":
             return super().loss(task)
-        phi, seen = self._read_support(task.support_x, task.support_y, task.n_way)
-        output = torch.cat([seen, self.predict(phi, task.query_x)], dim=1)
+        phi, answers = self._read_support(task.support_x, task.support_y, task.n_way)
+        output = torch.cat([answers, self.predict(phi, task.query_x)], dim=1)
         return example_loss(output, torch.cat([task.support_y, task.query_y], dim=1))
 
     def _read_support(self, x: Tensor, y: Tensor, n_way: int | None) -> tuple[Phi, Tensor]:
@@ -162,17 +162,17 @@ class MANN(MetaLearner):
             states.append(state)
             state, output = self._step(state, z[:, s], labels[:, s])
             outputs.append(output)
-        seen = torch.stack(outputs, dim=1)
+        answers = torch.stack(outputs, dim=1)
         if self.protocol == "online":  # what it says to each before the label comes, all at once
             before = _State(
                 *(torch.stack(part, 1).flatten(0, 1) for part in zip(*states, strict=True))
             )
             unlabelled = blank.expand(-1, S, -1).flatten(0, 1)
-            seen = self._step(before, z.flatten(0, 1), unlabelled)[1].view(T, S, -1)
+            answers = self._step(before, z.flatten(0, 1), unlabelled)[1].view(T, S, -1)
         phi: Phi = state._asdict()
         phi["label"] = labels[:, S] if self.protocol == "offset" else blank[:, 0]
         phi |= class_labels(y, n_way)
-        return phi, seen[..., :n_way]
+        return phi, answers[..., :n_way]
 
     def _start(self, z: Tensor) -> "_State":
         T = len(z)

@@ -16,8 +16,8 @@ class NearestNeighbour(MetaLearner):
 
     By Euclidean distance (Cover & Hart 1967). For one neighbour the logit of a class is minus the
     squared distance to its nearest example, so their order is the rule, and an encoder can be
-    trained by it. For more it is the class's number of votes; among equals the one with the
-    closer example comes first::
+    trained by it. For more it is the class's number of votes; ties go to the class with the
+    closer example::
 
         k = 1:  logits[q, n] = -min_{s: y_s = n} ||e(x_q) - e(x_s)||^2
         k > 1:  logits[q, n] = votes_n - (classes with a closer example) / N
@@ -89,8 +89,8 @@ class SoftNearestNeighbour(MetaLearner):
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``.
 
-    ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``, as `NearestNeighbour`
-    has it, which can use the trained encoder.
+    ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``, as that of
+    `NearestNeighbour`, which can use the trained encoder.
 
     Differs from the paper: ``e`` is any network, where the paper's is linear.
 

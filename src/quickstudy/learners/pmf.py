@@ -21,29 +21,29 @@ class PMF(MetaLearner):
     """Pretrain, meta-train, fine-tune (Hu, Li, Stühmer, Kim & Hospedales 2022, arXiv:2204.07305).
 
     The encoder comes pretrained (P). Training is that of a prototypical network with the cosine
-    (M). A new task fine-tunes the whole encoder, to tell changed pictures of the support by the
-    prototypes of the unchanged ones (F; the paper's section 3)::
+    (M). A new task fine-tunes the whole encoder, to classify changed pictures of the support by
+    the prototypes of the unchanged ones (F; the paper's section 3)::
 
         c_n       = mean of e(x_s) over the support examples of class n
         logits[n] = a * cos(e(x), c_n)
         phi       = inner_steps of Adam on the cross-entropy of change(x_s), over the weights of e
 
     ``change`` moves all pictures by up to an eighth of their side and changes their brightness,
-    colour and contrast, another way at each step. Examples that are no pictures stay as they are.
+    colour and contrast, differently at each step. Examples that are no pictures stay unchanged.
 
     Args:
-        encoder: ``e``, a module ``[n,...] -> [n,D]``. What of it requires no gradient stays.
+        encoder: ``e``, a module ``[n,...] -> [n,D]``. What requires no gradient in it stays.
         inner_lr: Adam's; depends on the tasks, so let `evaluation.choose` find it on validation
-            tasks. 0 is no fine-tuning.
+            tasks. 0 means no fine-tuning.
         inner_steps: of fine-tuning; the paper takes 50. The default, none, is a prototypical
             network, which is what validation during the training should see.
         scale: where ``a``, which is learned, starts.
 
     ``phi``: ``{"network": fine-tuned weights by name, each [T,...], "prototypes": [T,N,D]}``.
 
-    Differs from the paper: at one step all pictures change alike, so that their order and the
-    other tasks do not matter. The paper chooses the rate on a few validation tasks or, in its
-    authors' later code, on the support.
+    Differs from the paper: in one step all pictures change in the same way, so that their order
+    and the other tasks do not matter. The paper chooses the rate on a few validation tasks or, in
+    its authors' later code, on the support.
 
     Example:
         >>> from quickstudy.nn import Conv4
@@ -111,8 +111,8 @@ class PMF(MetaLearner):
         encoder = copy.deepcopy(self.encoder).eval()
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
-            both = torch.cat([x, _changed(x, step)])
-            z: Tensor = functional_call(encoder, phi, (both,)).unflatten(0, (2, len(x)))
+            images = torch.cat([x, _changed(x, step)])
+            z: Tensor = functional_call(encoder, phi, (images,)).unflatten(0, (2, len(x)))
             means = class_means(z[:1], y.unsqueeze(0), n_way)
             return F.cross_entropy(self._logits(z[1:], means)[0], y)
 
@@ -120,14 +120,14 @@ class PMF(MetaLearner):
         return phi
 
     def _embed(self, network: Parameters, x: Tensor) -> Tensor:
-        """Each task's examples ``[T,n,...]`` by its own weights: ``[T,n,D]``."""
+        """Each task's examples ``[T,n,...]``, encoded with its weights: ``[T,n,D]``."""
         return torch.stack(
             [
                 check_vectors(
-                    functional_call(self.encoder, {k: p[t] for k, p in network.items()}, (own,)),
-                    own,
+                    functional_call(self.encoder, {k: p[t] for k, p in network.items()}, (task,)),
+                    task,
                 )
-                for t, own in enumerate(x)
+                for t, task in enumerate(x)
             ]
         )
 
@@ -140,7 +140,7 @@ def _trainable(encoder: nn.Module) -> Parameters:
 
 
 def _changed(x: Tensor, step: int) -> Tensor:
-    """Pictures ``[S,C,H,W]`` all moved and coloured anew alike; anything else as it is."""
+    """Pictures ``[S,C,H,W]`` all moved and recoloured in the same way; anything else unchanged."""
     if x.dim() != 4:
         return x
     change = torch.rand(5, generator=torch.Generator().manual_seed(step)) * 2 - 1

@@ -121,8 +121,8 @@ class _Block(nn.Module):
 
     def forward(self, tokens: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
         query = self._split(self.query(self.norm_attention(tokens)))
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-        tokens = tokens + self.out(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        tokens = tokens + self.out(attended.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm_mlp(tokens))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ class Conv4(nn.Module):
 
     Vinyals et al. (2016), section 4.1.1. With ``downsample="stride"`` the convolutions halve
     (stride 2), about a quarter of the multiplications, and the last map is averaged over space, as
-    MAML has it for Omniglot (Finn et al. 2017, section 5.2). With ``"stride-flatten"`` it is not
-    averaged, as Reptile has it.
+    in MAML for Omniglot (Finn et al. 2017, section 5.2). With ``"stride-flatten"`` it is not
+    averaged, as in Reptile.
 
     Args:
         in_channels: 1 for grey images, 3 for colour.
@@ -105,9 +105,11 @@ def _first(block: nn.Module, x: Tensor) -> Tensor:
     filters, filter_bias, weight, bias = (
         p.unsqueeze(0) for p in (conv.weight, conv.bias, norm.weight, norm.bias)
     )
-    given = None if norm.by_batch else (norm.running_mean, norm.running_var)
+    statistics = None if norm.by_batch else (norm.running_mean, norm.running_var)
     geometry = ConvolutionGeometry.of(conv, x)
-    z, mean, var = first_block(x, geometry, filters, filter_bias, weight, bias, norm.eps, given)
+    z, mean, var = first_block(
+        x, geometry, filters, filter_bias, weight, bias, norm.eps, statistics
+    )
     if norm.by_batch:
         norm.check(z)
         norm.keep(mean[0], var[0], z.numel() // z.shape[1])

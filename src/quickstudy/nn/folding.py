@@ -1,7 +1,7 @@
 """The first block of a convolutional network, folded into one product of matrices.
 
 Convolutions may be grouped: the channels of ``G`` groups lie side by side, ``[n,G*C,H,W]``, and
-each has filters of its own. An ordinary convolution is one of a single group.
+each group has its own filters. An ordinary convolution has a single group.
 """
 
 from typing import NamedTuple
@@ -112,6 +112,6 @@ def first_block(
     mean, var = statistics
     scale = weight * torch.rsqrt(var + eps)
     shift = bias + scale * (offset - mean)
-    both = torch.cat([filters * scale.unsqueeze(-1), shift.unsqueeze(-1)], -1)
+    affine = torch.cat([filters * scale.unsqueeze(-1), shift.unsqueeze(-1)], -1)
     seen = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
-    return maps(torch.bmm(seen, both.mT), geometry.out).relu(), mean, var
+    return maps(torch.bmm(seen, affine.mT), geometry.out).relu(), mean, var

@@ -85,7 +85,7 @@ class BatchNorm(nn.Module):
         return self.source is None and self.training
 
     def keep(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Do with a batch's statistics, of ``count`` values a channel, what `forward` would."""
+        """Do with a batch's statistics, of ``count`` values per channel, what `forward` would."""
         if self.source == "record":
             self.running_mean, self.running_var = mean, var
         elif self.averages:

@@ -41,7 +41,7 @@ def saved_state(folder: Path | None, resume: bool) -> dict[str, Any] | None:
 
 
 def describe(about: dict[str, Any] | None, steps: int, fabric: Any = None) -> dict[str, Any]:
-    """What ``run.json`` and the loggers are told of a run.
+    """What ``run.json`` and the loggers receive about a run.
 
     Args:
         about: whatever the caller says of it.
@@ -73,7 +73,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 def save_untrained(
     learner: MetaLearner, run_dir: str | os.PathLike[str], about: dict[str, Any] | None = None
 ) -> None:
-    """The run folder of a learner that has nothing to train: its weights as they are.
+    """The run folder of a learner that has nothing to train, with its present weights.
 
     Raises:
         FileExistsError: ``run_dir`` holds a run.

@@ -1,4 +1,4 @@
-"""The figures of a training: gathered at every step, told to loggers and a person now and then."""
+"""The figures of a training: gathered at every step, reported to loggers and the user at times."""
 
 import math
 import time
@@ -22,7 +22,7 @@ class RunLogger(Protocol):
         """The figures of one step."""
 
     def log_hyperparams(self, params: dict[str, Any], /) -> object:
-        """What ``run.json`` says of the run; told at the start of every sitting."""
+        """What ``run.json`` says of the run; reported at the start of every sitting."""
 
     def finalize(self, status: str, /) -> object:
         """The end of a sitting: ``"success"``, ``"aborted"`` (Ctrl-C) or ``"failed"``."""
@@ -32,9 +32,9 @@ class Log:
     """Mean losses and other figures.
 
     Args:
-        loggers: told of each row.
+        loggers: receive each row.
         display: shows them.
-        run: told to the loggers at the start.
+        run: reported to the loggers at the start.
         device: where losses are.
         step: steps already done.
         began: when the training would have begun, had it never stopped, in monotonic time.
@@ -80,7 +80,7 @@ class Log:
         self.display.advance(step)
 
     def figures(self, step: int, tasks: int) -> dict[str, float]:
-        """The figures since the last row, of steps of so many tasks.
+        """The figures since the last row, of steps of ``tasks`` tasks each.
 
         Raises:
             FloatingPointError: the mean loss is not finite.
@@ -96,7 +96,7 @@ class Log:
         return {"seconds": now - self.began, "tasks": step * tasks, "loss": mean}
 
     def row(self, step: int, figures: dict[str, float]) -> None:
-        """Tell the figures of one step, and begin to gather those of the next row."""
+        """Report the figures of one step, and begin to gather those of the next row."""
         for logger in self.loggers:
             logger.log_metrics(dict(figures), step)
         self.display.row(step, figures, self._rate)

@@ -79,7 +79,7 @@ def train(
         validation: held-out tasks for choosing the best weights.
         validation_tasks: how many of them.
         validate_every: outer steps between validations; the last step is validated too.
-        patience: end the training when so many validations in a row have brought no new best.
+        patience: end the training when this many validations in a row have brought no new best.
         on_validation: called as ``on_validation(step, evaluation)`` on every process after each
             validation. A true value ends the training, as ``patience`` does. If it raises, a
             checkpoint is saved first; resuming goes on from there without calling it again.
@@ -93,7 +93,7 @@ def train(
             process only, of what goes into ``metrics.csv``. So are those of ``fabric``.
         about: kept in ``run.json``: whatever is needed to build this run again. What it has under
             ``"learner"`` describes the learner, and goes into the files of weights, too.
-        minutes: stop after so many, with a checkpoint to go on from; the result has the steps.
+        minutes: stop after this many, with a checkpoint to go on from; the result has the steps.
         average: decay of a moving average of the weights and batch norm statistics, begun at the
             first step; 0 for none. It is the average that is validated and saved, and that the
             learner holds at the end.
@@ -174,7 +174,7 @@ def _check_numbers(**numbers: int) -> None:
 
 
 def _check_loggers(loggers: Sequence[RunLogger]) -> None:
-    """Now, and not when a long training ends."""
+    """Check them now, and not when a long training ends."""
     for logger in loggers:
         for method in ("log_metrics", "log_hyperparams", "finalize"):
             if not callable(getattr(logger, method, None)):
@@ -184,6 +184,6 @@ def _check_loggers(loggers: Sequence[RunLogger]) -> None:
 def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:
     """One task through the learner: what does not fit shows before anything is written."""
     device = next(learner.parameters()).device
-    still = temporarily(learner, training=False)
-    with still, torch.no_grad(), torch.random.fork_rng():
+    evaluating = temporarily(learner, training=False)
+    with evaluating, torch.no_grad(), torch.random.fork_rng():
         learner(tasks[0][:1].to(device))

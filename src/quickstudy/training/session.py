@@ -86,7 +86,7 @@ class Session:
         self.folder = folder if self.chief else None
         self.steps, self.checkpoint_every, self.log_every = steps, checkpoint_every, log_every
         self.averaged = _moving_average(learner, average) if average else None
-        self.kept: MetaLearner = learner if self.averaged is None else self.averaged.module
+        self.to_keep: MetaLearner = learner if self.averaged is None else self.averaged.module
         self.step = 0
         self.began = time.monotonic()
         self.until = math.inf if minutes is None else self.began + 60 * minutes
@@ -155,11 +155,11 @@ class Session:
         step, rank, world = self.step, self.fabric.global_rank, self.fabric.world_size
         run = describe(about, self.steps, self.fabric)
         self.described = run.get("learner")
-        told: list[RunLogger] = [*self.fabric.loggers, *loggers] if self.chief else []
+        all_loggers: list[RunLogger] = [*self.fabric.loggers, *loggers] if self.chief else []
         if self.folder is not None:
             from quickstudy.training.loggers import run_loggers  # brings all of Fabric
 
-            told += run_loggers(self.folder, step, tensorboard=tensorboard)
+            all_loggers += run_loggers(self.folder, step, tensorboard=tensorboard)
             if step == 0:
                 write_run(self.folder, run)
         display = Display(self.steps, step, show=progress and self.chief)
@@ -167,7 +167,7 @@ class Session:
             ended = f"this run ended at step {step} of {self.steps}, when {_OVER[self.stopped]}"
             display.say(f"nothing more to do: {ended}")
         self.log = Log(
-            told, display, run=run, device=self.fabric.device, step=step, began=self.began
+            all_loggers, display, run=run, device=self.fabric.device, step=step, began=self.began
         )
         self._batches = prefetch(tasks, step * world + rank, step=world)
         self.learner.train()
@@ -212,8 +212,8 @@ class Session:
     def result(self) -> TrainResult:
         """End the training: the learner has the weights to keep, and so has its folder."""
         assert self.stopped is not None
-        if self.kept is not self.learner:
-            self.learner.load_state_dict(self.kept.state_dict())
+        if self.to_keep is not self.learner:
+            self.learner.load_state_dict(self.to_keep.state_dict())
         if self.folder is not None and self.stopped != "minutes":
             save_weights(self.folder / FINAL, self.learner, about=self.described)
         best_step, best = self.validation.best or (None, None)
@@ -239,9 +239,9 @@ class Session:
         if not due:
             self.log.row(step, figures)
             return None
-        evaluation, best = validation.run(step, self.kept)
+        evaluation, best = validation.run(step, self.to_keep)
         if best and self.folder is not None:
-            save_weights(self.folder / BEST, self.kept, about=self.described)
+            save_weights(self.folder / BEST, self.to_keep, about=self.described)
         figures |= {"validation": evaluation.mean, "validation_ci95": evaluation.ci95}
         self.log.row(step, figures)
         return validation.tell(step, evaluation)
@@ -263,11 +263,11 @@ class Session:
 
     def _gather_rng(self) -> list[dict[str, Any]]:
         """The generators' states of every process, in order of rank."""
-        own = rng_state()
+        state = rng_state()
         if self.fabric.world_size == 1:
-            return [own]
+            return [state]
         states: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(states, own)
+        torch.distributed.all_gather_object(states, state)
         return states
 
 

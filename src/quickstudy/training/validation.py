@@ -22,7 +22,7 @@ class Validation:
         n_tasks: how many of them.
         every: outer steps between validations; the last step is validated too.
         patience: how many in a row may bring no new best; ``None`` for any number.
-        on_validation: told of each.
+        on_validation: called with each.
 
     Raises:
         ValueError: ``patience`` or ``on_validation`` is given, and there is nothing to validate on.
@@ -53,7 +53,7 @@ class Validation:
         self.ended = False
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether a step of so many is one to validate after."""
+        """Whether to validate after this step of ``steps``."""
         return self.tasks is not None and (step % self.every == 0 or step == steps)
 
     def run(self, step: int, learner: MetaLearner) -> tuple[Evaluation, bool]:

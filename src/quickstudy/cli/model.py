@@ -1,4 +1,4 @@
-"""The commands for people's own data: learn, predict, add, info, report, export, serve."""
+"""The commands for models of your own data: learn, predict, add, info, report, export, serve."""
 
 import csv
 import json
@@ -18,16 +18,16 @@ __all__ = ["COMMANDS"]
 
 ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy learn` wrote.")]
 CacheOption = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Keep features of what was seen on disk.")
+    bool, typer.Option("--cache/--no-cache", help="Keep the features of examples on disk.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
 def learn(
     support: Annotated[
         Path,
         typer.Argument(
-            help="Folder (or zip) with a folder a class; or .csv or .jsonl with labels."
+            help="Folder (or zip) with one folder per class; or .csv or .jsonl with labels."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the model.")] = Path(
@@ -43,7 +43,7 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="centroid, ridge, logistic, proto-maml, weights that come along, a run folder, or "
+            help="centroid, ridge, logistic, proto-maml, shipped weights, a run folder, or "
             "a file of weights."
         ),
     ] = None,
@@ -70,8 +70,8 @@ def learn(
         failed=failed,
     )
     model.save(out)
-    _name(failed)
-    _tell(model)
+    _say_failed(failed)
+    _describe(model)
     if unknown and model.classifier.threshold_ is None:
         _say(
             f"with {model.classifier.held_out_} examples to hold out, nothing can be called "
@@ -84,25 +84,27 @@ def predict(
     model: ModelArgument,
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Images or folders; for sentences text files, a line each, or -."),
+        typer.Argument(
+            help="Images or folders; for sentences, text files with one per line, or -."
+        ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a head.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     cache: CacheOption = True,
 ) -> None:
-    """Say what new examples are."""
+    """Predict the classes of new examples."""
     from quickstudy.model import Model
 
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
-    known = Model.load(model)
-    examples = _examples(known, files or [], text or [])
+    loaded = Model.load(model)
+    examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         rows.writerow(["example", "label", "probability"])
-    for answer in known.predict(examples, cache=_cache(cache), failed=failed):
+    for answer in loaded.predict(examples, cache=_cache(cache), failed=failed):
         label = "unknown" if answer.label is None else answer.label
         if as_json:
             print(json.dumps({**vars(answer)}, ensure_ascii=False))
@@ -110,7 +112,7 @@ def predict(
             rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
         else:
             print(f"{answer.where}: {label} ({answer.probability:.0%})")
-    _name(failed)
+    _say_failed(failed)
     if failed:
         raise typer.Exit(1)
 
@@ -129,25 +131,25 @@ def add(
 
     from quickstudy.model import Model
 
-    known = Model.load(model)
-    examples = _examples(known, files or [], text or [])
+    loaded = Model.load(model)
+    examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
     labelled = (dataclasses.replace(example, label=label) for example in examples)
-    known.add(labelled, cache=_cache(cache), failed=failed)
-    known.save(model)
-    _name(failed)
-    _tell(known)
+    loaded.add(labelled, cache=_cache(cache), failed=failed)
+    loaded.save(model)
+    _say_failed(failed)
+    _describe(loaded)
 
 
 def info(model: ModelArgument, as_json: JsonOption = False) -> None:
     """What a model has learned, from what, and how sure it is."""
     from quickstudy.model import Model
 
-    known = Model.load(model)
+    loaded = Model.load(model)
     if as_json:
-        print(json.dumps(known.about(), ensure_ascii=False))
+        print(json.dumps(loaded.about(), ensure_ascii=False))
     else:
-        _tell(known, sys.stdout)
+        _describe(loaded, sys.stdout)
 
 
 def export(
@@ -165,9 +167,9 @@ def export(
 
     if onnx == torch:
         raise ValueError("give one of --onnx and --torch")
-    known = Model.load(model)
+    loaded = Model.load(model)
     path = out or model.with_suffix(".onnx" if onnx else ".pt2")
-    (export_onnx if onnx else export_torch)(known, path)
+    (export_onnx if onnx else export_torch)(loaded, path)
     print(path)
 
 
@@ -185,14 +187,14 @@ def report(
     from quickstudy.model import Model
     from quickstudy.report import Report
 
-    known = Model.load(model)
+    loaded = Model.load(model)
     failed: list[str] = []
     examples = _progress(read_examples(test), "testing")
-    found = Report.of(known, examples, cache=_cache(cache), failed=failed)
-    write_atomically(out, found.html(model.name))
-    _name(failed)
-    print(f"accuracy {found.accuracy:.1%} on {found.tested} examples")
-    _say(f"{out} has the rest")
+    result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
+    write_atomically(out, result.html(model.name))
+    _say_failed(failed)
+    print(f"accuracy {result.accuracy:.1%} on {result.tested} examples")
+    _say(f"the full report is in {out}")
 
 
 def serve(
@@ -263,14 +265,14 @@ def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["E
     return each()
 
 
-def _progress(examples: Iterator["Example"], what: str) -> Iterator["Example"]:
+def _progress(examples: Iterator["Example"], label: str) -> Iterator["Example"]:
     """The same examples, counted on standard error while they pass."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}: {task.completed} examples"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(label, total=None)
         for example in examples:
             yield example
             progress.advance(task)
@@ -282,7 +284,7 @@ def _cache(wanted: bool) -> "FeatureCache | None":
     return FeatureCache() if wanted else None
 
 
-def _tell(model: "Model", file: Any = None) -> None:
+def _describe(model: "Model", file: Any = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -295,7 +297,7 @@ def _tell(model: "Model", file: Any = None) -> None:
     console.print(f"{about['encoder']} features, {about['head']}")
     if about["held_out"]:
         console.print(
-            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its own "
+            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its "
             f"examples; expected calibration error {about['expected_calibration_error']:.3f}"
         )
     if about["threshold"] is not None:
@@ -305,9 +307,9 @@ def _tell(model: "Model", file: Any = None) -> None:
         )
 
 
-def _name(failed: list[str]) -> None:
-    for what in failed:
-        _say(f"left out: {what}")
+def _say_failed(failed: list[str]) -> None:
+    for reason in failed:
+        _say(f"left out: {reason}")
 
 
 def _say(line: str) -> None:
