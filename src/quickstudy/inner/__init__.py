@@ -2,7 +2,7 @@
 
 A learner writes its step (`GradientLearner.inner_step`) from a gradient (`grad`) and, if it likes,
 an inner optimiser (`SGD`, `Adam`) and learned rates; `unroll` takes the steps. What makes them fast
-is in `quickstudy.inner.again`, ``parts``, ``networks``, ``stacked`` and ``operations``, with one
+is in `quickstudy.inner.repeated`, ``parts``, ``networks``, ``stacked`` and ``operations``, with one
 switch for all of it in `quickstudy.execution`. See `quickstudy.learners.MAML` for the algorithm.
 """
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from quickstudy.embedding import output_size
 from quickstudy.execution import execution
 from quickstudy.functional import example_loss
-from quickstudy.inner.again import taken_again
 from quickstudy.inner.networks import run_tasks
 from quickstudy.inner.optimizers import Parameters, State
 from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
+from quickstudy.inner.repeated import repeated
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.nn.norm import Source, batch_norm_policy
 from quickstudy.task import Task
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 StepLoss = Callable[[Parameters], Tensor]
-"""``L(phi, D_tr)`` at one step, summed over tasks, so that each task's gradient is its own."""
+"""``L(phi, D_tr)`` at one step, summed over tasks, so each task's gradient is independent of the others."""
 
 
 class SupportLoss(Protocol):
@@ -91,8 +91,8 @@ def unroll(
         steps: ``L``.
         first: the number of the first step.
         parameters: all that steps use besides ``phi`` and that requires a gradient. Given these,
-            the graphs of early steps are not kept: the backward pass takes these steps again,
-            some at a time (see `quickstudy.execution`). ``None`` keeps all graphs.
+            the graphs of early steps are not kept: the backward pass repeats these steps, some at
+            a time (see `quickstudy.execution`). ``None`` keeps all graphs.
 
     Returns:
         ``phi_L``, and the inner optimiser's state.
@@ -100,11 +100,11 @@ def unroll(
     if torch.is_inference_mode_enabled():
         raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
     phi, state = _plain(phi), state or {}
-    end, again = first + steps, first + _without_graph(steps, parameters)
-    while first < again:
-        count = min(execution().graphs or 1, again - first)
+    end, with_graph = first + steps, first + _without_graph(steps, parameters)
+    while first < with_graph:
+        count = min(execution().graphs or 1, with_graph - first)
         some = partial(unroll, inner_step, support_loss, steps=count, first=first)
-        phi, state = taken_again(some, phi, state, parameters=parameters or ())
+        phi, state = repeated(some, phi, state, parameters=parameters or ())
         first += count
     for step in range(first, end):
         phi, state = inner_step(phi, state, step, partial(support_loss, step=step))
@@ -124,7 +124,7 @@ def trajectory(
     for step in range(steps):
         one = partial(unroll, inner_step, support_loss, steps=1, first=step)
         if step < _without_graph(steps, parameters):
-            phi, state = taken_again(one, path[-1], state, parameters=parameters or ())
+            phi, state = repeated(one, path[-1], state, parameters=parameters or ())
         else:
             phi, state = one(path[-1], state)
         path.append(phi)
@@ -151,8 +151,8 @@ class GradientLearner(MetaLearner):
         loss      = L(phi_L, D_ts), a mean over tasks                           `loss`
 
     A subclass sets ``network`` and ``inner_steps``, which is ``L``, and writes `inner_step`: that
-    is the algorithm. Whatever of its own it wants a gradient for (rates, a learned optimiser) is
-    to be a parameter of the learner.
+    is the algorithm. Anything else it learns (rates, an inner optimiser) must be a parameter of the
+    learner.
 
     ``L(., .)`` is the mean over examples. ``phi`` is ``{"network": adapted parameters and
     statistics by name, each [T,...], "classes": [T,N]}``.

@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from quickstudy.execution import execution
-from quickstudy.inner.again import check_reached
 from quickstudy.inner.networks import stacks
+from quickstudy.inner.repeated import check_reached
 from quickstudy.task import Task
 
 __all__ = ["part_by_part", "split_tasks", "tasks_at_once"]

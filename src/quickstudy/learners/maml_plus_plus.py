@@ -1,4 +1,4 @@
-"""MAML++: MAML with learned rates, a loss at every step, and batch norm of its own at each."""
+"""MAML++: MAML with learned rates, a loss at every step, and separate batch norm at each step."""
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class MAMLPlusPlus(GradientLearner):
         return self.rates(step, name) if isinstance(self.rates, LearnedRates) else self.rates
 
     def step_parameters(self, step: int) -> Parameters:
-        """Batch norm's scales, shifts and averages of a step, under the network's names."""
+        """Batch norm's parameters and averages at one step, under the network's names."""
         return {
             f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)]
             for name, norm in self.norms.items()
@@ -189,7 +189,7 @@ class MAMLPlusPlus(GradientLearner):
         return super().predict(phi, query_x)
 
     def outer_parameters(self, support_x: Tensor) -> list[Tensor] | None:
-        # A step that moves averages must not be taken again.
+        # A step that moves averages must not be repeated.
         return None if self._averaging else super().outer_parameters(support_x)
 
     @property
@@ -207,7 +207,7 @@ class MAMLPlusPlus(GradientLearner):
 
 
 class _PerStepNorm(nn.Module):
-    """What one batch norm layer has of its own at each step, each ``[L+1, C]``."""
+    """One batch norm layer's values at every step, each ``[L+1, C]``."""
 
     def __init__(self, layer: BatchNorm, steps: int, scales: bool, averages: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Steps without a graph: the backward pass takes them again, and never gets a gradient wrong."""
+"""Steps without a graph: the backward pass repeats them, and never gets a gradient wrong."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,15 +10,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-__all__ = ["check_reached", "taken_again"]
+__all__ = ["check_reached", "repeated"]
 
 
-def taken_again(
-    call: Callable[..., Any], *arguments: Any, parameters: Sequence[Tensor] = ()
-) -> Any:
-    """``call(*arguments)`` without its graph, which the backward pass makes by calling it again.
+def repeated(call: Callable[..., Any], *arguments: Any, parameters: Sequence[Tensor] = ()) -> Any:
+    """``call(*arguments)`` without its graph, which the backward pass makes by repeating the call.
 
-    The second call sees the same random numbers and the same autocast as the first.
+    The repeated call sees the same random numbers and the same autocast as the first.
 
     Args:
         call: from a nesting of tensors to a nesting of tensors.
@@ -31,24 +29,24 @@ def taken_again(
             gradient: it would get none.
     """
     leaves, spec = tree_flatten(arguments)
-    found: list[TreeSpec] = []
-    outputs = _Again.apply(call, spec, found, len(leaves), *leaves, *parameters)  # type: ignore[no-untyped-call]
-    return tree_unflatten(outputs, found[0])
+    output_specs: list[TreeSpec] = []
+    outputs = _Repeated.apply(call, spec, output_specs, len(leaves), *leaves, *parameters)  # type: ignore[no-untyped-call]
+    return tree_unflatten(outputs, output_specs[0])
 
 
-class _Again(Function):
+class _Repeated(Function):
     @staticmethod
     def forward(
         ctx: Any,
         call: Callable[..., Any],
         spec: TreeSpec,
-        found: list[TreeSpec],
+        output_specs: list[TreeSpec],
         count: int,
         *inputs: Any,
     ) -> tuple[Tensor, ...]:
         ctx.conditions = _Conditions(inputs)
-        outputs, own = tree_flatten(call(*tree_unflatten(inputs[:count], spec)))
-        found.append(own)
+        outputs, output_spec = tree_flatten(call(*tree_unflatten(inputs[:count], spec)))
+        output_specs.append(output_spec)
         ctx.call, ctx.spec, ctx.count = call, spec, count
         ctx.plain = [None if isinstance(value, Tensor) else value for value in inputs]
         ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
@@ -59,10 +57,10 @@ class _Again(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         saved, needed, count = iter(ctx.saved_tensors), ctx.needs_input_grad[4:], ctx.count
         inputs = [next(saved) if value is None else value for value in ctx.plain]
-        for i in range(count):  # parameters stay themselves: `call` reaches them by its own way
+        for i in range(count):  # parameters are not copied: `call` uses them directly
             if isinstance(inputs[i], Tensor):
                 inputs[i] = inputs[i].detach().requires_grad_(needed[i])
-        with torch.enable_grad(), ctx.conditions.again():
+        with torch.enable_grad(), ctx.conditions.restored():
             outputs = tree_leaves(ctx.call(*tree_unflatten(inputs[:count], ctx.spec)))
         pairs = [
             (end, outer)
@@ -88,7 +86,7 @@ class _Conditions:
         self.cuda = torch.cuda.get_rng_state_all() if self.kind == "cuda" else []
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def restored(self) -> Iterator[None]:
         autocast = torch.autocast(self.kind, dtype=self.dtype, enabled=self.autocast)
         with torch.random.fork_rng(range(len(self.cuda))), autocast:
             torch.set_rng_state(self.random)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quickstudy.execution import executing
 from quickstudy.inner import Parameters, State, StepLoss, grad, trajectory, unroll
-from quickstudy.inner.again import taken_again
+from quickstudy.inner.repeated import repeated
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, MAMLPlusPlus, MetaSGD
 from quickstudy.nn import Conv4
@@ -201,7 +201,7 @@ def test_what_is_returned_does_not_depend_on_a_switch() -> None:
 
 def test_a_call_may_return_what_it_was_given() -> None:
     a = torch.ones(2, requires_grad=True)
-    same, doubled = taken_again(lambda x: (x.clone(), 2 * x), a)
+    same, doubled = repeated(lambda x: (x.clone(), 2 * x), a)
     (g,) = torch.autograd.grad((same + doubled).sum(), a)
     assert torch.equal(g, torch.full_like(a, 3))
 
