@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 StepLoss = Callable[[Parameters], Tensor]
-"""``L(phi, D_tr)`` at one step, summed over tasks, so each task's gradient is independent of the others."""
+"""``L(phi, D_tr)`` at one step, summed over tasks: the gradient of each is independent of others."""
 
 
 class SupportLoss(Protocol):
@@ -55,13 +55,12 @@ def grad(loss: StepLoss, phi: Parameters, *, first_order: bool = False) -> Param
         phi: where to take the gradient.
         first_order: treat the gradient as a constant in the outer derivative.
     """
-    outer = torch.is_grad_enabled()
+    outer = torch.is_grad_enabled() and any(p.requires_grad for p in phi.values())
     with torch.enable_grad():
-        if not outer:
-            phi = {k: p.detach().requires_grad_() for k, p in phi.items()}
+        at = {k: p if outer else p.detach().requires_grad_() for k, p in phi.items()}
         gradients = torch.autograd.grad(
-            loss(phi),
-            list(phi.values()),
+            loss(at),
+            list(at.values()),
             create_graph=outer and not first_order,
             materialize_grads=True,
         )
