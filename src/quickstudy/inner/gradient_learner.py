@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 StepLoss = Callable[[Parameters], Tensor]
-"""``L(phi, D_tr)`` at one step, summed over tasks: the gradient of each is independent of others."""
+"""``L(phi, D_tr)`` at one step, a sum over tasks: the gradient of each is independent of others."""
 
 
 class SupportLoss(Protocol):
