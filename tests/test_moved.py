@@ -1,7 +1,10 @@
 """Imports by names that moved go on working, and say the new name."""
 
 import importlib
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +37,19 @@ def test_the_root_has_what_a_user_needs() -> None:
         assert getattr(quickstudy, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
         _ = quickstudy.nonsense  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_name_that_was_public_is_found_or_says_what_to_use() -> None:
+    """Of the modules and names that the reference had before the code was laid out anew."""
+    names = json.loads((Path(__file__).parent / "names-0.1.json").read_text())
+    assert sum(map(len, names.values())) > 200
+    refused = []
+    for module, public in names.items():
+        for name in public:
+            try:
+                getattr(importlib.import_module(module), name)
+            except ImportError as error:
+                assert re.fullmatch(r".* is gone; use .*", str(error)), f"{module}.{name}: {error}"
+                refused.append(f"{module}.{name}")
+    assert len(refused) < 12, refused

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "forward", "names_from"]
+__all__ = ["MOVED", "forward", "names_from", "refused_from"]
 
 MOVED = {
     "quickstudy.card": "quickstudy.experiments.card",
@@ -59,5 +59,20 @@ def names_from(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
         new = renamed or name
         warnings.warn(f"{module}.{name} is now {home}.{new}", DeprecationWarning, 2)
         return getattr(importlib.import_module(home), new)
+
+    return find
+
+
+def refused_from(module: str, gone: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` for names that are gone, each with what to use instead.
+
+    Raises:
+        ImportError: on asking for one of them; says what to use.
+    """
+
+    def find(name: str) -> Any:
+        if name in gone:
+            raise ImportError(f"{module}.{name} is gone; use {gone[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Column, Table
 
+from quickstudy._moved import refused_from
+
 if TYPE_CHECKING:
     from quickstudy.comparison import Study
     from quickstudy.evaluation import Comparison, Evaluation
@@ -23,6 +25,8 @@ __all__ = [
     "saved_table",
     "study_table",
 ]
+
+__getattr__ = refused_from(__name__, {"study_rows": "quickstudy.comparison.Study.rows"})
 
 
 def figure(result: "Evaluation") -> str:

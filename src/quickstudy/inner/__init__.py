@@ -6,8 +6,7 @@ is in `quickstudy.inner.repeated`, ``parts``, ``networks``, ``stacked`` and ``op
 switch for all of it in `quickstudy.execution`. See `quickstudy.learners.MAML` for the algorithm.
 """
 
-from typing import Any
-
+from quickstudy._moved import refused_from
 from quickstudy.inner.gradient_learner import (
     GradientLearner,
     InnerStep,
@@ -44,20 +43,17 @@ __all__ = [
     "unroll",
 ]
 
-_GONE = {
-    "adapt_network": "GradientLearner.adapt",
-    "descend": "unroll, or trajectory for the whole path",
-    "fit_network": "trajectory",
-    "over_tasks": "quickstudy.inner.parts.part_by_part",
-    "record_statistics": "GradientLearner.network_state",
-    "run_network": "GradientLearner.answer",
-    "split_parameters": "GradientLearner.start",
-    "stack_states": "GradientLearner.adapt",
-    "tasks_together": "quickstudy.inner.parts.tasks_at_once",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _GONE:
-        raise ImportError(f"quickstudy.inner.{name} is now {_GONE[name]}; see quickstudy.inner")
-    raise AttributeError(f"module 'quickstudy.inner' has no attribute {name!r}")
+__getattr__ = refused_from(
+    __name__,
+    {
+        "adapt_network": "GradientLearner.adapt",
+        "descend": "unroll, or trajectory for the whole path",
+        "fit_network": "trajectory",
+        "over_tasks": "quickstudy.inner.parts.part_by_part",
+        "record_statistics": "GradientLearner.network_state",
+        "run_network": "GradientLearner.answer",
+        "split_parameters": "GradientLearner.start",
+        "stack_states": "GradientLearner.adapt",
+        "tasks_together": "quickstudy.inner.parts.tasks_at_once",
+    },
+)

@@ -14,9 +14,19 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from quickstudy._moved import names_from
 from quickstudy.nn.folding import ConvolutionGeometry, maps, patches
 
 __all__ = ["cancelled", "convolve", "normalise"]
+
+__getattr__ = names_from(
+    __name__,
+    {
+        "Shape": "quickstudy.nn.folding:ConvolutionGeometry",
+        "first_block": "quickstudy.nn.folding",
+        "folds": "quickstudy.nn.folding",
+    },
+)
 
 _LAST = torch.channels_last
 

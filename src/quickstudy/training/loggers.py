@@ -8,9 +8,14 @@ from typing import Any
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+from quickstudy._moved import refused_from
 from quickstudy.checkpoint import write_atomically
 
 __all__ = ["ResumableCSVLogger", "run_loggers", "tensorboard_logger"]
+
+__getattr__ = refused_from(
+    __name__, {"RunLog": "ResumableCSVLogger, or any of Lightning Fabric's loggers"}
+)
 
 COLUMNS = (
     "step",
