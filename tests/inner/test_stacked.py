@@ -5,12 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.execution import executing
 from quickstudy.inner.stacked import can_stack, run_stacked
+from quickstudy.learners import MAML
 from quickstudy.nn import MLP, BatchNorm, Conv4, statistics_from
+from quickstudy.testing import make_task
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "pool": (lambda: nn.Sequential(Conv4(2, 19, image_size=16), nn.Linear(19, 4)), (2, 16, 16)),
@@ -159,3 +162,45 @@ def test_a_bias_before_batch_norm_keeps_its_place(bias: bool, source: str) -> No
         moved = {**state, "0.bias": state["0.bias"] + 5}
         _, again = run_stacked(network, moved, torch.randn(2, 3, 1, 6, 6).double(), source)
         assert bool((again["1.running_mean"] > recorded["1.running_mean"] + 2).all())
+
+
+def shared_layers(kind: str) -> nn.Module:
+    """Two layers of one weight: one module twice, two modules of one tensor; or one ReLU twice."""
+    first, second, last = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+    act = nn.ReLU() if kind == "activation" else nn.Tanh()
+    if kind == "module":
+        second = first
+    elif kind == "tensor":
+        second.weight, second.bias = first.weight, first.bias
+    return nn.Sequential(first, act, second, act, last).double()
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("kind", ["activation", "module", "tensor"])
+def test_what_stands_in_two_places_is_used_in_both(kind: str, stacked: bool) -> None:
+    torch.manual_seed(0)
+    network = shared_layers(kind)
+    assert can_stack(network) == (kind == "activation"), "a weight of two places is left to vmap"
+    act = torch.relu if kind == "activation" else torch.tanh
+    theta = list(network.parameters())
+
+    def forward(phi: list[Tensor], x: Tensor) -> Tensor:
+        w, b, *rest = phi
+        w2, b2 = rest[:2] if kind == "activation" else (w, b)
+        return F.linear(act(F.linear(act(F.linear(x, w, b)), w2, b2)), *rest[-2:])
+
+    task, total = make_task((5,), 3, tasks=3), torch.zeros(())
+    for x, y, query_x, query_y in zip(*task.tensors(), strict=True):
+        phi = theta
+        for _ in range(2):
+            loss = F.cross_entropy(forward(phi, x), y)
+            gradients = torch.autograd.grad(loss, phi, create_graph=True)
+            phi = [p - 0.1 * g for p, g in zip(phi, gradients, strict=True)]
+        total = total + F.cross_entropy(forward(phi, query_x), query_y) / 3
+    with executing(stacked=stacked):
+        loss = MAML(network, inner_lr=0.1, inner_steps=2).loss(task)
+    assert loss.item() == pytest.approx(total.item(), rel=1e-10)
+    assert all(a is b for a, b in zip(network.parameters(), theta, strict=True))
+    pairs = (torch.autograd.grad(value, theta) for value in (loss, total))
+    for ours, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)

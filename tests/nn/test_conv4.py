@@ -103,3 +103,23 @@ def test_only_small_patches_of_constants_are_laid_out(
         assert laid_out == [x.shape, x.shape]
         Conv4(1, 9, image_size=16)(x)
     assert len(laid_out) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "layer"),
+    [
+        (2, nn.GELU()),
+        (1, nn.InstanceNorm2d(16)),
+        (0, nn.Conv2d(1, 16, 3, padding=1, padding_mode="circular")),
+        (0, nn.Conv2d(1, 16, 3, padding=1, bias=False)),
+    ],
+)
+def test_another_layer_in_the_first_block_is_used(place: int, layer: nn.Module) -> None:
+    network, x = Conv4(1, 16, image_size=16), torch.rand(4, 1, 16, 16)
+    network.blocks[0][place] = layer
+    expected = network.pooled(network.blocks(x))
+    assert torch.allclose(network(x), expected, atol=1e-5)
+    seen = []
+    network.blocks[0].register_forward_hook(lambda block, x, y: seen.append(y.shape))
+    network(x)
+    assert seen, "a hook on the block is called"

@@ -9,7 +9,7 @@ from quickstudy.inner.optimizers import Parameters
 from quickstudy.inner.stacked import can_stack, run_stacked
 from quickstudy.nn.norm import Source, statistics_from
 
-__all__ = ["run_tasks", "stacks"]
+__all__ = ["call_with", "run_tasks", "stacks"]
 
 
 def run_tasks(
@@ -32,7 +32,7 @@ def run_tasks(
 
     def run(state: Parameters, x: Tensor) -> tuple[Tensor, Parameters]:
         updated = dict(state)
-        output: Tensor = functional_call(network, updated, (x,))
+        output: Tensor = call_with(network, updated, x)
         return output, {name: updated[name] for name in buffers}
 
     with statistics_from(network, source):
@@ -41,6 +41,23 @@ def run_tasks(
             return several
         output, recorded = run({name: p[0] for name, p in state.items()}, x[0])
     return output.unsqueeze(0), {name: value.unsqueeze(0) for name, value in recorded.items()}
+
+
+def call_with(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:
+    """One network with other parameters and buffers: ``[n,...] -> [n,outputs]``.
+
+    A parameter that several layers share is in ``state`` once, by its first name. What the network
+    changes in its buffers is put into ``state``. (`torch.func.functional_call` does the same, but
+    where one layer stands in two places it leaves the network with the other parameters.)
+    """
+    names = {id(p): n for n, p in (*network.named_parameters(), *network.named_buffers())}
+    for prefix, module in network.named_modules():
+        for attribute, value in (*module._parameters.items(), *module._buffers.items()):
+            place = f"{prefix}.{attribute}" if prefix else attribute
+            if value is not None and place not in state and names[id(value)] in state:
+                state[place] = state[names[id(value)]]
+    output: Tensor = functional_call(network, state, (x,), tie_weights=False)
+    return output
 
 
 def stacks(network: nn.Module, x: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from quickstudy.inner.operations import cancelled, convolve, normalise
 from quickstudy.nn.conv4 import Conv4
-from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds
+from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds, is_plain
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import BatchNorm, Source
 
@@ -24,15 +24,21 @@ _LAST = torch.channels_last
 
 
 def can_stack(network: nn.Module) -> bool:
-    """Whether `run_stacked` knows every layer of the network."""
+    """Whether `run_stacked` knows every layer of the network, and each weight has one place."""
+    weights = list(network.parameters())
+    places = list(network.named_parameters(remove_duplicate=False))
+    return _knows(network) and len(weights) == len(places)
+
+
+def _knows(network: nn.Module) -> bool:
     return (
         type(network) in _RUN
         and not (network._forward_hooks or network._forward_pre_hooks or network._backward_hooks)
-        and not (isinstance(network, nn.Conv2d) and not _is_plain(network))
+        and not (isinstance(network, nn.Conv2d) and not is_plain(network))
         and not (
             isinstance(network, nn.Flatten) and (network.start_dim, network.end_dim) != (1, -1)
         )
-        and all(can_stack(part) for part in network._modules.values() if part is not None)
+        and all(_knows(part) for part in network._modules.values() if part is not None)
     )
 
 
@@ -72,15 +78,6 @@ class _Stack(NamedTuple):
         return self.state[name].flatten(0, 1)
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
-    return (
-        layer.groups == 1
-        and layer.dilation == (1, 1)
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
 def _without_parameters(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     """A layer without parameters that treats every channel alike."""
     y: Tensor = layer(x)
@@ -89,7 +86,7 @@ def _without_parameters(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -
 
 def _sequence(stack: _Stack, layer: nn.Module, name: str, x: Tensor) -> Tensor:
     """Children in order. Before batch statistics a bias cancels out; a ReLU after them is fused."""
-    parts = [(part, f"{name}{key}.") for key, part in layer.named_children()]
+    parts = [(part, f"{name}{key}.") for key, part in layer._modules.items() if part is not None]
     while parts:
         (part, key), *others = parts
         kinds, batch = [type(part) for part, _ in parts[:3]], stack.source == "batch"

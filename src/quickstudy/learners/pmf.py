@@ -6,11 +6,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from quickstudy.embedding import check_vectors
 from quickstudy.functional import class_means, example_loss
 from quickstudy.inner import Adam, Parameters, State, StepLoss, grad, unroll
+from quickstudy.inner.networks import call_with
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -112,7 +112,7 @@ class PMF(MetaLearner):
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
             images = torch.cat([x, _changed(x, step)])
-            z: Tensor = functional_call(encoder, phi, (images,)).unflatten(0, (2, len(x)))
+            z = torch.unflatten(call_with(encoder, {**phi}, images), 0, (2, len(x)))
             means = class_means(z[:1], y.unsqueeze(0), n_way)
             return F.cross_entropy(self._logits(z[1:], means)[0], y)
 
@@ -124,7 +124,7 @@ class PMF(MetaLearner):
         return torch.stack(
             [
                 check_vectors(
-                    functional_call(self.encoder, {k: p[t] for k, p in network.items()}, (task,)),
+                    call_with(self.encoder, {k: p[t] for k, p in network.items()}, task),
                     task,
                 )
                 for t, task in enumerate(x)

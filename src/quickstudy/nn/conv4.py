@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds
+from quickstudy.nn.folding import ConvolutionGeometry, first_block, folds, is_plain
 from quickstudy.nn.norm import BatchNorm, Policy
 
 __all__ = ["Conv4"]
@@ -73,6 +73,7 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
         first, *others = self.blocks
+        assert isinstance(first, nn.Sequential)
         z = _first(first, x)
         for block in others:
             z = block(z)
@@ -91,17 +92,19 @@ class Conv4(nn.Module):
         return z.mean((2, 3)) if self.average else z.flatten(1)
 
 
-def _first(block: nn.Module, x: Tensor) -> Tensor:
+def _first(block: nn.Sequential, x: Tensor) -> Tensor:
     """The first block, the largest by far: see `quickstudy.nn.folding.first_block`."""
-    conv, norm, relu, halve = block.children()
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, BatchNorm)
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (conv, norm, relu))
+    conv, norm, _, halve = block
     exported = torch.compiler.is_compiling()
-    if x.device.type != "cpu" or not folds(conv, x) or hooked or exported:
+    if (
+        not (isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNorm) and _is_as_built(block))
+        or not (is_plain(conv) and folds(conv, x))
+        or conv.bias is None
+        or x.device.type != "cpu"
+        or exported
+    ):
         y: Tensor = block(x)
         return y
-    assert conv.bias is not None
     filters, filter_bias, weight, bias = (
         p.unsqueeze(0) for p in (conv.weight, conv.bias, norm.weight, norm.bias)
     )
@@ -115,3 +118,11 @@ def _first(block: nn.Module, x: Tensor) -> Tensor:
         norm.keep(mean[0], var[0], z.numel() // z.shape[1])
     halved: Tensor = halve(z)
     return halved
+
+
+def _is_as_built(block: nn.Sequential) -> bool:
+    """Whether nobody has put another kind of layer into a block, or a hook onto one."""
+    parts = [block, *block][:4]
+    kinds = [type(part) for part in parts]
+    hooks = [part._forward_hooks or part._forward_pre_hooks for part in parts]
+    return kinds == [nn.Sequential, nn.Conv2d, BatchNorm, nn.ReLU] and not any(hooks)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quickstudy.execution import execution
 
-__all__ = ["ConvolutionGeometry", "first_block", "folds", "maps", "patches"]
+__all__ = ["ConvolutionGeometry", "first_block", "folds", "is_plain", "maps", "patches"]
 
 
 class ConvolutionGeometry(NamedTuple):
@@ -62,6 +62,16 @@ def maps(rows: Tensor, size: tuple[int, int]) -> Tensor:
     """``[G, n*h*w, C]`` to ``[n,G*C,h,w]``."""
     channels = rows.shape[0] * rows.shape[2]
     return rows.transpose(0, 1).reshape(-1, *size, channels).permute(0, 3, 1, 2)
+
+
+def is_plain(layer: nn.Conv2d) -> bool:
+    """Whether a convolution has no groups, no dilation, and zeros of a stated number around it."""
+    return (
+        layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
 
 
 def folds(layer: nn.Conv2d, x: Tensor) -> bool:
