@@ -39,6 +39,10 @@ class Breaks(MAML):
         self.read()
         return super().adapt(*support)
 
+    def loss(self, task: Task) -> torch.Tensor:
+        self.read()
+        return super().loss(task)
+
     def read(self, *_: Any) -> torch.Tensor:
         assert not self.training
         if self.inner_steps == self.broken:
@@ -176,3 +180,11 @@ def test_the_choice_stays_and_a_frozen_part_stays_frozen() -> None:
     score(learner)
     step_bytes(learner, some_tasks()[0])
     assert state(learner)[:2] == before[:2]
+
+
+def test_a_default_of_the_class_is_that_of_the_class_again() -> None:
+    learner = ProtoNet(MLP(4, [], 2))
+    with temporarily(learner, order_invariant=False):
+        assert not learner.order_invariant
+    assert learner.order_invariant
+    assert "order_invariant" not in vars(learner)

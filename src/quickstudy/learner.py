@@ -188,7 +188,11 @@ def temporarily(
             afterwards.callback(set_batch_norm_policy, learner, policy)
             set_batch_norm_policy(learner, batch_norm)
         for name, value in attributes.items():
-            afterwards.callback(setattr, learner, name, getattr(learner, name))
+            inherited = hasattr(type(learner), name) and name not in vars(learner)
+            if inherited and not isinstance(getattr(type(learner), name), property):
+                afterwards.callback(delattr, learner, name)
+            else:
+                afterwards.callback(setattr, learner, name, getattr(learner, name))
             setattr(learner, name, value)
         yield
 

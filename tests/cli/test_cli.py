@@ -297,6 +297,8 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         (("train", "protonet", *SMALL, "--schedule", "slow"), "slow"),
         (("train", "nearest", "--data", "digits", "--way", "99"), "way=99 classes a task"),
         (("train", "--resume", "nowhere"), "not a run folder"),
+        (("train", "--resume", "r", "--steps", "9", "--out", "b"), "leave out --steps, --out"),
+        (("train", "protonet", *SMALL, "--validation-tasks", "0"), "validation_tasks is 0"),
         (("evaluate", "nowhere"), "nowhere is no run folder"),
         (("evaluate", "nearest", "--data", "digits", "--tasks", "0"), "n_tasks is 0"),
         (("evaluate", "nearest", "--frozen", "nowhere.qs"), "there is no file nowhere.qs"),

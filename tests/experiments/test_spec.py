@@ -62,6 +62,7 @@ OLD_RUN = {
         ({"wey": 3}, "there is no field 'wey'; there are: learner, options, way"),
         ({"shot": 2, "most_shot": 1}, "most_shot is 1, less than shot, 2"),
         ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: none"),
+        ({"options": {"classes": 5}}, "protonet has no option 'classes'; it has: none"),
         ({"backbone": "efficientnet-lite0"}, "channels is 1; efficientnet-lite0 takes photos"),
     ],
 )
@@ -134,3 +135,9 @@ def test_the_learner_alone_is_the_learner_of_the_run() -> None:
     baseline = Experiment("baseline", data="alphabets", classes=10)
     assert baseline.learner_spec().options == {"classes": 40}
     assert Experiment("maml", data="sinusoid").learner_spec().inputs == "sinusoid"
+
+
+def test_a_learner_that_counts_classes_says_so() -> None:
+    with pytest.raises(ValueError, match="baseline needs the option 'classes'"):
+        LearnerSpec(learner="baseline").build()
+    assert LearnerSpec(learner="baseline", options={"classes": 7}).build().max_way is None

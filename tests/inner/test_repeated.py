@@ -12,7 +12,7 @@ from quickstudy.inner import Parameters, State, StepLoss, grad, trajectory, unro
 from quickstudy.inner.repeated import repeated
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, MAMLPlusPlus, MetaSGD
-from quickstudy.nn import Conv4
+from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 
@@ -83,7 +83,7 @@ class Closed:
 def test_a_tensor_that_would_get_no_gradient_is_refused(how: dict[str, Any]) -> None:
     learner = MAML(smooth(), inner_lr=0.2, inner_steps=5, inner_optimizer=Closed())
     task = make_task((5,), 3, tasks=2)
-    with executing(**how), pytest.raises(RuntimeError, match=r"shape \[\].*no gradient|get none"):
+    with executing(**how), pytest.raises(RuntimeError, match="get none"):
         learner.loss(task).backward()
     with executing(graphs=None, tasks_at_once=2):
         learner.loss(task).backward()
@@ -225,3 +225,135 @@ def test_a_state_may_hold_plain_numbers() -> None:
         ours = gradients(learner, task)
     for name, g in kept.items():
         torch.testing.assert_close(ours[name], g, rtol=1e-10, atol=1e-13)
+
+
+def plain_gradient(learner: MAML, task: Task) -> list[Tensor]:
+    with executing(graphs=None, tasks_at_once=len(task), stacked=False):
+        return list(torch.autograd.grad(learner.loss(task), list(learner.parameters())))
+
+
+@pytest.mark.parametrize("graphs", [None, 1, 3])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_start_that_is_a_constant_has_a_second_derivative_too(
+    steps: int, graphs: int | None
+) -> None:
+    """A last layer that starts at zero: its first step depends on the encoder before it."""
+    torch.manual_seed(0)
+
+    class ZeroHead(MAML):
+        def start(self, tasks: int) -> Parameters:
+            theta = super().start(tasks)
+            return {k: torch.zeros_like(p) if k.startswith("2.") else p for k, p in theta.items()}
+
+    network, task = smooth(), make_task((5,), 3, tasks=3)
+    learner = ZeroHead(network, inner_lr=0.3, inner_steps=steps)
+    encoder = list(network[0].parameters())
+    total = torch.zeros(())
+    for x, y, query_x, query_y in zip(*task.tensors(), strict=True):
+        phi = [*encoder, torch.zeros(3, 4).double(), torch.zeros(3).double()]
+        for _ in range(steps):
+            at = [p if p.requires_grad else p.requires_grad_() for p in phi]
+            h = torch.tanh(nn.functional.linear(x, *at[:2]))
+            loss = nn.functional.cross_entropy(nn.functional.linear(h, *at[2:]), y)
+            found = torch.autograd.grad(loss, at, create_graph=True)
+            phi = [p - 0.3 * g for p, g in zip(at, found, strict=True)]
+        h = torch.tanh(nn.functional.linear(query_x, *phi[:2]))
+        output = nn.functional.linear(h, *phi[2:])
+        total = total + nn.functional.cross_entropy(output, query_y) / 3
+    with executing(graphs=graphs):
+        ours = torch.autograd.grad(learner.loss(task), encoder)
+    for a, b in zip(ours, torch.autograd.grad(total, encoder), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+
+
+def test_a_parameter_that_no_step_uses_is_no_error() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.spare = smooth(), nn.Linear(3, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)  # type: ignore[no-any-return]
+
+    learner = MAML(Spare(), inner_lr=0.2, inner_steps=5)
+    for how in ({}, {"graphs": 1, "tasks_at_once": 1}):
+        learner.zero_grad()
+        with executing(**how):
+            learner.loss(make_task((5,), 3, tasks=2)).backward()
+        assert learner.network.used[0].weight.grad.count_nonzero()
+
+
+def shrink(learner: MAML, task: Task) -> None:
+    learner.inner_lr *= 0.9
+
+
+def to_evaluation(learner: MAML, task: Task) -> None:
+    learner.eval()
+
+
+def overwrite(learner: MAML, task: Task) -> None:
+    task.support_x.mul_(2)
+
+
+@pytest.mark.parametrize("change", [shrink, to_evaluation, overwrite])
+def test_a_change_before_the_backward_pass_is_refused(
+    change: Callable[[MAML, Task], None],
+) -> None:
+    """Repeated steps would meet other settings than those that made the loss."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 3)).double()
+    learner, task = MAML(network, inner_lr=0.2, inner_steps=6), make_task((5,), 3, tasks=2)
+    with executing(tasks_at_once=2):
+        loss = learner.loss(task)
+    change(learner, task)
+    with pytest.raises(RuntimeError, match=r"came to another result|inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("how", [{"graphs": 1, "tasks_at_once": 2}, {"tasks_at_once": 1}])
+def test_a_second_derivative_of_the_loss_is_refused(how: dict[str, Any]) -> None:
+    learner, task = MAML(smooth(), inner_lr=0.2, inner_steps=2), make_task((5,), 3, tasks=2)
+    parameters = list(learner.parameters())
+    with executing(**how), pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(learner.loss(task), parameters, create_graph=True)
+    with executing(graphs=None, tasks_at_once=2, stacked=False):
+        gradients = torch.autograd.grad(learner.loss(task), parameters, create_graph=True)
+    assert all(g.requires_grad for g in gradients)
+
+
+def test_targets_that_want_a_gradient_get_it() -> None:
+    learner = MAML(MLP(1, [8], 1).double(), inner_lr=0.1, inner_steps=6)
+    task = make_task((1,), None, tasks=3, shot=5)
+    found = []
+    for how in ({"graphs": None, "tasks_at_once": 3}, {"graphs": 1, "tasks_at_once": 1}):
+        y = task.support_y.clone().requires_grad_()
+        with executing(**how):
+            loss = learner.loss(Task(task.support_x, y, task.query_x, task.query_y, None))
+        found.append(torch.autograd.grad(loss, y)[0])
+    assert bool(found[0].abs().max() > 0)
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-13)
+
+
+def test_hooks_on_parameters_see_one_gradient() -> None:
+    learner, task = MAML(smooth(), inner_lr=0.2, inner_steps=5), make_task((5,), 3, tasks=3)
+    expected = plain_gradient(learner, task)
+    handles = [p.register_hook(lambda g: g / 2) for p in learner.parameters()]
+    with executing(tasks_at_once=1, graphs=2):
+        halved = torch.autograd.grad(learner.loss(task), list(learner.parameters()))
+    for a, b in zip(halved, expected, strict=True):
+        torch.testing.assert_close(2 * a, b, rtol=1e-9, atol=1e-12)
+    for handle in handles:
+        handle.remove()
+
+
+def test_torchs_own_batch_norm_moves_its_averages_as_often_as_it_runs() -> None:
+    counts = []
+    for graphs in (None, 1):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+        learner = MAML(network, inner_lr=0.1, inner_steps=5)
+        with executing(graphs=graphs):
+            learner.loss(make_task((5,), 3, tasks=2).to(torch.float32)).backward()
+        counts.append((int(network[1].num_batches_tracked), network[1].running_mean.clone()))
+    assert counts[0][0] == counts[1][0]
+    assert torch.equal(counts[0][1], counts[1][1])

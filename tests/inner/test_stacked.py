@@ -204,3 +204,11 @@ def test_what_stands_in_two_places_is_used_in_both(kind: str, stacked: bool) -> 
     pairs = (torch.autograd.grad(value, theta) for value in (loss, total))
     for ours, theirs in zip(*pairs, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def test_a_first_layer_of_vectors_on_rows_of_vectors_is_left_to_vmap() -> None:
+    network = nn.Sequential(nn.Linear(5, 2), nn.Flatten(), nn.Linear(8, 3)).double()
+    task = make_task((4, 5), 3, tasks=2)
+    learner = MAML(network, inner_steps=0)
+    expected = torch.stack([network(x) for x in task.query_x])
+    assert torch.allclose(learner(task), expected)

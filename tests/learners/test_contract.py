@@ -199,7 +199,7 @@ def test_contract_catches_a_lost_gradient() -> None:
             self.sizes = StepSizes()
             self.inner_optimizer = Hidden(self.sizes)
 
-        def outer_parameters(self, support_x: torch.Tensor) -> list[torch.Tensor]:
+        def outer_parameters(self, *support: torch.Tensor) -> list[torch.Tensor]:
             return list(self.network.parameters())
 
     with pytest.raises(RuntimeError, match="would get none"):

@@ -149,3 +149,32 @@ def test_rows_are_on_disk_at_once_and_those_after_the_checkpoint_go(tmp_path: Pa
         log.log_metrics({"mine": 1.0}, 6)
     with pytest.raises(ValueError, match="needs its step"):
         log.log_metrics({"loss": 1.0})
+
+
+@pytest.mark.parametrize("log_every", [3, 5])
+def test_a_row_that_spans_a_checkpoint_is_that_of_a_run_never_cut(
+    tmp_path: Path, log_every: int
+) -> None:
+    """Its loss is the mean over all of its steps, before the end of a sitting and after."""
+
+    def rows(folder: Path) -> list[dict[str, str]]:
+        text = (folder / "metrics.csv").read_text()
+        return [{**row, "seconds": ""} for row in csv.DictReader(text.splitlines())]
+
+    quick(run_dir=tmp_path / "whole", steps=9, log_every=log_every)
+    sitting = {"run_dir": tmp_path / "cut", "steps": 9, "log_every": log_every}
+    result = quick(**sitting, minutes=1e-9)
+    while result.stopped == "minutes":
+        result = quick(**sitting, minutes=1e-9, resume=True)
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_each_logger_is_told_of_the_end_though_another_fails() -> None:
+    class Failing(Kept):
+        def finalize(self, status: str) -> None:
+            raise OSError("no network")
+
+    kept = Kept()
+    with pytest.raises(OSError, match="no network"):
+        quick(loggers=[kept, Failing(), kept])
+    assert kept.ends == ["success", "success"]

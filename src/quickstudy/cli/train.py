@@ -75,6 +75,7 @@ def train(
     from quickstudy.processes import LostProcessError
 
     if resume is not None:
+        _check_resume(context)
         experiment, machine = Experiment.load(resume), Machine.load(resume)
     else:
         assert learner is not None
@@ -103,6 +104,15 @@ def train(
         raise StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
     except LostProcessError as lost:
         raise LostProcessError(f"{lost}: quickstudy train --resume {folder}") from None
+
+
+def _check_resume(context: typer.Context) -> None:
+    """Raise ``ValueError`` for options that a run, which goes on as it began, would not heed."""
+    own = ("resume", "quiet")
+    given = [name for name in context.params if name not in own and _was_given(context, name)]
+    flags = [f"--{name.replace('_', '-')}" for name in given] + context.args
+    if flags:
+        raise ValueError(f"--resume goes on with a run as it began; leave out {', '.join(flags)}")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -90,7 +90,9 @@ class Architecture(Fields):
     def _can_be_built(self) -> Self:
         if self.backbone == "efficientnet-lite0" and self.channels != 3:
             raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
-        known = learner_options(self.learner) | {"classes": int} if self.options else {}
+        known = learner_options(self.learner) if self.options else {}
+        if self.options and self.counts_classes:
+            known["classes"] = int
         for name, value in self.options.items():
             if name not in known:
                 raise ValueError(
@@ -137,6 +139,10 @@ class LearnerSpec(Architecture, Schema):
         name, preset = LEARNERS[self.learner]
         parameters = _signature(self.learner)
         options = {**preset, **self.options}
+        if self.counts_classes and "classes" not in options:
+            raise ValueError(
+                f"{self.learner} needs the option 'classes', the number of training classes"
+            )
         context = {"outputs": outputs, "regression": regression}
         options |= {k: v for k, v in context.items() if k in parameters}
         for k, kind in learner_options(self.learner).items():

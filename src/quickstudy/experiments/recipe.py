@@ -260,6 +260,7 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
         raise ValueError(f"{where}: runs should be a table of trainings")
     recipes = {}
     for run, changes in runs.items():
+        _check_tables(where, data, changes)
         merged = {**data, **changes, "name": f"{stem}-{run}" if run else stem}
         merged["protocol"] = _laid_over(data.get("protocol", {}), changes.get("protocol", {}))
         try:
@@ -270,6 +271,14 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
             message = first["msg"].removeprefix("Value error, ")
             raise ValueError(f"{where}{f', run {run}' * bool(run)}: {place}: {message}") from error
     return recipes
+
+
+def _check_tables(where: str, *tables: Any) -> None:
+    """Raise ``ValueError`` unless what should be a table is one."""
+    for table in tables:
+        protocol = table.get("protocol", {}) if isinstance(table, dict) else None
+        if not isinstance(protocol, dict) or not isinstance(protocol.get("options", {}), dict):
+            raise ValueError(f"{where}: runs, protocol and options should be tables")
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from quickstudy.functional import example_loss
 from quickstudy.inner.networks import run_tasks
 from quickstudy.inner.optimizers import Parameters, State
 from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
-from quickstudy.inner.repeated import repeated
+from quickstudy.inner.repeated import check_reached, constant_leaf, leaves, repeated
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.nn.norm import Source, batch_norm_policy
 from quickstudy.task import Task
@@ -55,16 +55,19 @@ def grad(loss: StepLoss, phi: Parameters, *, first_order: bool = False) -> Param
         phi: where to take the gradient.
         first_order: treat the gradient as a constant in the outer derivative.
     """
-    outer = torch.is_grad_enabled() and any(p.requires_grad for p in phi.values())
+    outer = torch.is_grad_enabled()
     with torch.enable_grad():
-        at = {k: p if outer else p.detach().requires_grad_() for k, p in phi.items()}
+        at = {k: p if outer and p.requires_grad else constant_leaf(p) for k, p in phi.items()}
         gradients = torch.autograd.grad(
             loss(at),
             list(at.values()),
             create_graph=outer and not first_order,
-            materialize_grads=True,
+            allow_unused=True,
         )
-    return dict(zip(phi, gradients, strict=True))
+    return {
+        k: torch.zeros_like(p) if gradient is None else gradient
+        for (k, p), gradient in zip(phi.items(), gradients, strict=True)
+    }
 
 
 def unroll(
@@ -99,7 +102,9 @@ def unroll(
     if torch.is_inference_mode_enabled():
         raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
     phi, state = _plain(phi), state or {}
+    start = [phi, state]
     end, with_graph = first + steps, first + _without_graph(steps, parameters)
+    some_without = first < with_graph
     while first < with_graph:
         count = min(execution().graphs or 1, with_graph - first)
         some = partial(unroll, inner_step, support_loss, steps=count, first=first)
@@ -107,6 +112,8 @@ def unroll(
         first += count
     for step in range(first, end):
         phi, state = inner_step(phi, state, step, partial(support_loss, step=step))
+    if some_without:
+        check_reached([phi, state], [*(parameters or ()), *leaves(start)])
     return phi, state
 
 
@@ -127,6 +134,8 @@ def trajectory(
         else:
             phi, state = one(path[-1], state)
         path.append(phi)
+    if _without_graph(steps, parameters):
+        check_reached(path[-1], [*(parameters or ()), *leaves(path[0])])
     return path
 
 
@@ -202,7 +211,7 @@ class GradientLearner(MetaLearner):
                 self.start(len(x)),
                 self.start_state(),
                 steps=self.inner_steps,
-                parameters=self.outer_parameters(x),
+                parameters=self.outer_parameters(x, y),
             )
             found.append(self.network_state(phi, x, self.inner_steps))
         network = {name: torch.cat([state[name] for state in found]) for name in found[0]}
@@ -222,7 +231,7 @@ class GradientLearner(MetaLearner):
             self.start(len(task)),
             self.start_state(),
             steps=self.inner_steps,
-            parameters=self.outer_parameters(task.support_x),
+            parameters=self.outer_parameters(task.support_x, task.support_y),
         )
         return self.query_loss(phi, task, self.inner_steps)
 
@@ -284,8 +293,16 @@ class GradientLearner(MetaLearner):
         ]
         return torch.cat(outputs)[..., : ways(phi)]
 
-    def outer_parameters(self, support_x: Tensor) -> list[Tensor] | None:
-        """The ``parameters`` of `unroll`; ``None`` if the support, too, is to get a gradient."""
-        if self.first_order or support_x.requires_grad:
+    def outer_parameters(self, *support: Tensor) -> list[Tensor] | None:
+        """The ``parameters`` of `unroll`; ``None`` where all graphs must be kept.
+
+        That is where the support is to get a gradient, too, and where a layer of the network
+        changes itself when it runs, which must not happen twice.
+        """
+        changing = any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+            for layer in self.network.modules()
+        )
+        if self.first_order or changing or any(x.requires_grad for x in support):
             return None
         return [p for p in self.parameters() if p.requires_grad]

@@ -62,5 +62,13 @@ def call_with(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:
 
 def stacks(network: nn.Module, x: Tensor) -> bool:
     """Whether `run_tasks` uses `run_stacked` here, and not vmap or the network itself."""
-    exported = torch.compiler.is_compiling()
-    return execution().stacked and x.device.type == "cpu" and not exported and can_stack(network)
+    usual = execution().stacked and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return usual and can_stack(network) and _takes_vectors(network) in (None, x.dim() == 3)
+
+
+def _takes_vectors(network: nn.Module) -> bool | None:
+    """Whether the first layer takes vectors, ``[n,D]``; ``None`` if it takes anything."""
+    first = network
+    while isinstance(first, nn.Sequential) and len(first):
+        first = first[0]
+    return True if isinstance(first, nn.Linear) else None

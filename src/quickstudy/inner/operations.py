@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from quickstudy._moved import names_from
+from quickstudy.inner.repeated import differentiable_once
 from quickstudy.nn.folding import ConvolutionGeometry, maps, patches
 
 __all__ = ["cancelled", "convolve", "normalise"]
@@ -204,7 +204,7 @@ class _NormaliseGradient(_Operation):
         )
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, u: Tensor, a: Tensor, b: Tensor) -> Any:
         """By hand. With ``xhat = (x - mean) rstd`` and ``<.>`` the mean over a channel, the three
         outputs are ``gamma rstd (dz - <dz> - xhat <dz xhat>)``, ``sum(dz xhat)`` and ``sum(dz)``;

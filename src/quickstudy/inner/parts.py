@@ -8,11 +8,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from quickstudy.execution import execution
 from quickstudy.inner.networks import stacks
-from quickstudy.inner.repeated import check_reached
+from quickstudy.inner.repeated import check_reached, differentiable_once
 from quickstudy.task import Task
 
 __all__ = ["part_by_part", "split_tasks", "tasks_at_once"]
@@ -32,8 +31,10 @@ def part_by_part(loss: Loss) -> Loss:
     def by_parts(learner: Any, task: Task) -> Tensor:
         parameters = [p for p in learner.parameters() if p.requires_grad]
         size = tasks_at_once(learner.network, task.support_x, task.query_x)
+        # A hook on a parameter is to see its gradient, and not that of each part.
+        hooked = any(p._backward_hooks for p in parameters)
         undivided = size >= len(task) or any(x.requires_grad for x in task.tensors())
-        if undivided or not torch.is_grad_enabled() or not parameters:
+        if undivided or hooked or not torch.is_grad_enabled() or not parameters:
             return loss(learner, task)
         parts = [task[i : i + size] for i in range(0, len(task), size)]
         total: Tensor = _PartByPart.apply(loss, learner, parts, *parameters)  # type: ignore[no-untyped-call]
@@ -65,7 +66,7 @@ class _PartByPart(Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, outer: Tensor) -> Any:
         return None, None, None, *(outer * gradient for gradient in ctx.saved_tensors)
 

@@ -152,7 +152,7 @@ class MAMLPlusPlus(GradientLearner):
             self.support_loss(task.support_x, task.support_y, task.n_way),
             self.start(len(task)),
             steps=self.inner_steps,
-            parameters=self.outer_parameters(task.support_x),
+            parameters=self.outer_parameters(task.support_x, task.support_y),
         )
         weights = [0.0, *self.step_weights] if self.inner_steps else [1.0]
         losses = [
@@ -188,9 +188,9 @@ class MAMLPlusPlus(GradientLearner):
             return self.answer(phi, query_x, "batch")
         return super().predict(phi, query_x)
 
-    def outer_parameters(self, support_x: Tensor) -> list[Tensor] | None:
+    def outer_parameters(self, *support: Tensor) -> list[Tensor] | None:
         # A step that moves averages must not be repeated.
-        return None if self._averaging else super().outer_parameters(support_x)
+        return None if self._averaging else super().outer_parameters(*support)
 
     @property
     def _averaging(self) -> bool:

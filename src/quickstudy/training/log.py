@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -52,7 +52,8 @@ class Log:
     ) -> None:
         self.loggers, self.display, self.run, self.began = loggers, display, run, began
         self._total = torch.zeros((), device=device)
-        self._since, self._since_time, self._rate = step, time.monotonic(), math.nan
+        self._since, self._rate = step, math.nan
+        self._timed_since, self._time = step, time.monotonic()
 
     def __enter__(self) -> "Log":
         self.display.start()
@@ -71,8 +72,18 @@ class Log:
         status = "success" if kind is None else "failed"
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             status = "aborted"
-        for logger in self.loggers:
-            logger.finalize(status)
+        with ExitStack() as every:  # one that fails keeps none of the others from its end
+            for logger in self.loggers:
+                every.callback(logger.finalize, status)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the row that has been begun."""
+        return {"total": self._total, "since": self._since}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on with the row that `state` returned."""
+        self._total.copy_(saved["total"])
+        self._since = saved["since"]
 
     def add(self, step: int, loss: Tensor) -> None:
         """Count the loss of one step."""
@@ -92,7 +103,7 @@ class Log:
                 "inner_lr)"
             )
         now = time.monotonic()
-        self._rate = (step - self._since) * tasks / (now - self._since_time)
+        self._rate = (step - self._timed_since) * tasks / (now - self._time)
         return {"seconds": now - self.began, "tasks": step * tasks, "loss": mean}
 
     def row(self, step: int, figures: dict[str, float]) -> None:
@@ -101,4 +112,5 @@ class Log:
             logger.log_metrics(dict(figures), step)
         self.display.row(step, figures, self._rate)
         self._total.zero_()
-        self._since, self._since_time = step, time.monotonic()
+        self._since = self._timed_since = step
+        self._time = time.monotonic()

@@ -115,6 +115,7 @@ def train(
         checkpoint_every=checkpoint_every,
         log_every=log_every,
         patience=1 if patience is None else patience,
+        validation_tasks=validation_tasks,
     )
     _check_loggers(loggers)
     best = Validation(

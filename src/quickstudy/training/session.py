@@ -91,6 +91,7 @@ class Session:
         self.began = time.monotonic()
         self.until = math.inf if minutes is None else self.began + 60 * minutes
         self.described: dict[str, Any] | None = None
+        self.begun_row: dict[str, Any] | None = None
         self.stopped: Stopped | None = None
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -109,6 +110,7 @@ class Session:
         self.step = saved["step"]
         self.began -= saved["seconds"]
         self.validation.restore(saved)
+        self.begun_row = saved.get("log")  # older checkpoints have none
         self.learner.load_state_dict(saved["learner"])
         if self.averaged is not None:
             self.averaged.load_state_dict(saved["averaged"])
@@ -128,6 +130,7 @@ class Session:
             "step": self.step,
             "seconds": time.monotonic() - self.began,
             **self.validation.state(),
+            "log": self.log.state(),
             "learner": dict(self.learner.state_dict()),
             "averaged": None if averaged is None else dict(averaged.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -169,6 +172,8 @@ class Session:
         self.log = Log(
             all_loggers, display, run=run, device=self.fabric.device, step=step, began=self.began
         )
+        if self.begun_row is not None:
+            self.log.restore(self.begun_row)
         self._batches = prefetch(tasks, step * world + rank, step=world)
         self.learner.train()
         with self.log, stop_signals() as self._stop, noticing_loss(), closing(self._batches):
