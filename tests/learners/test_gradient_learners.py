@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import higher
 import numpy as np
@@ -793,3 +794,19 @@ def test_bad_inner_arguments(options: dict[str, float], message: str) -> None:
 def test_bad_arguments(build: Callable[[nn.Module], MetaLearner], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(MLP(2, [], 2))
+
+
+@pytest.mark.parametrize("kind", [Reptile, Scratch])
+def test_a_learned_inner_optimizer_is_refused_where_nothing_would_train_it(
+    kind: type[MetaLearner],
+) -> None:
+    class Learned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.size = nn.Parameter(torch.ones(()))
+
+        def direction(self, gradients: Gradients, state: Any, step: int) -> tuple[Gradients, Any]:
+            return {k: self.size * g for k, g in gradients.items()}, state
+
+    with pytest.raises(ValueError, match=f"{kind.__name__} cannot learn an inner optimiser"):
+        kind(smooth(), inner_optimizer=Learned())

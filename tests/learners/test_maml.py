@@ -248,6 +248,8 @@ def test_transductive_and_inductive_share_weights_but_not_answers() -> None:
     [
         (lambda: MAML(MLP(2, [], 2), inner_lr=0), "inner_lr is 0"),
         (lambda: MAML(MLP(2, [], 2), inner_lr=0.1, inner_steps=-1), "inner_steps is -1"),
+        (lambda: MAML(MLP(2, [], 2), inner_lr="a"), "inner_lr is a; expected a positive number"),
+        (lambda: MAML(MLP(2, [], 2), inner_optimizer=SGD), "expected an InnerOptimizer"),
         (
             lambda: MAML(MLP(2, [], 2), inner_optimizer="lion"),
             "inner_optimizer is 'lion'; expected an InnerOptimizer",

@@ -76,6 +76,8 @@ def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLe
 def _opened(path: Path) -> tuple[LearnerSpec, "MetaLearner"]:
     """The learner that a file of weights describes; nothing but that file is read."""
     about = weights_about(path)
+    if about is None and path.suffix == ".qs":
+        raise ValueError(f"{path} holds a task that was learned: use FewShotClassifier.load")
     if about is None:
         raise ValueError(
             f"{path} does not say what learner its weights belong to: load the run folder, or "

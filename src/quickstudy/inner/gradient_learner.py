@@ -57,12 +57,13 @@ def grad(loss: StepLoss, phi: Parameters, *, first_order: bool = False) -> Param
     """
     outer = torch.is_grad_enabled()
     with torch.enable_grad():
-        at = {k: p if outer and p.requires_grad else constant_leaf(p) for k, p in phi.items()}
+        at = phi
+        if not outer or not all(p.requires_grad for p in phi.values()):
+            at = {k: p if outer and p.requires_grad else constant_leaf(p) for k, p in phi.items()}
+        value = loss(at)
+        wanted = outer and not first_order and bool(at is phi or leaves(value))
         gradients = torch.autograd.grad(
-            loss(at),
-            list(at.values()),
-            create_graph=outer and not first_order,
-            allow_unused=True,
+            value, list(at.values()), create_graph=wanted, allow_unused=True
         )
     return {
         k: torch.zeros_like(p) if gradient is None else gradient
@@ -121,12 +122,13 @@ def trajectory(
     inner_step: InnerStep,
     support_loss: SupportLoss,
     phi: Parameters,
+    state: State | None = None,
     *,
     steps: int,
     parameters: Sequence[Tensor] | None = None,
 ) -> list[Parameters]:
     """The whole way of `unroll`, whose arguments these are: ``phi_0 .. phi_L``."""
-    path, state = [_plain(phi)], State()
+    path, state = [_plain(phi)], state or {}
     for step in range(steps):
         one = partial(unroll, inner_step, support_loss, steps=1, first=step)
         if step < _without_graph(steps, parameters):

@@ -92,11 +92,12 @@ def check_inner(
     inner_lr: float, inner_steps: int, inner_optimizer: InnerOptimizer | None = None
 ) -> None:
     """Raise ``ValueError`` for a rate, a number of steps or an optimiser that makes no sense."""
-    if not inner_lr > 0:
+    if not isinstance(inner_lr, int | float) or not inner_lr > 0:
         raise ValueError(f"inner_lr is {inner_lr}; expected a positive number")
     if inner_steps < 0:
         raise ValueError(f"inner_steps is {inner_steps}; expected 0 or more")
-    if inner_optimizer is not None and not hasattr(inner_optimizer, "direction"):
+    usable = hasattr(inner_optimizer, "direction") and not isinstance(inner_optimizer, type)
+    if inner_optimizer is not None and not usable:
         raise ValueError(
             f"inner_optimizer is {inner_optimizer!r}; expected an InnerOptimizer such as SGD()"
         )

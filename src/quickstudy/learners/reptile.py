@@ -70,6 +70,11 @@ class Reptile(GradientLearner):
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps, inner_optimizer)
+        if isinstance(inner_optimizer, nn.Module) and list(inner_optimizer.parameters()):
+            raise ValueError(
+                f"{type(self).__name__} cannot learn an inner optimiser: it differentiates through "
+                "no inner step; use MAML"
+            )
         if inner_batch is not None and inner_batch < 1:
             raise ValueError(f"inner_batch is {inner_batch}; expected at least 1, or None")
         self.network = network

@@ -53,6 +53,11 @@ class Scratch(GradientLearner):
     ) -> None:
         super().__init__()
         check_inner(inner_lr, inner_steps, inner_optimizer)
+        if isinstance(inner_optimizer, nn.Module) and list(inner_optimizer.parameters()):
+            raise ValueError(
+                f"{type(self).__name__} cannot learn an inner optimiser: it differentiates through "
+                "no inner step; use MAML"
+            )
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
