@@ -13,7 +13,7 @@ from torch import nn
 
 import quickstudy
 from quickstudy.execution import executing
-from quickstudy.inner import GradientLearner, gradient_learner
+from quickstudy.inner import GradientLearner, Parameters, gradient_learner
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     ANIL,
@@ -136,3 +136,22 @@ def test_a_gradient_learner_is_a_step() -> None:
     assert bool(moved.abs().max() <= 0.0301)
     learner.loss(TASK).backward()
     assert all(p.grad is not None for p in learner.parameters())
+
+
+def test_what_is_not_adapted_is_learned_all_the_same() -> None:
+    """A start of the last layer alone: the encoder gets its gradient through every step."""
+
+    class LastLayer(MAML):
+        def start(self, tasks: int) -> Parameters:
+            return {k: p for k, p in super().start(tasks).items() if k.startswith("1.")}
+
+    learner = LastLayer(network().double(), inner_lr=0.2, inner_steps=6)
+    task, found = TASK.to(torch.float64), []
+    for how in ({"graphs": None, "tasks_at_once": 4}, {"graphs": 1}, {"tasks_at_once": 1}):
+        with executing(**how):
+            found.append(torch.autograd.grad(learner.loss(task), list(learner.parameters())))
+    scale = max(float(g.abs().max()) for g in found[0])
+    for other in found[1:]:
+        for a, b in zip(other, found[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11 * scale)
+    assert float(found[0][0].abs().max()) > 1e-6 * scale

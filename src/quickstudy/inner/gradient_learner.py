@@ -251,15 +251,17 @@ class GradientLearner(MetaLearner):
         """The inner optimiser's state before the first step: none."""
         return {}
 
-    def step_parameters(self, step: int) -> Parameters:
-        """What else the network has at a step, by name: nothing, unless steps differ in it."""
+    def step_parameters(self, step: int, tasks: int) -> Parameters:
+        """What else the network has at a step, each ``[T,...]``: nothing, unless steps differ."""
         return {}
 
     def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
         """``L(., D_tr)`` of some tasks, ``[T,S,...]`` and ``[T,S]``."""
+        rest = self.rest(len(x))
 
         def loss(phi: Parameters, step: int) -> Tensor:
-            output, _ = run_tasks(self.network, self.whole_state(phi, step), x, "batch")
+            state = {**rest, **phi, **self.step_parameters(step, len(x))}
+            output, _ = run_tasks(self.network, state, x, "batch")
             return len(x) * example_loss(output[..., :n_way], y)
 
         return loss
@@ -282,9 +284,12 @@ class GradientLearner(MetaLearner):
     def whole_state(self, phi: Parameters, step: int) -> Parameters:
         """``phi`` and the rest of the network's parameters and buffers, each ``[T,...]``."""
         tasks = len(next(iter(phi.values())))
-        theirs = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
-        theirs |= self.step_parameters(step)
-        return {k: phi[k] if k in phi else p.expand(tasks, *p.shape) for k, p in theirs.items()}
+        return {**self.rest(tasks), **phi, **self.step_parameters(step, tasks)}
+
+    def rest(self, tasks: int) -> Parameters:
+        """The network's parameters and buffers as they are, each ``[T,...]``; `phi` goes on top."""
+        own = (*self.network.named_parameters(), *self.network.named_buffers())
+        return {k: p.expand(tasks, *p.shape) for k, p in own}
 
     def answer(self, phi: Phi, query_x: Tensor, source: Source) -> Tensor:
         """`predict`, normalising by the statistics of ``source``: see `statistics_from`."""

@@ -25,20 +25,22 @@ _LAST = torch.channels_last
 
 def can_stack(network: nn.Module) -> bool:
     """Whether `run_stacked` knows every layer of the network, and each weight has one place."""
-    weights = list(network.parameters())
-    places = list(network.named_parameters(remove_duplicate=False))
-    return _knows(network) and len(weights) == len(places)
+    return _knows(network, set())
 
 
-def _knows(network: nn.Module) -> bool:
+def _knows(network: nn.Module, seen: set[int]) -> bool:
+    weights = {id(p) for p in network._parameters.values() if p is not None}
+    once = seen.isdisjoint(weights)
+    seen |= weights
     return (
-        type(network) in _RUN
+        once
+        and type(network) in _RUN
         and not (network._forward_hooks or network._forward_pre_hooks or network._backward_hooks)
         and not (isinstance(network, nn.Conv2d) and not is_plain(network))
         and not (
             isinstance(network, nn.Flatten) and (network.start_dim, network.end_dim) != (1, -1)
         )
-        and all(_knows(part) for part in network._modules.values() if part is not None)
+        and all(_knows(part, seen) for part in network._modules.values() if part is not None)
     )
 
 

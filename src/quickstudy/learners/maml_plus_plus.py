@@ -117,10 +117,10 @@ class MAMLPlusPlus(GradientLearner):
         """``alpha_{l,k}``."""
         return self.rates(step, name) if isinstance(self.rates, LearnedRates) else self.rates
 
-    def step_parameters(self, step: int) -> Parameters:
+    def step_parameters(self, step: int, tasks: int) -> Parameters:
         """Batch norm's parameters and averages at one step, under the network's names."""
         return {
-            f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)]
+            f"{name.replace('/', '.')}.{part}": value[min(step, len(value) - 1)].expand(tasks, -1)
             for name, norm in self.norms.items()
             for part, value in (*norm.named_parameters(), *norm.named_buffers())
         }
