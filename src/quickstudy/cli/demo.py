@@ -26,7 +26,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Learn to learn on invented alphabets, then meet real digits never seen (4 minutes)."""
+    """Learn to learn on invented alphabets, then meet real digits never seen (some minutes)."""
     from rich.console import Console
     from rich.table import Table
 

@@ -129,14 +129,15 @@ def trajectory(
 ) -> list[Parameters]:
     """The whole way of `unroll`, whose arguments these are: ``phi_0 .. phi_L``."""
     path, state = [_plain(phi)], state or {}
+    without_graph = _without_graph(steps, parameters)
     for step in range(steps):
         one = partial(unroll, inner_step, support_loss, steps=1, first=step)
-        if step < _without_graph(steps, parameters):
+        if step < without_graph:
             phi, state = repeated(one, path[-1], state, parameters=parameters or ())
         else:
             phi, state = one(path[-1], state)
         path.append(phi)
-    if _without_graph(steps, parameters):
+    if without_graph:
         check_reached(path[-1], [*(parameters or ()), *leaves(path[0])])
     return path
 
@@ -216,7 +217,9 @@ class GradientLearner(MetaLearner):
                 parameters=self.outer_parameters(x, y),
             )
             found.append(self.network_state(phi, x, self.inner_steps))
-        network = {name: torch.cat([state[name] for state in found]) for name in found[0]}
+        network = found[0]
+        if len(found) > 1:
+            network = {name: torch.cat([state[name] for state in found]) for name in network}
         return {"network": network, **class_labels(support_y, n_way)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
