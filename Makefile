@@ -9,7 +9,7 @@ demo: $(READY)  ## meta-train on invented alphabets, then meet real digits
 	$(BIN)/quickstudy demo
 
 test: $(READY) lint  ## lint, types, tests, and every example of the README and the docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

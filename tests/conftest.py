@@ -1,11 +1,14 @@
 """Fixtures that every test may use."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from quickstudy import data
 
 settings.register_profile("quickstudy", deadline=None)
 settings.load_profile("quickstudy")
@@ -16,6 +19,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUICKSTUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once() -> Iterator[None]:
+    """Commands of the same process share their synthetic classes, which are slow to draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "alphabets", functools.lru_cache(maxsize=32)(data.alphabets))
         yield
 
 

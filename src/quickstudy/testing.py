@@ -273,12 +273,15 @@ def check_ways_of_working(case: Case) -> None:
 
 
 def check_no_grad(case: Case) -> None:
-    """Under ``torch.no_grad`` the answer is the same and ``phi`` holds no graph."""
+    """Under ``torch.no_grad`` the answer is the same; ``phi`` holds no graph, and is a copy."""
     learner, task = case.learner(), case.task()
     with torch.no_grad():
         phi = _adapt(learner, task)
         logits = learner.predict(phi, task.query_x)
     assert not any(v.requires_grad for v in _tensors(phi)), "phi keeps a graph under no_grad"
+    own = {v.untyped_storage().data_ptr() for v in learner.state_dict().values()}
+    shared = any(v.untyped_storage().data_ptr() in own for v in _tensors(phi))
+    assert not shared, "phi is a view of the learner's own tensors: training on would change it"
     _close(logits, learner(task), "the answer differs under no_grad")
 
 

@@ -217,9 +217,8 @@ class GradientLearner(MetaLearner):
                 parameters=self.outer_parameters(x, y),
             )
             found.append(self.network_state(phi, x, self.inner_steps))
-        network = found[0]
-        if len(found) > 1:
-            network = {name: torch.cat([state[name] for state in found]) for name in network}
+        # A copy of even one part: some of its tensors are views of the learner's own.
+        network = {name: torch.cat([state[name] for state in found]) for name in found[0]}
         return {"network": network, **class_labels(support_y, n_way)}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
