@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quickstudy.experiments.card import Card, Result, load_cards
+from quickstudy.experiments.card import MARGIN, RELATIVE_MARGIN, Card, Result, load_cards
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_names
 from quickstudy.experiments.reproduce import WEIGHTS
 
@@ -45,6 +45,7 @@ SECTIONS = {
         "The same learners, changed to do better; never to be mixed with the above.",
     ),
 }
+SHOWN = 0.1  # of its protocol's steps: what was trained for less stays off the front table
 OMNIGLOT = ("5w1s", "5w5s", "20w1s", "20w5s")
 HEAD = """# Results
 
@@ -54,11 +55,13 @@ of its figures; those of all recipes lie in `src/quickstudy/experiments/recipes/
 printed in full [below](#cards).
 
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
-tasks. *Within* says that our interval and the paper's meet; *above* is better than the paper, so a
-smaller error too, and *below* is worse; a training cut short that stays below is *budget too small
-to say*. A figure is
-*inductive* where an answer never depends on other queries, and *transductive* where batch norm lets
-it; the column in bold is the paper's, and is compared with it.
+tasks (Student's t). *Reproduced* says that our whole interval lies within the paper's figure, plus
+or minus the paper's own interval and {margin:g} points of accuracy ({relative:.0%} of an error),
+which is what one training may differ by from another; *above* (better, so a smaller error too) and
+*below*, that it lies outside; *not settled*, that it lies across the edge; *cut short*, that the
+training did not come to its end and has not reproduced the figure yet. Only recipes that follow
+their paper are judged. A figure is *inductive* where an answer never depends on other queries,
+and *transductive* where batch norm lets it; the column in bold is the paper's, and is compared with it.
 
 ```console
 quickstudy reproduce --list
@@ -112,7 +115,8 @@ def pages() -> dict[Path, str]:
 def results(cards: dict[str, Card]) -> str:
     """docs/results.md."""
     recipes = [load_recipe(name) for name in recipe_names()]
-    lines = [HEAD, "## Omniglot at a glance", ""]
+    head = HEAD.format(margin=MARGIN, relative=RELATIVE_MARGIN)
+    lines = [head, "## Omniglot at a glance", ""]
     lines += ["The paper's column where it has one; ours, and the paper's in brackets.", ""]
     lines += [*summary(("faithful", "ours"), cards), ""]
     for kind, (title, said) in SECTIONS.items():
@@ -320,20 +324,22 @@ def scaling(found: dict[str, Any]) -> list[str]:
 
 def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) -> list[str]:
     """A row a cell, the batch norm columns side by side, the paper's in bold."""
-    lines = ["| recipe | test | paper | inductive | transductive | verdict | steps, minutes |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = ("recipe", "test", "paper", "inductive", "transductive", "difference", "verdict")
+    lines = [f"| {' | '.join(heads)} | steps, minutes |", "|---" * (len(heads) + 1) + "|"]
     for recipe in recipes:
         card = cards[recipe.name]
         link = f"[{recipe.name}](#{anchor(recipe.name)})" if links else f"`{recipe.name}`"
         trained = f"{card.steps} of {card.protocol_steps}, {card.training_minutes:.0f}"
+        trained += ", settled" * card.settled
         for i, cell in enumerate(recipe.cells):
             own = [result for result in card.results if result.cell == cell]
-            said = next((r.verdict for r in own if r.paper), "")
+            first = next((r for r in own if r.paper), None)
+            judged = (first.difference, card.verdict(first, recipe) or "") if first else ("", "")
             columns = {
                 r.column or "inductive": f"**{r.figure}**" if r.paper else r.figure for r in own
             }
             figures = (columns.get(name, "") for name in ("inductive", "transductive"))
-            row = (cell.label, cell.paper, *figures, said)
+            row = (cell.label, cell.paper, *figures, *judged)
             lines.append(f"| {' | '.join((link * (not i), *row, trained * (not i)))} |")
     return lines
 
@@ -344,6 +350,8 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     for name, recipe in ((n, load_recipe(n)) for n in recipe_names()):
         protocol = recipe.protocol
         if recipe.kind not in kinds or protocol.data != "omniglot" or name not in cards:
+            continue
+        if cards[name].steps < SHOWN * protocol.steps and not cards[name].settled:
             continue
         for result in main_results(cards[name]):
             if result.cell.label in OMNIGLOT:
@@ -385,8 +393,7 @@ def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
 
 
 def _command(card: Card) -> str:
-    budget = "" if card.budget_minutes is None else f" --budget {card.budget_minutes:g}"
-    return f"`quickstudy reproduce {card.recipe}{budget}`"
+    return f"`quickstudy reproduce {card.recipe}`"
 
 
 def figure(name: str, test: str, column: str = "", *, cards: dict[str, Card]) -> str:

@@ -59,7 +59,7 @@ class Evaluation:
 
     @property
     def ci95(self) -> float:
-        """Half the width of the 95% confidence interval of the mean over tasks (normal)."""
+        """Half the width of the 95% confidence interval of the mean over tasks (Student's t)."""
         return _ci95(self.scores)
 
     @property
@@ -329,8 +329,11 @@ def _ci95(values: Sequence[float]) -> float:
     n = len(values)
     if n < 2:
         return math.nan
+    from scipy.stats import t
+
     mean = sum(values) / n
-    return 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return float(t.ppf(0.975, n - 1)) * error
 
 
 class FrozenTasks:

@@ -399,3 +399,23 @@ def test_no_network_says_what_to_do(server: Server) -> None:
     )
     with pytest.raises(ConnectionError, match=message):
         omniglot()
+
+
+def test_the_pixels_of_the_papers_are_those_that_pillow_gives_for_one_bit(root: Path) -> None:
+    """It is asked for Lanczos, or for nothing; of 1-bit images it takes single pixels."""
+    smooth, single, turned = (
+        omniglot(root, resample="lanczos"),
+        omniglot(root, resample="nearest"),
+        omniglot(root, resample="nearest", invert=True),
+    )
+    for i, ink in enumerate(drawings("background").values()):
+        file = Image.open(io.BytesIO(png(ink)))
+        assert file.mode == "1"
+        theirs = np.asarray(file.resize((28, 28), resample=Image.Resampling.LANCZOS))
+        assert np.array_equal(single.storage[i, 0].numpy(), np.where(theirs, 0, 255))
+        assert np.array_equal(turned.storage[i, 0].numpy(), np.where(theirs, 255, 0))
+    assert {*single.storage.unique().tolist()} == {0, 255}
+    assert len(smooth.storage.unique()) > 10
+    assert len({data.fingerprint for data in (smooth, single, turned)}) == 3
+    with pytest.raises(ValueError, match="resample is 'bicubic'; expected 'lanczos' or 'nearest'"):
+        omniglot(root, resample="bicubic")  # type: ignore[arg-type]

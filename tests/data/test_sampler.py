@@ -19,6 +19,12 @@ def tagged(sizes: list[int], groups: list[str] | None = None) -> ClassDataset:
     return ClassDataset.from_sizes(x, sizes, [f"c{c:03}" for c in range(len(sizes))], groups)
 
 
+def numbered(n: int, groups: list[str] | None = None) -> ClassDataset:
+    """Square images of classes ``"0", "1", ...``, which can be rotated."""
+    x = torch.zeros(3 * n, 1, 2, 2, dtype=torch.uint8)
+    return ClassDataset.from_sizes(x, [3] * n, [str(i) for i in range(n)], groups)
+
+
 def same(a: Task, b: Task) -> bool:
     return a.n_way == b.n_way and all(
         torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True)
@@ -183,6 +189,61 @@ def test_prefetch_passes_errors_on() -> None:
 
     with pytest.raises(OSError, match="disk gone"):
         next(prefetch(Broken(), 0))
+
+
+def test_one_per_root() -> None:
+    dataset = numbered(8).rotated()
+    plain = EpisodeSampler(dataset, way=6, shot=1, query=1, tasks=50, seed=3)
+    apart = EpisodeSampler(dataset, way=6, shot=1, query=1, tasks=50, seed=3, one_per_root=True)
+
+    def repeated(sampler: EpisodeSampler) -> int:
+        tasks = [sampler.class_names(i) for i in range(4)]
+        roots = [[name.partition("@")[0] for name in task] for batch in tasks for task in batch]
+        return sum(len({*task}) < len(task) for task in roots)
+
+    assert repeated(plain) > 50
+    assert repeated(apart) == 0
+    names = [name for i in range(40) for task in apart.class_names(i) for name in task]
+    counts = [names.count(name) for name in dataset.names]
+    assert len(counts) == 32
+    assert min(counts) > 0.8 * np.mean(counts), "every turn comes equally often"
+    with pytest.raises(ValueError, match=r"way=9 .* has only 8 of different roots"):
+        EpisodeSampler(dataset, way=9, shot=1, query=1, one_per_root=True)
+
+
+def test_one_per_root_within_a_group() -> None:
+    dataset = numbered(8, groups=["a", "a", "a", "b", "b", "b", "b", "b"]).rotated()
+    options = {"shot": 1, "query": 1, "within_group": True, "one_per_root": True}
+    sampler = EpisodeSampler(dataset, way=4, tasks=30, **options)  # type: ignore[arg-type]
+    for task in sampler.class_names(0):
+        roots = {name.partition("@")[0] for name in task}
+        assert len(roots) == 4
+        assert roots <= {"3", "4", "5", "6", "7"}, "alphabet a has three characters only"
+    with pytest.raises(ValueError, match="no group has 6 classes; the largest has 5"):
+        EpisodeSampler(dataset, way=6, **options)  # type: ignore[arg-type]
+
+
+def test_frequencies_vary_when_asked() -> None:
+    """A task's points lie on ``a sin(f x - p)`` for one ``f`` within the range, not for 1."""
+    from scipy.optimize import least_squares
+
+    same = SinusoidSampler(shot=5, query=40, tasks=4, seed=1)
+    varied = SinusoidSampler(shot=5, query=40, tasks=4, seed=1, frequency_spread=0.2)
+    assert torch.equal(same[0].query_x, varied[0].query_x)
+    found = []
+    for x, y in zip(varied[0].query_x.numpy(), varied[0].query_y.numpy(), strict=True):
+
+        def error(v: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> np.ndarray:
+            return (v[0] * np.sin(v[1] * x - v[2]) - y)[:, 0]
+
+        starts = [(a, f, p) for a in (1, 3) for f in (0.85, 1, 1.15) for p in (0.5, 1.5, 2.5)]
+        best = min((least_squares(error, start) for start in starts), key=lambda fit: fit.cost)
+        assert best.cost < 1e-8
+        found.append(abs(best.x[1]))
+    assert all(0.8 <= f <= 1.2 for f in found)
+    assert max(abs(f - 1) for f in found) > 0.05
+    with pytest.raises(ValueError, match="frequency_spread is 1"):
+        SinusoidSampler(shot=1, query=1, frequency_spread=1)
 
 
 def test_sinusoids_are_sinusoids() -> None:

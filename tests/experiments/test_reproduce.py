@@ -9,7 +9,7 @@ import torch
 
 from quickstudy.checkpoint import load_weights
 from quickstudy.evaluation import evaluate
-from quickstudy.experiments.card import Card, verdict
+from quickstudy.experiments.card import Card, Result, Verdict
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe
 from quickstudy.experiments.reproduce import reproduce
 
@@ -61,7 +61,8 @@ def test_a_card_says_everything_and_its_figures_can_be_had_again(tmp_path: Path)
         ("5w1s", "transductive"),
         ("3w2s", "inductive"),
     ]
-    assert [r.verdict for r in card.results][1:] == ["no published figure"] * 2
+    assert [card.verdict(r, own) for r in card.results] == [None] * 3  # it follows no paper
+    assert [bool(r.paper) for r in card.results] == [True, False, False]
     experiment = own.experiment()
     learner = experiment.build_learner()
     load_weights(tmp_path / "r" / "weights.safetensors", learner)
@@ -79,10 +80,10 @@ def test_a_budget_stops_and_the_next_call_goes_on_to_the_same_end(tmp_path: Path
     own = recipe(tmp_path)
     whole = reproduce(own, tmp_path / "whole", quiet=True, say=quiet)
     first = reproduce(own, tmp_path / "parts", minutes=1e-9, quiet=True, say=quiet)
-    assert (first.steps, first.budget_minutes) == (1, 1e-9)
+    assert (first.steps, first.complete) == (1, False)
     last = reproduce(own, tmp_path / "parts", minutes=60, quiet=True, say=quiet)
-    assert last.steps == 8
-    assert last.budget_minutes == pytest.approx(60)
+    assert (last.steps, last.complete) == (8, True)
+    assert last.training_minutes > first.training_minutes > 0
     assert last.weights == whole.weights
     assert [r.mean for r in last.results] == [r.mean for r in whole.results]
     run = json.loads((tmp_path / "parts" / "run.json").read_text())
@@ -173,20 +174,82 @@ def test_instances_of_a_sequence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "complete", "error", "expected"),
+    ("mean", "ci95", "steps", "expected"),
     [
-        (98.2, True, False, "within"),
-        (97.9, True, False, "within"),
-        (97.0, True, False, "below"),
-        (97.0, False, False, "budget too small to say"),
-        (99.5, False, False, "above"),
-        (99.5, True, True, "below"),
-        (97.0, False, True, "above"),
+        (98.2, 0.2, 8, "reproduced"),
+        (97.71, 0.2, 8, "reproduced"),  # 98.3 - 0.3 - 0.5 is 97.5
+        (97.7, 0.3, 8, "not settled"),
+        (98.3, 0.9, 8, "not settled"),  # a wide interval earns nothing
+        (97.2, 0.2, 8, "below"),
+        (97.71, 0.2, 3, "reproduced"),
+        (97.7, 0.3, 3, "cut short"),
+        (97.2, 0.2, 3, "cut short"),
+        (99.0, 0.2, 8, "not settled"),
+        (99.4, 0.2, 3, "above"),
     ],
 )
-def test_verdicts(mean: float, complete: bool, error: bool, expected: str) -> None:
+def test_verdicts(tmp_path: Path, mean: float, ci95: float, steps: int, expected: Verdict) -> None:
+    own = recipe(tmp_path).model_copy(update={"kind": "faithful"})
     cell = Cell(shot=1, published=98.3, interval=0.3)
-    assert verdict(cell, mean, 0.2, error=error, complete=complete) == expected
+    result = Result(cell=cell, column=None, mean=mean, ci95=ci95, tasks=600)
+    card = a_card(own, steps, result)
+    assert card.verdict(result, own) == expected
+    assert card.verdict(result, own.model_copy(update={"kind": "adapted"})) is None
+    settled = card.model_copy(update={"settled": True})
+    assert (settled.verdict(result, own) == "cut short") is False
+
+
+def test_an_error_is_judged_by_its_size(tmp_path: Path) -> None:
+    own = load_recipe("maml-sinusoid-5shot")
+    cell = own.cells[0]
+    assert (cell.published, cell.interval) == (1.13, 0.18)
+    cases = ((1.0, "reproduced"), (0.7, "above"), (1.6, "below"), (1.42, "reproduced"))
+    for mean, expected in cases:
+        result = Result(cell=cell, column=None, mean=mean, ci95=0.01, tasks=600)
+        assert a_card(own, own.protocol.steps, result).verdict(result, own) == expected
+        assert result.difference.startswith(f"{mean - 1.13:+.2f}")
+
+
+def test_a_card_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    own = recipe(tmp_path)
+    card = a_card(own, 8, Result(cell=own.cells[0], column="inductive", mean=1, ci95=1, tasks=6))
+    old = card.model_dump() | {"budget_minutes": 6.0}
+    old["results"][0]["verdict"] = "within"
+    (tmp_path / "card.json").write_text(json.dumps(old))
+    assert Card.load(tmp_path / "card.json") == card
+
+
+def test_a_training_that_has_settled_is_not_trained_on(tmp_path: Path) -> None:
+    """A fifth of the protocol without a better validation is its end, and the card says so."""
+    still = recipe(tmp_path, steps=100, more='schedule = "constant"\nlr = 1e-12')
+    card = reproduce(still, tmp_path / "still", quiet=True, say=quiet)
+    assert card.settled
+    assert card.complete
+    assert card.steps < 100
+    assert "validation had long brought nothing new" in (tmp_path / "still/card.md").read_text()
+    falling = recipe(tmp_path, steps=40, more='schedule = "cosine"\nlr = 1e-12')
+    assert reproduce(falling, tmp_path / "falling", quiet=True, say=quiet).steps == 40
+
+
+def a_card(recipe: Recipe, steps: int, *results: Result) -> Card:
+    return Card(
+        recipe=recipe.name,
+        digest=recipe.digest,
+        command="",
+        seed=0,
+        commit="",
+        date="2026-01-01",
+        data="",
+        fingerprint=None,
+        steps=steps,
+        protocol_steps=recipe.protocol.steps,
+        training_minutes=1.0,
+        best_step=None,
+        weights="",
+        versions={},
+        machine="",
+        results=list(results),
+    )
 
 
 def test_a_card_that_was_tampered_with_is_no_card(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from quickstudy.inner import SGD, Adam
 from quickstudy.learner import MetaLearner
@@ -25,6 +26,7 @@ from quickstudy.learners import (
     Scratch,
 )
 from quickstudy.nn import MLP, BatchNorm
+from quickstudy.policy import Policy
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 
@@ -175,6 +177,8 @@ def plus_plus(network: nn.Module, steps: int = 3, **options: bool) -> MAMLPlusPl
 def author_weights(steps: int, done: int, anneal: int) -> list[float]:
     """`get_per_step_loss_importance_vector` of the authors' code, read with numpy."""
     weights = np.ones(steps) / steps
+    if done >= anneal:  # then `forward` takes the last loss alone
+        return [0.0] * (steps - 1) + [1.0]
     decay, least = 1 / steps / anneal, 0.03 / steps
     weights[:-1] = np.maximum(weights[:-1] - done * decay, least)
     weights[-1] = min(weights[-1] + done * (steps - 1) * decay, 1 - (steps - 1) * least)
@@ -258,7 +262,7 @@ def test_multi_step_weights() -> None:
             assert sum(learner.step_weights) == pytest.approx(1, rel=1e-12)
             learner.eval().loss(examples())  # does not count
             learner.train().loss(examples())
-        assert learner.step_weights[:-1] == [0.03 / steps] * (steps - 1)
+        assert learner.step_weights == [0.0] * (steps - 1) + [1.0]
     alone = MAMLPlusPlus(smooth(), inner_steps=3, multi_step_loss=False).double()
     for _ in range(3):
         assert alone.step_weights == [0, 0, 1]
@@ -630,6 +634,50 @@ def test_anil_is_maml_with_a_frozen_body_in_the_inner_loop() -> None:
         assert torch.allclose(phi[part], reference[f"1.{part}"], rtol=1e-9, atol=1e-14)
 
 
+def norm_shaken(policy: Policy) -> nn.Module:
+    torch.manual_seed(1)
+    network = nn.Sequential(
+        nn.Linear(5, 6), BatchNorm(6, policy=policy), nn.Tanh(), nn.Linear(6, 3)
+    )
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return network.double()
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_maml_without_batch_norm_in_its_steps(steps: int, first_order: bool) -> None:
+    """As in the authors' code: scale and shift stay in the inner loop and learn in the outer."""
+    network = norm_shaken("transductive")
+    learner = MAML(
+        network, inner_lr=0.3, inner_steps=steps, adapt_norm=False, first_order=first_order
+    )
+    task = examples(3)
+    ours = gradients(learner, task)
+    phi = learner.adapt(task.support_x, task.support_y, 3)["network"]
+    for name in ("1.weight", "1.bias"):
+        assert torch.equal(phi[name], network.get_parameter(name).expand_as(phi[name]))
+    theta = dict(network.named_parameters())
+    kept = {"1.weight", "1.bias"}
+    losses = []
+    for x, y, query_x, query_y in each(task):
+        moved = dict(theta)
+        for _ in range(steps):
+            names = [k for k in moved if k not in kept]
+            loss = F.cross_entropy(functional_call(network, moved, (x,)), y)
+            found = torch.autograd.grad(
+                loss, [moved[k] for k in names], create_graph=not first_order
+            )
+            moved |= {k: moved[k] - 0.3 * g for k, g in zip(names, found, strict=True)}
+        losses.append(F.cross_entropy(functional_call(network, moved, (query_x,)), query_y))
+    theirs = torch.autograd.grad(torch.stack(losses).mean(), list(theta.values()))
+    for (name, _), expected in zip(theta.items(), theirs, strict=True):
+        assert name == "0.bias" or float(expected.abs().max()) > 1e-6
+        torch.testing.assert_close(
+            torch.as_tensor(ours[f"network.{name}"]), expected, rtol=1e-9, atol=1e-12
+        )
+
+
 # R2-D2
 
 
@@ -668,6 +716,20 @@ def test_r2d2_equals_finite_differences(way: int | None) -> None:
     ours = gradients(learner, task)
     assert {"log_penalty", "log_scale"} < ours.keys()
     assert_same(ours, finite_differences(learner, task), 1e-6)
+
+
+def test_r2d2_as_the_authors_code_has_it() -> None:
+    """It divides ``X`` and ``Y`` by ``sqrt(n)``, and its penalty stays what it is."""
+    options = {"penalty": 0.7, "scale": 1.0, "learn_penalty": False, "per_example": True}
+    learner, task = R2D2(smooth(4), **options).double(), examples(3)  # type: ignore[arg-type]
+    weight = learner.adapt(task.support_x, task.support_y, 3)["weight"].detach()
+    for t, (x, y, *_) in enumerate(each(task)):
+        X, Y = features(learner, x) / np.sqrt(len(x)), np.eye(3)[y] / np.sqrt(len(x))
+        theirs = X.T @ np.linalg.inv(X @ X.T + 0.7 * np.eye(len(x))) @ Y
+        np.testing.assert_allclose(weight[t], theirs, rtol=1e-5, atol=1e-8)
+    trained = {name for name, p in learner.named_parameters() if p.requires_grad}
+    assert "log_scale" in trained
+    assert "log_penalty" not in trained
 
 
 def test_r2d2_recovers_a_line() -> None:

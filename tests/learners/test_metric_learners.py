@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -189,18 +190,21 @@ def test_unscaled_attention_cannot_be_sure() -> None:
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("embedded", [False, True])
-def test_nearest_equals_scikit_learn(k: int, embedded: bool) -> None:
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_nearest_equals_scikit_learn(
+    k: int, embedded: bool, metric: Literal["euclidean", "cosine"]
+) -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, 5)).double() if embedded else nn.Flatten()
     task = make_task((1, 6, 6), 4, tasks=3, shot=3, query=10)
-    said = NearestNeighbour(encoder, k=k)(task).argmax(-1)
+    said = NearestNeighbour(encoder, k=k, metric=metric)(task).argmax(-1)
     compared = 0
     for t in range(3):
         support, query = encoded(encoder, task.support_x[t]), encoded(encoder, task.query_x[t])
         labels = task.support_y[t].numpy()
-        reference = KNeighborsClassifier(k).fit(support, labels)
+        reference = KNeighborsClassifier(k, metric=metric).fit(support, labels)
         voters = labels[reference.kneighbors(query, return_distance=False)]
         counts = np.sort([np.bincount(row, minlength=4) for row in voters], axis=-1)
         clear = counts[:, -1] > counts[:, -2]

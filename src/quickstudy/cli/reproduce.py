@@ -71,5 +71,5 @@ def reproduce(
             raise StoppedError(f"{why}; the same command goes on with {name}") from None
         except LostProcessError as lost:
             raise LostProcessError(f"{lost}, by the same command") from None
-        card_table(card)
+        card_table(card, recipe)
         say(f"card: {folder / 'card.md'}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quickstudy.comparison import Study
     from quickstudy.evaluation import Comparison, Evaluation
     from quickstudy.experiments.card import Card
+    from quickstudy.experiments.recipe import Recipe
 
 __all__ = [
     "card_table",
@@ -138,21 +139,21 @@ def recipe_table() -> None:
                     result.paper,
                     result.figure,
                     f"{card.steps} of {card.protocol_steps}" if (i, j) == (0, 0) else "",
-                    result.verdict,
+                    card.verdict(result, recipe) or "",
                     end_section=cell is recipe.cells[-1] and result is results[-1],
                 )
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
-def card_table(card: "Card") -> None:
+def card_table(card: "Card", recipe: "Recipe") -> None:
     """A card's figures beside the paper's."""
-    table = Table(card.recipe, "batch norm", "paper", "ours", "verdict")
+    table = Table(card.recipe, "batch norm", "paper", "ours", "difference", "verdict")
     for result in card.results:
-        row = (result.cell.label, result.column or "", result.paper, result.figure)
-        table.add_row(*row, result.verdict)
+        figures = (result.paper, result.figure, result.difference)
+        row = (result.cell.label, result.column or "", *figures)
+        table.add_row(*row, card.verdict(result, recipe) or "")
     Console().print(table)
-    budget = "" if card.budget_minutes is None else f", budget {card.budget_minutes:g}"
     print(
         f"{card.steps} of the protocol's {card.protocol_steps} steps, "
-        f"{card.training_minutes:.1f} minutes of training{budget}"
+        f"{card.training_minutes:.1f} minutes of training"
     )

@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import requests
@@ -30,6 +30,7 @@ if sys.platform != "win32":
 __all__ = ["ALPHABETS", "cache_dir", "omniglot"]
 
 SetName = Literal["background", "evaluation"]
+Resample = Literal["lanczos", "nearest"]
 
 # Alphabets of the two published parts, with how many characters each has.
 ALPHABETS: dict[SetName, dict[str, int]] = {
@@ -109,14 +110,15 @@ def omniglot(
     *,
     part: Literal["all", "background", "evaluation"] = "all",
     size: int = 28,
+    resample: Resample = "lanczos",
+    invert: bool = False,
     verify: bool = True,
 ) -> ClassDataset:
     """Load Omniglot: uint8 ``[M,1,size,size]``, ink 255 on 0, 20 examples per character.
 
     Classes are named ``Alphabet/characterNN`` and grouped by alphabet: the 964 characters of the
-    background set, then the 659 of the evaluation set, each in the order of their names. Images
-    are shrunk from 105x105 with Pillow's Lanczos filter. The result is kept in `cache_dir`, so
-    that the next load of the same files is a memory map.
+    background set, then the 659 of the evaluation set, each in the order of their names. The
+    result is kept in `cache_dir`, so that the next load of the same files is a memory map.
 
     Args:
         root: a folder with ``images_background`` and ``images_evaluation``, at its top or one
@@ -124,6 +126,11 @@ def omniglot(
             published zips are downloaded once into `cache_dir`.
         part: which of the two published sets.
         size: side of the images.
+        resample: how they are shrunk from 105x105. ``"lanczos"`` gives the grey, smooth images that
+            users expect; ``"nearest"`` takes single pixels. The code of MAML, Reptile and ProtoNet
+            hands 1-bit images to Pillow, which then takes the nearest pixel whatever filter it is
+            asked for: their figures belong to those images.
+        invert: ink 0 on 255 instead, as the files have it.
         verify: refuse files that are not, image for image, the published ones. Packing and PNG
             encoding may differ.
 
@@ -136,23 +143,27 @@ def omniglot(
         raise ValueError(f"part is {part!r}; expected 'all', 'background' or 'evaluation'")
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel")
+    if resample not in get_args(Resample):
+        raise ValueError(f"resample is {resample!r}; expected 'lanczos' or 'nearest'")
     parts: tuple[SetName, ...] = ("background", "evaluation") if part == "all" else (part,)
     with contextlib.ExitStack() as stack:
         sources = {
             p: stack.enter_context(Files(_download(p) if root is None else _find(Path(root), p)))
             for p in parts
         }
+        shown = f"{size}" + f" {resample}" * (resample != "lanczos") + " inverted" * invert
         key = "\0".join(
-            f"{p} {size} {_FINGERPRINTS[p] if verify else 'unverified'} {files.signature()}"
+            f"{p} {shown} {_FINGERPRINTS[p] if verify else 'unverified'} {files.signature()}"
             for p, files in sources.items()
         )
         cached = cache_dir() / f"omniglot-{part}-{size}-{_sha256(key)[:16]}"
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
             return ClassDataset.open(cached)
-        decoded = [_decode(files, p, size, verify) for p, files in sources.items()]
+        decoded = [_decode(files, p, size, resample, verify) for p, files in sources.items()]
     sizes = {name: n for _, counts in decoded for name, n in counts.items()}
+    images = np.concatenate([images for images, _ in decoded])
     dataset = ClassDataset.from_sizes(
-        torch.from_numpy(np.concatenate([images for images, _ in decoded])),
+        torch.from_numpy(255 - images if invert else images),
         list(sizes.values()),
         list(sizes),
         [name.split("/")[0] for name in sizes],
@@ -274,7 +285,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _decode(
-    files: Files, part: SetName, size: int, verify: bool
+    files: Files, part: SetName, size: int, resample: Resample, verify: bool
 ) -> tuple[NDArray[np.uint8], dict[str, int]]:
     """One part's images ``[M,1,size,size]``, and the number of images of each class."""
     paths: dict[str, str] = {}
@@ -302,7 +313,7 @@ def _decode(
             )
         digest.update(path.encode() + b"\0" + np.packbits(ink).tobytes())
         grey = Image.fromarray(ink.astype(np.uint8) * 255)
-        images[i, 0] = np.asarray(grey.resize((size, size), Image.Resampling.LANCZOS))
+        images[i, 0] = np.asarray(grey.resize((size, size), Image.Resampling[resample.upper()]))
     if verify and digest.hexdigest() != _FINGERPRINTS[part]:
         raise ValueError(
             f"{files.path} has the {len(counts)} characters and {len(paths)} images of Omniglot's "

@@ -45,6 +45,9 @@ class EpisodeSampler:
         imbalanced: draw the shot of each *class* from the range, instead of one per batch.
         within_group: draw all classes of a task from one group (one alphabet), chosen uniformly:
             the harder, finer-grained problem.
+        one_per_root: at most one class of each root in a task, so that it never holds two rotations
+            of one character. That is how the code of MAML samples: characters first, then a random
+            turn of each.
 
     Raises:
         ValueError: the dataset cannot give such tasks; the message names the class or group.
@@ -68,6 +71,7 @@ class EpisodeSampler:
         seed: int = 0,
         imbalanced: bool = False,
         within_group: bool = False,
+        one_per_root: bool = False,
     ) -> None:
         self.dataset = dataset
         self.way = _as_range("way", way, 2)
@@ -77,10 +81,14 @@ class EpisodeSampler:
         self.seed = _as_range("seed", seed, 0)[0]
         self.imbalanced = imbalanced
         self._sizes = dataset.sizes.numpy()
+        names = {root: i for i, root in enumerate(dict.fromkeys(dataset.roots))}
+        self._roots = np.array([names[root] for root in dataset.roots]) if one_per_root else None
         self._groups = self._usable_groups() if within_group else None
-        if self.way[1] > dataset.n_classes:
+        available = len(names) if one_per_root else dataset.n_classes
+        if self.way[1] > available:
+            of = " of different roots" * one_per_root
             raise ValueError(
-                f"way={self.way[1]} classes a task, but the dataset has only {dataset.n_classes}"
+                f"way={self.way[1]} classes a task, but the dataset has only {available}{of}"
             )
         needed = self.shot[1] + self.query
         smallest = int(dataset.sizes.argmin())
@@ -135,6 +143,10 @@ class EpisodeSampler:
         score = rng.random((self.tasks, self.dataset.n_classes))
         if self._groups is not None:
             score[~self._groups[rng.integers(len(self._groups), size=self.tasks)]] = 2
+        if self._roots is not None:
+            best = np.full((self._roots.max() + 1, self.tasks), 2.0)
+            np.minimum.at(best, self._roots, score.T)
+            score[score > best[self._roots].T] = 2
         return counts, _smallest(score, N), rng
 
     def _examples(self, classes: Ints, n: int, rng: np.random.Generator) -> Ints:
@@ -152,11 +164,12 @@ class EpisodeSampler:
         names = sorted(set(groups))
         index = np.array([names.index(group) for group in groups])
         member: NDArray[np.bool_] = np.arange(len(names))[:, None] == index
-        usable: NDArray[np.bool_] = member[member.sum(1) >= self.way[1]]
+        kinds = range(len(groups)) if self._roots is None else self._roots
+        sizes = np.array([len({kinds[c] for c in np.flatnonzero(row)}) for row in member])
+        usable: NDArray[np.bool_] = member[sizes >= self.way[1]]
         if not len(usable):
             raise ValueError(
-                f"within_group: no group has {self.way[1]} classes; the largest has "
-                f"{int(member.sum(1).max())}"
+                f"within_group: no group has {self.way[1]} classes; the largest has {sizes.max()}"
             )
         return usable
 

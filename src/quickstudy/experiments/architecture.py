@@ -39,7 +39,8 @@ LearnerName = Literal[
     "cnp",
 ]
 InnerName = Literal["sgd", "momentum", "adam"]
-Backbone = Literal["conv4", "mlp", "efficientnet-lite0"]
+Backbone = Literal["conv4", "r2d2", "mlp", "efficientnet-lite0"]
+Init = Literal["torch", "glorot", "maml"]
 Downsample = Literal["pool", "stride", "stride-flatten"]
 
 LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
@@ -85,6 +86,10 @@ class Architecture(Fields):
     batch_norm: Annotated[
         Policy, Field(description="inductive, or transductive: queries see each other.")
     ] = "inductive"
+    norm_scale: Annotated[bool, Field(description="Batch norm learns a scale, too.")] = True
+    init: Annotated[
+        Init, Field(description="First weights: torch's, Glorot's, or as in MAML's code.")
+    ] = "torch"
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
@@ -133,6 +138,7 @@ class LearnerSpec(Architecture, Schema):
 
     def _learner(self) -> "MetaLearner":
         from quickstudy import learners
+        from quickstudy.nn import glorot_
 
         regression = self.inputs == "sinusoid"
         outputs = 1 if regression else self.way
@@ -155,6 +161,8 @@ class LearnerSpec(Architecture, Schema):
         elif "encoder" in parameters and "encoder" not in options:
             options["encoder"] = self._encoder()
         learner: MetaLearner = getattr(learners, name)(**options)
+        if self.init != "torch":
+            glorot_(learner, last_normal=self.init == "maml")
         return learner
 
     def _network(self, outputs: int) -> "nn.Module":
@@ -169,7 +177,7 @@ class LearnerSpec(Architecture, Schema):
         return nn.Sequential(encoder, nn.Linear(features, outputs))
 
     def _encoder(self) -> "nn.Module":
-        from quickstudy.nn import MLP, Conv4
+        from quickstudy.nn import MLP, Conv4, R2D2Encoder
 
         if self.inputs == "sinusoid":
             return MLP(1, [40], 40)
@@ -179,12 +187,17 @@ class LearnerSpec(Architecture, Schema):
             from quickstudy.encoders import efficientnet
 
             return efficientnet(self.size)
+        if self.backbone == "r2d2":
+            return R2D2Encoder(
+                self.channels, self.filters, image_size=self.size, batch_norm=self.batch_norm
+            )
         return Conv4(
             self.channels,
             self.filters,
             image_size=self.size,
             downsample=self.downsample,
             batch_norm=self.batch_norm,
+            norm_scale=self.norm_scale,
         )
 
 

@@ -1,20 +1,23 @@
 """Result cards: what a recipe gave, when, where and from what, written by the run itself."""
 
 import json
+import math
 import os
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.policy import Policy
 
-__all__ = ["Card", "Result", "Verdict", "load_cards", "verdict"]
+__all__ = ["Card", "Result", "Verdict", "load_cards"]
 
-Verdict = Literal["above", "within", "below", "budget too small to say", "no published figure"]
+Verdict = Literal["reproduced", "above", "below", "not settled", "cut short"]
+MARGIN, RELATIVE_MARGIN = 0.5, 0.1
+"""What a training may differ by from the paper's: points of accuracy, or a part of an error."""
 
 
 class _Model(BaseModel):
@@ -30,7 +33,6 @@ class Result(_Model):
         mean: accuracy in %, or the mean squared error.
         ci95: half of its 95% confidence interval over test tasks.
         tasks: how many.
-        verdict: against the paper; only the first column is compared.
     """
 
     cell: Cell
@@ -38,12 +40,25 @@ class Result(_Model):
     mean: float
     ci95: float
     tasks: int
-    verdict: Verdict
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_verdict(cls, values: Any) -> Any:
+        return _without(values, "verdict")  # as cards once had it
 
     @property
     def paper(self) -> str:
-        """The paper's figure, where this column is to be compared with it."""
-        return "" if self.verdict == "no published figure" else self.cell.paper
+        """The paper's figure, where this column is to be compared with it: the first is."""
+        return self.cell.paper if not self.column or self.column == self.cell.columns[0] else ""
+
+    @property
+    def difference(self) -> str:
+        """Ours minus the paper's, and half its 95% interval as far as both give one."""
+        if not self.paper or self.cell.published is None:
+            return ""
+        digits = 2 if self.mean >= 1.5 or self.ci95 >= 0.5 else 3
+        half = math.hypot(self.ci95, self.cell.interval or 0.0)
+        return f"{self.mean - self.cell.published:+.{digits}f} ± {half:.{digits}f}"
 
     @property
     def figure(self) -> str:
@@ -66,8 +81,8 @@ class Card(_Model):
         fingerprint: of that split.
         steps: outer steps trained.
         protocol_steps: of the recipe.
-        budget_minutes: training time asked for in all sittings, ``None`` for no limit.
-        training_minutes: training time spent, validation included.
+        training_minutes: training time spent in all sittings, validation included.
+        settled: training ended before the protocol because validation had long brought nothing new.
         best_step: where validation chose the weights, ``None`` for the last step.
         weights: SHA-256 of the weights file evaluated.
         versions: of Python and the libraries.
@@ -85,13 +100,48 @@ class Card(_Model):
     fingerprint: str | None
     steps: int
     protocol_steps: int
-    budget_minutes: float | None
     training_minutes: float
+    settled: bool = False
     best_step: int | None
     weights: str
     versions: dict[str, str]
     machine: str
     results: list[Result]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_budget(cls, values: Any) -> Any:
+        return _without(values, "budget_minutes")  # as cards once had it
+
+    @property
+    def complete(self) -> bool:
+        """Whether training came to its end."""
+        return self.settled or self.steps >= self.protocol_steps
+
+    def verdict(self, result: Result, recipe: Recipe) -> Verdict | None:
+        """What one of the results says about the paper's figure; ``None`` if it cannot say.
+
+        ``"reproduced"``: our whole 95% interval lies within the paper's figure, plus or minus the
+        paper's own interval and what one training may differ by from another (half a point of
+        accuracy, a tenth of an error). ``"above"`` (better) or ``"below"``: the whole of it lies
+        outside. ``"not settled"``: it lies across the edge, and more test tasks would tell.
+        ``"cut short"``: not reproduced, by a training that did not come to its end. Only recipes
+        that follow their paper are judged.
+        """
+        published = result.cell.published
+        if published is None or not result.paper or recipe.kind != "faithful":
+            return None
+        error = recipe.protocol.data == "sinusoid"
+        margin = RELATIVE_MARGIN * published if error else MARGIN
+        margin += result.cell.interval or 0.0
+        gap = (result.mean - published) * (-1 if error else 1)
+        if abs(gap) + result.ci95 <= margin:
+            return "reproduced"
+        if gap - result.ci95 > margin:
+            return "above"
+        if not self.complete:
+            return "cut short"
+        return "below" if gap + result.ci95 < -margin else "not settled"
 
     def save(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
         """Write ``card.json`` and ``card.md``."""
@@ -116,19 +166,21 @@ class Card(_Model):
     def markdown(self, recipe: Recipe) -> str:
         """The card as a page."""
         lines = [f"# {recipe.name}", "", f"{recipe.title}. {recipe.paper}.", ""]
-        lines += ["| test | batch norm | paper | ours | verdict |", "|---|---|---|---|---|"]
+        heads = ("test", "batch norm", "paper", "ours", "difference", "verdict")
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for result in self.results:
             test = f"{result.cell.label}, {result.tasks} tasks"
-            judgement = result.verdict if result.paper else ""
-            row = (test, result.column or "none", result.paper, result.figure, judgement)
+            said = (result.difference, self.verdict(result, recipe) or "")
+            row = (test, result.column or "none", result.paper, result.figure, *said)
             lines.append(f"| {' | '.join(row)} |")
-        budget = "none" if self.budget_minutes is None else f"{self.budget_minutes:g} minutes"
         chosen = "the last step" if self.best_step is None else f"step {self.best_step}"
         versions = ", ".join(f"{name} {value}" for name, value in self.versions.items())
         lines += [
             "",
             f"- Trained for {self.steps} of the protocol's {self.protocol_steps} steps in "
-            f"{self.training_minutes:.1f} minutes (budget: {budget}); weights of {chosen}.",
+            f"{self.training_minutes:.1f} minutes"
+            + ", ended when validation had long brought nothing new" * self.settled
+            + f"; weights of {chosen}.",
             f"- Data: {self.data}"
             + (f", fingerprint `{self.fingerprint}`." * bool(self.fingerprint)),
             f"- Seed {self.seed}, commit `{self.commit}`, {self.date}.",
@@ -143,27 +195,10 @@ class Card(_Model):
         return "\n".join(lines) + "\n"
 
 
-def verdict(
-    cell: Cell, mean: float, ci95: float, *, error: bool, complete: bool, compared: bool = True
-) -> Verdict:
-    """Ours against the paper's: the same if the two 95% intervals meet.
-
-    Args:
-        cell: with the paper's figure.
-        mean: ours.
-        ci95: of ours.
-        error: whether less is better.
-        complete: whether the whole protocol was trained; if not, falling short says nothing.
-        compared: whether this column is the paper's.
-    """
-    if cell.published is None or not compared:
-        return "no published figure"
-    gap = (mean - cell.published) * (-1 if error else 1)
-    if abs(gap) <= ci95 + (cell.interval or 0.0):
-        return "within"
-    if gap > 0:
-        return "above"
-    return "below" if complete else "budget too small to say"
+def _without(values: Any, name: str) -> Any:
+    if isinstance(values, dict):
+        return {key: value for key, value in values.items() if key != name}
+    return values
 
 
 def load_cards() -> dict[str, Card]:

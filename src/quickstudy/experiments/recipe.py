@@ -37,7 +37,7 @@ __all__ = ["Cell", "Recipe", "TrainingProtocol", "Validation", "load_recipe", "r
 
 __getattr__ = names_from(__name__, {"Protocol": "quickstudy.experiments.recipe:TrainingProtocol"})
 
-Kind = Literal["faithful", "harder", "beyond", "ours"]
+Kind = Literal["faithful", "adapted", "harder", "beyond", "ours"]
 Count = Annotated[int, Field(ge=1)]
 # The order of a protocol's fields in a digest, which cards are tied to; newer fields come after.
 _DIGESTED = re.findall(
@@ -150,8 +150,10 @@ class Recipe(_Strict):
 
     Attributes:
         name: what it is called by: ``quickstudy reproduce NAME``.
-        kind: ``"faithful"`` (the paper's protocol), ``"harder"`` (another split or task),
-            ``"beyond"`` (changed to do better), or ``"ours"`` (no published protocol).
+        kind: ``"faithful"`` (the paper's protocol; what is left to differ is listed and small),
+            ``"adapted"`` (the paper's method and table by another protocol), ``"harder"``
+            (another split or task), ``"beyond"`` (changed to do better), or ``"ours"`` (no
+            published protocol).
         paper: authors, year, and which table.
         code: the reference implementation, and the place in it that settles what the paper leaves
             open.
@@ -181,7 +183,7 @@ class Recipe(_Strict):
 
     @property
     def digest(self) -> str:
-        words = {"ships", "title", "paper", "code", "differs"}
+        words = {"kind", "ships", "title", "paper", "code", "differs"}
         stated = self.model_dump(exclude=words, exclude_defaults=True)
         protocol = stated["protocol"]
         ordered = {name: protocol[name] for name in _DIGESTED if name in protocol}

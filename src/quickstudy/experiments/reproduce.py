@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -16,7 +17,7 @@ import torch
 
 from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, evaluate
-from quickstudy.experiments.card import Card, Result, verdict
+from quickstudy.experiments.card import Card, Result
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment
@@ -73,8 +74,8 @@ def reproduce(
         validation=None if chosen is None else chosen.model_dump(include={"way", "shot", "query"}),
         validation_tasks=200 if chosen is None else chosen.tasks,
         validate_every=1000 if chosen is None else chosen.every,
+        patience=_patience(recipe),
     )
-    budget = _total_budget(folder, minutes)
     trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
     with first_goes() as first:
         if first:
@@ -91,8 +92,8 @@ def reproduce(
                 fingerprint=about.get("split_fingerprint"),
                 steps=trained.steps,
                 protocol_steps=recipe.protocol.steps,
-                budget_minutes=budget,
                 training_minutes=trained.seconds / 60,
+                settled=trained.stopped == "patience",
                 best_step=trained.best_step,
                 weights=weights,
                 versions={
@@ -121,20 +122,14 @@ def _judge(
     load_weights(folder / WEIGHTS, learner)
     weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     learner.to(_device(machine.accelerator))
-    complete = trained.steps >= recipe.protocol.steps
     results = []
     score = _Scorer(recipe, experiment, learner)
     for cell in recipe.cells:
         for column, scores in _evaluations(score, cell, folder, weights, say):
             metric = scores.metric
             mean, ci95 = metric.scale * scores.mean, metric.scale * scores.ci95
-            compared = not cell.columns or column == cell.columns[0]
-            error = not metric.higher_is_better
-            outcome = verdict(cell, mean, ci95, error=error, complete=complete, compared=compared)
             n = len(scores.scores)
-            results.append(
-                Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n, verdict=outcome)
-            )
+            results.append(Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n))
     return weights, results
 
 
@@ -150,11 +145,14 @@ def _check_same(folder: Path, experiment: Experiment) -> None:
             )
 
 
-def _total_budget(folder: Path, minutes: float | None) -> float | None:
-    """All the minutes asked for so far, this call's included."""
-    path = folder / "card.json"
-    before = Card.load(path).budget_minutes if path.exists() else 0.0
-    return None if minutes is None or before is None else before + minutes
+def _patience(recipe: Recipe) -> int | None:
+    """Validations without a new best that end a training: those of a fifth of the protocol.
+
+    A rate that falls to 0 at the end has its gains there, so such a training runs to its end.
+    """
+    if recipe.validation is None or recipe.protocol.schedule not in ("constant", "halve"):
+        return None
+    return max(1, math.ceil(recipe.protocol.steps / 5 / recipe.validation.every))
 
 
 def _evaluations(

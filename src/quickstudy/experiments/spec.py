@@ -69,10 +69,20 @@ class Setup(Architecture):
         int,
         Field(ge=0, description="Training alphabets to hold out for choosing the best weights."),
     ] = 0
+    one_turn: Annotated[
+        bool, Field(description="No task holds two rotations of one character.")
+    ] = False
     invert: Annotated[
         bool,
-        Field(description="Folders: swap black and white (dark drawings on light paper)."),
+        Field(description="Swap black and white: of folders with dark drawings, of Omniglot."),
     ] = False
+    resample: Annotated[
+        Literal["lanczos", "nearest"],
+        Field(description="Omniglot: shrink smoothly, or take single pixels as papers did."),
+    ] = "lanczos"
+    frequency_spread: Annotated[
+        float, Field(ge=0, lt=1, description="Sinusoids: frequencies from 1 - this to 1 + this.")
+    ] = 0.0
     classes: Annotated[int, Field(ge=1, description="Synthetic characters.")] = 1000
     shot: Shot = 1
     most_shot: Annotated[
@@ -189,7 +199,8 @@ class Experiment(Setup, Schema):
             name = f"synthetic alphabets, {self.classes} training classes"
             split = data.Split(parts[0], parts[1], parts[2], name)
         elif self.data == "omniglot":
-            split = self._deal(data.omniglot(self.root, size=self.size))
+            look: Any = {"size": self.size, "resample": self.resample, "invert": self.invert}
+            split = self._deal(data.omniglot(self.root, **look))
         elif self.data == "digits":
             split = self._deal(data.digits(size=self.size))
         elif self.root is None:
@@ -213,7 +224,7 @@ class Experiment(Setup, Schema):
         from quickstudy.data import Augmented, EpisodeSampler, SinusoidSampler
 
         if self.regression:
-            names = ("shot", "query", "tasks", "seed")
+            names = ("shot", "query", "tasks", "seed", "frequency_spread")
             chosen = {name: changes.get(name, getattr(self, name)) for name in names}
             if part == "test":
                 chosen["seed"] += _TEST_SEED
@@ -227,6 +238,7 @@ class Experiment(Setup, Schema):
             "query": self.query,
             "tasks": self.tasks,
             "within_group": self.within_group,
+            "one_per_root": self.one_turn,
             "seed": self.seed,
         }
         sampler = EpisodeSampler(dataset, **{**settings, **changes})

@@ -177,12 +177,15 @@ class GradientLearner(MetaLearner):
         network: ``f``, a module ``[n,...] -> [n,outputs]``.
         inner_steps: ``L``; may be changed afterwards.
         first_order: whether the outer derivative takes inner gradients for constants.
+        kept: names of the network's parameters that inner steps leave alone; the outer loop
+            learns them like the start of the others.
     """
 
     label_equivariant = False
     network: nn.Module
     inner_steps: int
     first_order: bool = False
+    kept: frozenset[str] = frozenset()
 
     @abstractmethod
     def inner_step(
@@ -243,8 +246,9 @@ class GradientLearner(MetaLearner):
         return tasks_at_once(self.network, task.support_x, task.query_x)
 
     def start(self, tasks: int) -> Parameters:
-        """``phi_0``, each ``[T,...]``: the network's parameters that require a gradient."""
-        theta = {k: p for k, p in self.network.named_parameters() if p.requires_grad}
+        """``phi_0``, each ``[T,...]``: the network's parameters that steps move."""
+        own = self.network.named_parameters()
+        theta = {k: p for k, p in own if p.requires_grad and k not in self.kept}
         if not theta:
             raise ValueError("the network has no parameter to adapt: none, or all of them frozen")
         return {k: p.expand(tasks, *p.shape) for k, p in theta.items()}

@@ -12,6 +12,7 @@ from quickstudy.inner import (
     check_inner,
     grad,
 )
+from quickstudy.nn.norm import norm_parameters
 
 __all__ = ["MAML"]
 
@@ -33,6 +34,8 @@ class MAML(GradientLearner):
         inner_steps: ``L``; may be changed afterwards, for instance to take more at evaluation.
             Trained with none, it is the plain pretrained network of the paper's section 5.1.
         first_order: drop the second derivative (section 5.2 of the paper): cheaper, a bit worse.
+        adapt_norm: move batch norm's scales and shifts in inner steps, too. The authors' code does
+            not: it has no scale, and the outer loop alone learns the shift.
         inner_optimizer: what makes a step of a gradient, differentiated through: `inner.SGD`, with
             momentum or without, `inner.Adam`, or your own. If yours is a module, its parameters are
             learned with the start.
@@ -62,6 +65,7 @@ class MAML(GradientLearner):
         inner_lr: float = 0.4,
         inner_steps: int = 1,
         first_order: bool = False,
+        adapt_norm: bool = True,
         inner_optimizer: InnerOptimizer = SGD(),
     ) -> None:
         super().__init__()
@@ -70,6 +74,7 @@ class MAML(GradientLearner):
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.first_order = first_order
+        self.kept = frozenset() if adapt_norm else frozenset(norm_parameters(network))
         self.inner_optimizer = inner_optimizer
 
     def inner_step(

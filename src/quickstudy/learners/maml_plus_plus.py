@@ -34,8 +34,9 @@ class MAMLPlusPlus(GradientLearner):
         per_step_scales    batch norm's scale and shift, one for each step             (BNWB)
         per_step_averages  batch norm's running averages, one for each step            (BNRS)
 
-    The weights ``v`` start equal and move linearly, over ``anneal_steps`` outer steps, to almost
-    all on the last step (0.03/L stay on each of the others, as in the authors' code).
+    The weights ``v`` start equal and move linearly towards the last step's loss, with at least
+    0.03/L on each of the others; after ``anneal_steps`` outer steps the last one counts alone, as
+    in the authors' code.
 
     Args:
         network: ``f``, a module ``[n,...] -> [n,outputs]``.
@@ -51,7 +52,7 @@ class MAMLPlusPlus(GradientLearner):
             it was at chance (docs/experiments.md), since the statistics of one task's few images
             are far from the average task's, and the authors' code does not use them either.
         first_order: drop the second derivative.
-        anneal_steps: outer steps until ``v`` has settled.
+        anneal_steps: outer steps until the last step's loss counts alone.
 
     ``phi``: ``{"network": adapted parameters and statistics by name, each [T,...],
     "classes": [T,N]}``.
@@ -129,9 +130,9 @@ class MAMLPlusPlus(GradientLearner):
     def step_weights(self) -> list[float]:
         """``v_1 .. v_L`` at this point of training."""
         L, least = self.inner_steps, 0.03 / self.inner_steps
-        if not self.multi_step_loss:
+        if not self.multi_step_loss or self._outer_steps >= self.anneal_steps:
             return [0.0] * (L - 1) + [1.0]
-        settled = min(1.0, int(self._outer_steps) / self.anneal_steps)
+        settled = int(self._outer_steps) / self.anneal_steps
         others = max((1 - settled) / L, least)
         return [others] * (L - 1) + [1 - others * (L - 1)]
 

@@ -1,6 +1,9 @@
 """Nearest neighbours: the baseline every meta-learner has to beat, and its soft, trained form."""
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed
@@ -14,7 +17,8 @@ __all__ = ["NearestNeighbour", "SoftNearestNeighbour"]
 class NearestNeighbour(MetaLearner):
     """The class of the closest support example, or of most of the ``k`` closest.
 
-    By Euclidean distance (Cover & Hart 1967). For one neighbour the logit of a class is minus the
+    By Euclidean distance (Cover & Hart 1967) or by the cosine, which is the Euclidean distance of
+    vectors of length 1. For one neighbour the logit of a class is minus the
     squared distance to its nearest example, so their order is the rule, and an encoder can be
     trained by it. For more it is the class's number of votes; ties go to the class with the
     closer example::
@@ -26,6 +30,7 @@ class NearestNeighbour(MetaLearner):
         encoder: ``e``, a module ``[n,...] -> [n,D]``, for instance of a trained learner. Default:
             the pixels themselves, and then there is nothing to train.
         k: neighbours that vote; all of the support where it has fewer.
+        metric: ``"euclidean"`` or ``"cosine"``. On pixels the cosine depends on which colour is 0.
 
     ``phi``: ``{"support": [T,S,D], "labels": [T,S], "classes": [T,N]}``.
 
@@ -38,11 +43,21 @@ class NearestNeighbour(MetaLearner):
         tensor([[0]])
     """
 
-    def __init__(self, encoder: nn.Module | None = None, *, k: int = 1) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module | None = None,
+        *,
+        k: int = 1,
+        metric: Literal["euclidean", "cosine"] = "euclidean",
+    ) -> None:
         super().__init__()
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1")
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f"metric is {metric!r}; expected 'euclidean' or 'cosine'")
         self.encoder = nn.Flatten() if encoder is None else encoder
+        if metric == "cosine":
+            self.encoder = nn.Sequential(self.encoder, _UnitLength())
         self.k = k
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
@@ -76,6 +91,13 @@ class NearestNeighbour(MetaLearner):
                 "SoftNearestNeighbour, and vote afterwards"
             )
         return super().loss(task)
+
+
+class _UnitLength(nn.Module):
+    """``x / ||x||``, row by row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
 
 
 class SoftNearestNeighbour(MetaLearner):

@@ -1,19 +1,25 @@
 """Backbones. They map ``[n, ...]`` to ``[n, out_features]`` and know nothing of tasks."""
 
 from quickstudy.nn.conv4 import Conv4
+from quickstudy.nn.init import glorot_
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import (
     BatchNorm,
     batch_norm_policy,
+    norm_parameters,
     set_batch_norm_policy,
     statistics_from,
 )
+from quickstudy.nn.r2d2 import R2D2Encoder
 
 __all__ = [
     "MLP",
     "BatchNorm",
     "Conv4",
+    "R2D2Encoder",
     "batch_norm_policy",
+    "glorot_",
+    "norm_parameters",
     "set_batch_norm_policy",
     "statistics_from",
 ]

@@ -25,6 +25,7 @@ class Conv4(nn.Module):
         image_size: height and width of the input; decides ``out_features``.
         downsample: ``"pool"`` (2x2 max-pooling), ``"stride"`` or ``"stride-flatten"``.
         batch_norm: whose statistics normalise, see `quickstudy.nn.BatchNorm`.
+        norm_scale: whether batch norm learns a scale; MAML's code has none.
 
     Shapes: ``[n, in_channels, image_size, image_size] -> [n, out_features]``.
     """
@@ -37,6 +38,7 @@ class Conv4(nn.Module):
         image_size: int = 28,
         downsample: Literal["pool", "stride", "stride-flatten"] = "pool",
         batch_norm: Policy = "inductive",
+        norm_scale: bool = True,
     ) -> None:
         super().__init__()
         if downsample not in ("pool", "stride", "stride-flatten"):
@@ -57,7 +59,7 @@ class Conv4(nn.Module):
                         stride=1 if pool else 2,
                         padding=1,
                     ),
-                    BatchNorm(channels, policy=batch_norm),
+                    BatchNorm(channels, policy=batch_norm, scale=norm_scale),
                     nn.ReLU(),
                     nn.MaxPool2d(2) if pool else nn.Identity(),
                 )

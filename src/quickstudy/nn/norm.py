@@ -15,6 +15,7 @@ __all__ = [
     "Policy",
     "Source",
     "batch_norm_policy",
+    "norm_parameters",
     "set_batch_norm_policy",
     "statistics_from",
 ]
@@ -40,6 +41,7 @@ class BatchNorm(nn.Module):
         policy: one of the two above.
         momentum: weight of a new batch in the running averages.
         eps: added to the variance.
+        scale: learn a scale beside the shift; without, it stays 1.
     """
 
     running_mean: Tensor
@@ -52,13 +54,14 @@ class BatchNorm(nn.Module):
         policy: Policy = "inductive",
         momentum: float = 0.1,
         eps: float = 1e-5,
+        scale: bool = True,
     ) -> None:
         super().__init__()
         self.policy: Policy = policy
         self.momentum = momentum
         self.eps = eps
         self.source: Source | None = None
-        self.weight = nn.Parameter(torch.ones(channels))
+        self.weight = nn.Parameter(torch.ones(channels), requires_grad=scale)
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -121,6 +124,16 @@ class BatchNorm(nn.Module):
 
 def _layers(module: nn.Module) -> list[BatchNorm]:
     return [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
+
+
+def norm_parameters(module: nn.Module) -> set[str]:
+    """The names of the scales and shifts of the `BatchNorm` layers inside ``module``."""
+    return {
+        f"{name}.{part}" if name else part
+        for name, layer in module.named_modules()
+        if isinstance(layer, BatchNorm)
+        for part, _ in layer.named_parameters()
+    }
 
 
 def batch_norm_policy(module: nn.Module) -> Policy | None:
