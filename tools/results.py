@@ -1,9 +1,10 @@
 """Put runs of `quickstudy reproduce` into the package, and everything that cards say into the docs.
 
-    python tools/results.py [RUN_FOLDER ...]
+    python tools/results.py [--cards] [RUN_FOLDER ...]
 
 copies the card of each run (and its weights, if the recipe ships them), then writes
-``docs/results.md`` and the measured blocks of the other pages. A test compares what stands there
+``docs/results.md`` and the measured blocks of the other pages, unless ``--cards`` says to stop
+there. A test compares what stands there
 with what this would write, so that no figure can be edited by hand.
 """
 
@@ -61,7 +62,8 @@ which is what one training may differ by from another; *above* (better, so a sma
 *below*, that it lies outside; *not settled*, that it lies across the edge; *cut short*, that the
 training did not come to its end and has not reproduced the figure yet. Only recipes that follow
 their paper are judged. A figure is *inductive* where an answer never depends on other queries,
-and *transductive* where batch norm lets it; the column in bold is the paper's, and is compared with it.
+and *transductive* where batch norm lets it; the column in bold is the paper's, and is compared
+with it.
 
 ```console
 quickstudy reproduce --list
@@ -444,8 +446,12 @@ def anchor(name: str) -> str:
 
 
 def main() -> None:
-    for run in sys.argv[1:]:
-        publish(Path(run))
+    words = sys.argv[1:]
+    for run in words:
+        if run != "--cards":
+            publish(Path(run))
+    if "--cards" in words:
+        return
     for page, text in pages().items():
         page.write_text(text)
 
