@@ -118,7 +118,7 @@ def work(name: str, root: str, runs: Path, until: float) -> None:
 def copy(source: Path, target: Path) -> None:
     """What unfinished runs need to go on."""
     for folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        if (folder / CHECKPOINT).is_file() and not (folder / "card.md").is_file():
+        if (folder / CHECKPOINT).is_file() and not finished(folder.name, source):
             (target / folder.name).mkdir(parents=True, exist_ok=True)
             for name in NEEDED:
                 if (folder / name).is_file():

@@ -13,11 +13,12 @@ import math
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from quickstudy.experiments.card import MARGIN, RELATIVE_MARGIN, Card, Result, load_cards
+from quickstudy.experiments.card import MARGIN, RELATIVE_MARGIN, Card, Result, Verdict, load_cards
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_names
 from quickstudy.experiments.reproduce import WEIGHTS
 
@@ -28,6 +29,12 @@ SECTIONS = {
         "By the paper's protocol",
         "Recipes that follow their paper as closely as it can be followed; what is known to differ "
         "stands in each recipe and on its card.",
+    ),
+    "adapted": (
+        "By another protocol",
+        "The paper's method and table, trained otherwise: on smoothly shrunk images, from "
+        "PyTorch's first weights, or as each recipe says. The weights that ship are of these. They "
+        "are not judged against the paper.",
     ),
     "ours": (
         "Without a published protocol",
@@ -47,6 +54,7 @@ SECTIONS = {
     ),
 }
 SHOWN = 0.1  # of its protocol's steps: what was trained for less stays off the front table
+FRONT = ("faithful", "adapted", "ours")  # the kinds of recipe in the front table
 OMNIGLOT = ("5w1s", "5w5s", "20w1s", "20w5s")
 HEAD = """# Results
 
@@ -120,20 +128,29 @@ def results(cards: dict[str, Card]) -> str:
     head = HEAD.format(margin=MARGIN, relative=RELATIVE_MARGIN)
     lines = [head, "## Omniglot at a glance", ""]
     lines += ["The paper's column where it has one; ours, and the paper's in brackets.", ""]
-    lines += [*summary(("faithful", "ours"), cards), ""]
+    lines += [*summary(FRONT, cards), "", counts(cards), ""]
     for kind, (title, said) in SECTIONS.items():
         own = [recipe for recipe in recipes if recipe.kind == kind]
         run = [recipe for recipe in own if recipe.name in cards]
         if own:
             lines += [f"## {title}", "", said, ""]
             lines += [*table(run, cards), ""] if run else []
-        if rest := [f"`{recipe.name}`" for recipe in own if recipe.name not in cards]:
-            lines += [f"Not yet run: {', '.join(rest)}.", ""]
+        rest = [recipe for recipe in own if recipe.name not in cards]
+        lines += _missing("Not yet run", [r for r in rest if r.protocol.data != "miniimagenet"])
+        lines += _missing(
+            "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on",
+            [r for r in rest if r.protocol.data == "miniimagenet"],
+        )
     lines += real_use()
     lines += ["## Cards", ""]
     for recipe in (recipe for recipe in recipes if recipe.name in cards):
         lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _missing(why: str, recipes: list[Recipe]) -> list[str]:
+    names = ", ".join(f"`{recipe.name}`" for recipe in recipes)
+    return [f"{why}: {names}.", ""] if names else []
 
 
 def real_use() -> list[str]:
@@ -346,6 +363,17 @@ def table(recipes: list[Recipe], cards: dict[str, Card], *, links: bool = True) 
     return lines
 
 
+def counts(cards: dict[str, Card]) -> str:
+    """How many figures were judged, and how."""
+    said: Counter[str] = Counter()
+    for name in recipe_names():
+        for result in cards[name].results if name in cards else ():
+            if verdict := cards[name].verdict(result, load_recipe(name)):
+                said[verdict] += 1
+    parts = [f"{said[verdict]} {verdict}" for verdict in get_args(Verdict) if said[verdict]]
+    return f"Of {said.total()} figures judged against their papers: {', '.join(parts)}."
+
+
 def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
     """A row a paper, a column a cell of Omniglot's table."""
     rows: dict[str, dict[str, str]] = {}
@@ -359,7 +387,8 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
             if result.cell.label in OMNIGLOT:
                 column = "" if result.column != "transductive" else ", transductive"
                 row = rows.setdefault(recipe.title.removesuffix(", Omniglot") + column, {})
-                paper = f" ({result.cell.published:g})" if result.paper else ""
+                like = result.paper and recipe.kind == "faithful"
+                paper = f" ({result.cell.published:g})" if like else ""
                 row[result.cell.label] = result.figure + paper
     lines = [f"| | {' | '.join(OMNIGLOT)} |", "|---|---|---|---|---|"]
     for title, row in rows.items():
@@ -434,7 +463,9 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
         lines = BENCHMARKS[words[0]](found) if found else ["Not yet measured.", ""]
         return "\n".join(lines)
     if words == ["omniglot"]:
-        return "\n".join(summary(("faithful", "ours"), cards)) + "\n"
+        return "\n".join(summary(FRONT, cards)) + "\n"
+    if words == ["counts"]:
+        return counts(cards) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
     own = [recipe for recipe in recipes if recipe.protocol.learner in words]
     return "\n".join(table(own, cards, links=False)) + "\n" if own else "Not yet run by a recipe.\n"
