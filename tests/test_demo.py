@@ -17,8 +17,8 @@ def test_demo(tmp_path: Path) -> None:
     assert list(result.table)[:3] == [PIXELS, UNTRAINED, SCRATCH]
     assert [name.partition(",")[0] for name in list(result.table)[3:]] == [
         "ProtoNet",
-        "LSTM",
         "MAML",
+        "Transformer",
     ]
     for row in result.table.values():
         for shot in (1, 5):

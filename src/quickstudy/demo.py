@@ -4,14 +4,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.data import (
@@ -22,11 +22,13 @@ from quickstudy.data import (
     omniglot,
     published,
     scanned,
+    to_float,
 )
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.learners import NearestNeighbour
+from quickstudy.nn import Conv4
 from quickstudy.plots import plot_curves, plot_task
 from quickstudy.training import train
 
@@ -61,11 +63,23 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class _Row:
-    """One row of the table: a learner, trained or not, and attributes that it has only in tests."""
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        plan: the learner and its training.
+        trained: or left as it is.
+        start: the row whose encoder this one begins with, when that is trained.
+        frozen: keep that encoder as it is, and learn to learn on its embeddings.
+        at_test: attributes that the learner has only in tests.
+        curve: name of its curve of accuracy by inner steps.
+    """
 
     name: str
     plan: Experiment
     trained: bool = True
+    start: "_Row | None" = None
+    frozen: bool = False
     at_test: dict[str, Any] = field(default_factory=dict)
     curve: str | None = None
 
@@ -83,9 +97,10 @@ def run_demo(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> DemoResult:
-    """Train ProtoNet, MAML and an LSTM, and test them on 10-way tasks of unseen real characters.
+    """Train a learner of each kind, and test them on 10-way tasks of unseen real characters.
 
-    The learners are trained and tested side by side, one process per core.
+    ProtoNet learns from nothing; MAML goes on from its encoder, and a transformer learns to read
+    its embeddings. They are trained and tested side by side, one process per core.
 
     Args:
         out: folder for the pictures.
@@ -111,16 +126,22 @@ def run_demo(
         seen.save(Path(folder, "seen"))
         unseen.save(Path(folder, "unseen"))
         with ProcessPoolExecutor(_cores(), mp_context=get_context("spawn")) as pool:
-            jobs = {pool.submit(_run, row, folder, n_tasks, seed): row for row in rows}
-            for job in as_completed(jobs):
-                row = jobs[job]
-                seconds, table[row.name], curve = job.result()
-                if row.curve:
-                    curves[row.curve] = curve
-                learners[row.name] = row.build()
-                load_weights(Path(folder, row.name), learners[row.name])
-                done = f"{row.plan.steps} steps of training, " if row.trained else ""
-                say(f"  {row.name}: {done}{n_tasks} + {n_tasks} tasks, {seconds:.0f} s")
+
+            def submit(rows: list[_Row]) -> dict[Any, _Row]:
+                return {pool.submit(_run, row, folder, n_tasks, seed): row for row in rows}
+
+            jobs = submit([row for row in rows if row.start is None])
+            while jobs:
+                for job in wait(jobs, return_when=FIRST_COMPLETED).done:
+                    row = jobs.pop(job)
+                    seconds, table[row.name], curve = job.result()
+                    jobs |= submit([other for other in rows if other.start is row])
+                    if row.curve:
+                        curves[row.curve] = curve
+                    learners[row.name] = row.build()
+                    load_weights(Path(folder, row.name), learners[row.name])
+                    done = f"{row.plan.steps} steps of training, " if row.trained else ""
+                    say(f"  {row.name}: {done}{n_tasks} + {n_tasks} tasks, {seconds:.0f} s")
     pictures = (out / "task.png", out / "adaptation.png")
     _draw_task(rows, learners, unseen, pictures[0], seed, names=root is None)
     order = [row.curve for row in rows if row.curve]
@@ -146,30 +167,42 @@ def _data(root: Path | None, classes: int, seed: int) -> tuple[ClassDataset, Cla
 
 
 def _rows(size: int, scale: float, seed: int) -> list[_Row]:
-    """The table's rows, the longest work first."""
+    """The table's rows: the learners, and what they are compared with; the longest work first."""
     base = Experiment("protonet", size=size, way=WAY, seed=seed)
 
     def plan(steps: int, **changes: Any) -> Experiment:
         return base.replace(steps=max(1, round(steps * scale)), **changes)
 
     inner = {"inner_lr": 0.5, "inner_steps": 2}
-    maml = plan(250, learner="maml", query=2, tasks=8, lr=3e-3, options=inner)
+    maml = plan(250, learner="maml", query=2, tasks=8, options=inner)
+    reader = plan(400, learner="transformer", query=2, tasks=32, lr=2e-3)
     random = maml.replace(seed=seed + 1)
     alone = {"inner_steps": 20, "inner_lr": 0.1}
-    protonet = plan(500, way=30, lr=2e-3)
+    protonet = _Row("ProtoNet, meta-learned", plan(500, way=30, lr=2e-3))
     return [
-        _Row("MAML, meta-learned", maml, at_test={"inner_steps": 10}, curve="meta-learned"),
-        _Row("LSTM, meta-learned", plan(500, learner="lstm", query=1, tasks=16, lr=3e-3)),
-        _Row("ProtoNet, meta-learned", protonet),
+        protonet,
+        _Row(
+            "MAML, meta-learned from ProtoNet's encoder on",
+            maml,
+            start=protonet,
+            at_test={"inner_steps": 10},
+            curve="meta-learned",
+        ),
+        _Row(
+            "Transformer, meta-learned on ProtoNet's embeddings",
+            reader,
+            start=protonet,
+            frozen=True,
+        ),
         _Row(SCRATCH, random, trained=False, at_test=alone, curve="random start"),
-        _Row(UNTRAINED, protonet, trained=False),
+        _Row(UNTRAINED, protonet.plan, trained=False),
         _Row(PIXELS, base.replace(learner="nearest"), trained=False),
     ]
 
 
 def _order(rows: list[_Row]) -> list[str]:
     """Baselines first, then the meta-learners."""
-    return [PIXELS, UNTRAINED, SCRATCH, *(row.name for row in rows[2::-1])]
+    return [PIXELS, UNTRAINED, SCRATCH, *(row.name for row in rows if row.trained)]
 
 
 def _cores() -> int:
@@ -187,25 +220,16 @@ def _run(
     began = time.monotonic()
     torch.set_num_threads(1)
     learner = row.build()
+    if row.start is not None:
+        begun = row.start.build()
+        load_weights(Path(folder, row.start.name), begun)
+        _conv4(learner).load_state_dict(_conv4(begun).state_dict())
     if row.trained:
-        plan = row.plan
-        optimizer, scheduler = plan.build_optimizer(learner)
-        tasks = EpisodeSampler(
-            ClassDataset.open(Path(folder, "seen")),
-            way=plan.way,
-            shot=1,
-            query=plan.query,
-            tasks=plan.tasks,
-            seed=seed,
-        )
-        train(
-            learner,
-            tasks,
-            steps=plan.steps,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            progress=False,
-        )
+        seen = ClassDataset.open(Path(folder, "seen"))
+        if row.frozen:
+            _train_on_embeddings(learner, row.plan, seen, seed)
+        else:
+            _train(learner, row.plan, seen, seed)
     unseen = ClassDataset.open(Path(folder, "unseen"))
 
     def test(shot: int, n_tasks: int, **at_test: Any) -> Evaluation:
@@ -218,6 +242,43 @@ def _run(
     curve = {n: test(1, max(2, n_tasks // 2), inner_steps=n) for n in steps}
     save_weights(Path(folder, row.name), learner)
     return time.monotonic() - began, table, curve
+
+
+def _train(learner: MetaLearner, plan: Experiment, seen: ClassDataset, seed: int) -> None:
+    optimizer, scheduler = plan.build_optimizer(learner)
+    tasks = EpisodeSampler(
+        seen, way=plan.way, shot=1, query=plan.query, tasks=plan.tasks, seed=seed
+    )
+    train(
+        learner,
+        tasks,
+        steps=plan.steps,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        progress=False,
+    )
+
+
+def _train_on_embeddings(
+    learner: MetaLearner, plan: Experiment, seen: ClassDataset, seed: int
+) -> None:
+    """Train all but the encoder, on what it makes of each image, worked out once."""
+    first, encoder = learner.encoder, _conv4(learner).eval()
+    assert isinstance(first, nn.Sequential)
+    each = torch.arange(int(seen.sizes[0]))
+    with torch.no_grad():
+        embedded = [
+            encoder(to_float(seen.read(torch.full_like(each, c), each)))
+            for c in range(seen.n_classes)
+        ]
+    vectors = ClassDataset.from_sizes(torch.cat(embedded), seen.sizes.tolist(), list(seen.names))
+    first[0] = nn.Flatten()
+    _train(learner, plan, vectors, seed)
+    first[0] = encoder
+
+
+def _conv4(learner: MetaLearner) -> Conv4:
+    return next(part for part in learner.modules() if isinstance(part, Conv4))
 
 
 def _draw_task(
@@ -233,7 +294,9 @@ def _draw_task(
     sampler = EpisodeSampler(unseen, way=WAY, shot=1, query=1, seed=seed)
     task = sampler[0]
     answers: dict[str, Tensor] = {"pixels": NearestNeighbour()(task)}
-    for row in rows[2::-1]:
+    for row in rows:
+        if not row.trained:
+            continue
         learner = learners[row.name]
         with torch.no_grad(), temporarily(learner, training=False, **row.at_test):
             answers[row.name.partition(",")[0]] = learner(task)
