@@ -174,7 +174,7 @@ def _rows(size: int, scale: float, seed: int) -> list[_Row]:
         return base.replace(steps=max(1, round(steps * scale)), **changes)
 
     inner = {"inner_lr": 0.5, "inner_steps": 2}
-    maml = plan(250, learner="maml", query=2, tasks=8, options=inner)
+    maml = plan(150, learner="maml", query=2, tasks=8, options=inner)
     reader = plan(400, learner="transformer", query=2, tasks=32, lr=2e-3)
     random = maml.replace(seed=seed + 1)
     alone = {"inner_steps": 20, "inner_lr": 0.1}

@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from quickstudy._moved import refused_from
 from quickstudy.checkpoint import write_atomically
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.policy import Policy
 
 __all__ = ["Card", "Result", "Verdict", "load_cards"]
+
+__getattr__ = refused_from(__name__, {"verdict": "Card.verdict"})
 
 Verdict = Literal["reproduced", "above", "below", "not settled", "cut short"]
 MARGIN, RELATIVE_MARGIN = 0.5, 0.1
