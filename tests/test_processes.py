@@ -17,7 +17,8 @@ from quickstudy.training import train
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 FABRIC_RUN = (str(Path(sys.executable).with_name("fabric")), "run", "--devices", "2")
-TINY = {"data": "alphabets", "classes": 30, "way": 3, "query": 2, "tasks": 2, "steps": 5, "lr": 0.1}
+TINY = {"data": "alphabets", "classes": 30, "size": 16, "way": 3, "query": 2, "tasks": 2}
+TINY |= {"steps": 5, "lr": 0.1}
 EXPERIMENTS = {
     "maml": Experiment(
         "maml", filters=8, optimizer="sgd", options={"inner_steps": 3, "inner_lr": 0.1}, **TINY
@@ -40,8 +41,8 @@ main()
 """
 TRAIN = (
     *("train", "protonet", "--data", "alphabets", "--classes", "30", "--backbone", "mlp"),
-    *("--way", "3", "--query", "2", "--steps", "40", "--validation-tasks", "2", "--quiet"),
-    *("--checkpoint-every", "5", "--accelerator", "cpu", "--threads", "1"),
+    *("--size", "8", "--way", "3", "--query", "2", "--steps", "40", "--validation-tasks", "2"),
+    *("--checkpoint-every", "5", "--accelerator", "cpu", "--threads", "1", "--quiet"),
 )
 FAULTY = """
 import os, signal
@@ -67,7 +68,7 @@ from quickstudy.training import train
 
 fabric = launch("cpu", 1, "32-true")
 experiment = Experiment(
-    "protonet", data="alphabets", classes=30, way=3, query=2, backbone="mlp"
+    "protonet", data="alphabets", classes=30, size=8, way=3, query=2, backbone="mlp"
 )
 last = fabric.global_rank == 1
 

@@ -167,7 +167,7 @@ def test_kill_nine_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
     """A real process, killed twice at moments it does not choose."""
     command = [
         *(sys.executable, "-m", "quickstudy", "train", "protonet", "--data", "alphabets"),
-        *("--classes", "30", "--backbone", "mlp", "--way", "3", "--steps", "400"),
+        *("--classes", "30", "--size", "8", "--backbone", "mlp", "--way", "3", "--steps", "400"),
         *("--checkpoint-every", "3", "--validate-every", "40", "--threads", "1", "--quiet"),
         *("--validation-tasks", "30"),
     ]

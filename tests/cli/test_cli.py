@@ -357,7 +357,7 @@ def test_help_is_light() -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "quickstudy", "train", "protonet", *SMALL]
+    command = [sys.executable, "-m", "quickstudy", "train", "protonet", *SMALL, "--size", "8"]
     process = subprocess.Popen(
         [*command, "--steps", "100000", "--checkpoint-every", "10", "--out", "r"],
         cwd=tmp_path,

@@ -23,6 +23,7 @@ learner = "protonet"
 data = "alphabets"
 backbone = "mlp"
 classes = 40
+size = 8
 way = 3
 shot = 1
 query = 2
