@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,30 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
         load_state(tmp_path / "w")
     with pytest.raises(ValueError, match=r"has \[4\] for 'layers.0.bias', where \[5\]"):
         load_weights(tmp_path / "w", MLP(3, [5], 2))
+
+
+WRITER = """
+import itertools, torch
+from quickstudy.checkpoint import save_state
+
+for step in itertools.count(1):
+    save_state("state", {"step": step, "x": torch.full((50_000 + step % 7,), float(step))})
+"""
+
+
+def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path) -> None:
+    """What a training that goes on does to a run that somebody evaluates."""
+    path = tmp_path / "state"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=tmp_path)
+    try:
+        while not path.exists():
+            assert writer.poll() is None
+        steps = set()
+        for _ in range(1500):
+            state = load_state(path)
+            assert bool((state["x"] == state["step"]).all())
+            steps.add(state["step"])
+    finally:
+        writer.kill()
+        writer.wait()
+    assert len(steps) > 10, "the file was never replaced in between"

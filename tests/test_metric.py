@@ -32,7 +32,7 @@ def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
 
 def test_each_metric_has_its_way_of_writing_and_of_being_better() -> None:
     good, bad = Evaluation((0.75, 0.5)), Evaluation((0.5, 0.5))
-    assert str(good).startswith("62.50 ± 24.50% (2 tasks)")
+    assert str(good).startswith("62.50 ± 158.83% (2 tasks)")
     assert good.better_than(bad)
     assert not bad.better_than(good)
     assert not good.better_than(good)
