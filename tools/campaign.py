@@ -72,6 +72,22 @@ QUEUE = (
     "protonet-omniglot-beyond",
     "matching-omniglot-beyond",
     "r2d2-omniglot-beyond",
+    "soft-nearest-omniglot",
+    "matching-omniglot",
+    "transformer-omniglot-20way",
+    "lstm-omniglot-5w5s",
+    "lstm-omniglot-20w1s",
+    "lstm-omniglot-20w5s",
+    "mann-support-omniglot-5w5s",
+    "mann-support-omniglot-20w1s",
+    "mann-support-omniglot-20w5s",
+    "maml++-omniglot-5w5s",
+    "maml++-omniglot-20w1s",
+    "maml++-omniglot-20w5s",
+    "lstm-sinusoid-5shot",
+    "lstm-sinusoid-10shot",
+    "transformer-sinusoid-5shot",
+    "transformer-sinusoid-10shot",
 )
 NEEDED = ("run.json", "metrics.csv", CHECKPOINT, BEST)
 

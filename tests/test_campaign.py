@@ -1,0 +1,59 @@
+"""The queue of trainings: complete, and what it keeps is what a run needs to go on."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from quickstudy.experiments.recipe import load_recipe, recipe_names
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def campaign() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("campaign", ROOT / "tools" / "campaign.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["campaign"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_recipe_is_in_the_queue_or_finished(campaign: ModuleType, tmp_path: Path) -> None:
+    assert len({*campaign.QUEUE}) == len(campaign.QUEUE)
+    assert {*campaign.QUEUE} <= {*recipe_names()}
+    rest = [name for name in recipe_names() if name not in campaign.QUEUE]
+    for name in rest:
+        adapted = load_recipe(name).kind == "adapted"  # its -paper recipe is trained instead
+        no_data = load_recipe(name).protocol.data in ("miniimagenet", "folder")
+        assert adapted or no_data or campaign.finished(name, tmp_path), name
+
+
+def test_unfinished_runs_are_kept_and_go_on(campaign: ModuleType, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "protonet-omniglot-paper-1shot"
+    run.mkdir(parents=True)
+    for name in ("run.json", "metrics.csv", "checkpoint.safetensors", "campaign.log"):
+        (run / name).write_text(name)
+    (tmp_path / "runs" / "empty").mkdir()
+    campaign.copy(tmp_path / "runs", tmp_path / "kept")
+    kept = tmp_path / "kept" / run.name
+    assert {file.name for file in kept.iterdir()} == {
+        "run.json",
+        "metrics.csv",
+        "checkpoint.safetensors",
+    }
+    assert [folder.name for folder in (tmp_path / "kept").iterdir()] == [run.name]
+
+
+def test_checkpoints_in_the_repository_are_of_recipes_as_they_stand(campaign: ModuleType) -> None:
+    from quickstudy.experiments.spec import Experiment
+
+    for folder in (ROOT / "checkpoints").glob("*"):
+        recipe, saved = load_recipe(folder.name), Experiment.load(folder)
+        current = recipe.experiment(saved.root)
+        assert saved == current, folder.name
+        assert not campaign.finished(folder.name, ROOT / "runs"), f"{folder.name} can be removed"
