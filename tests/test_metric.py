@@ -38,7 +38,7 @@ def test_each_metric_has_its_way_of_writing_and_of_being_better() -> None:
     assert not good.better_than(good)
     assert str(Comparison(0.125, 0.01, 0.5, 2)).startswith("+12.50 ± 1.00 points (paired")
     large, small = (Evaluation(s, Metric.SQUARED_ERROR) for s in ((2.0, 1.0), (1.0, 1.0)))
-    assert str(large) == "mean squared error 1.5000 ± 0.9800 (2 tasks)"
+    assert str(large) == "mean squared error 1.5000 ± 6.3531 (2 tasks)"
     assert small.better_than(large)
     assert not large.better_than(small)
     assert str(Comparison(-0.5, 0.1, 0.5, 2, Metric.SQUARED_ERROR)).startswith("-0.5000 ± 0.1000 (")
