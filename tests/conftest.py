@@ -1,9 +1,12 @@
 """Fixtures that every test may use."""
 
 import functools
+import importlib.util
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -39,3 +42,20 @@ def omniglot_root() -> Path:
         if any(folder.glob("images_background*")):
             return folder
     pytest.skip(f"no Omniglot in {root}; set QUICKSTUDY_DATA to a folder that holds its zips")
+
+
+@pytest.fixture(scope="session")
+def load_tool() -> Callable[[str], ModuleType]:
+    """A script of ``tools/`` as a module."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load

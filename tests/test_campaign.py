@@ -1,7 +1,6 @@
 """The queue of trainings: complete, and what it keeps is what a run needs to go on."""
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,14 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def campaign() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("campaign", ROOT / "tools" / "campaign.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["campaign"] = module
-    spec.loader.exec_module(module)
-    return module
+def campaign(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("campaign")
 
 
 def test_every_recipe_is_in_the_queue_or_finished(campaign: ModuleType, tmp_path: Path) -> None:

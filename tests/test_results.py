@@ -1,8 +1,7 @@
 """The measured pages are what the cards say, and say nothing else."""
 
-import importlib.util
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,14 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def results() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "tools" / "results.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = module
-    spec.loader.exec_module(module)
-    return module
+def results(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("results")
 
 
 def test_the_pages_are_built_from_the_cards(results: ModuleType) -> None:

@@ -231,6 +231,16 @@ def test_a_training_that_has_settled_is_not_trained_on(tmp_path: Path) -> None:
     assert reproduce(falling, tmp_path / "falling", quiet=True, say=quiet).steps == 40
 
 
+def test_without_classes_to_validate_on_it_trains_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quickstudy.experiments.spec import Experiment
+
+    monkeypatch.setattr(Experiment, "has_validation", property(lambda self: False))
+    own = recipe(tmp_path, steps=4, more='schedule = "constant"')
+    assert reproduce(own, tmp_path / "r", quiet=True, say=quiet).steps == 4
+
+
 def a_card(recipe: Recipe, steps: int, *results: Result) -> Card:
     return Card(
         recipe=recipe.name,

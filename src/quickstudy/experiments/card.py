@@ -59,15 +59,18 @@ class Result(_Model):
         """Ours minus the paper's, and half its 95% interval as far as both give one."""
         if not self.paper or self.cell.published is None:
             return ""
-        digits = 2 if self.mean >= 1.5 or self.ci95 >= 0.5 else 3
+        digits = self._digits
         half = math.hypot(self.ci95, self.cell.interval or 0.0)
         return f"{self.mean - self.cell.published:+.{digits}f} ± {half:.{digits}f}"
 
     @property
     def figure(self) -> str:
         """Mean and interval, as printed."""
-        digits = 2 if self.mean >= 1.5 or self.ci95 >= 0.5 else 3
-        return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f}"
+        return f"{self.mean:.{self._digits}f} ± {self.ci95:.{self._digits}f}"
+
+    @property
+    def _digits(self) -> int:
+        return 2 if self.mean >= 1.5 or self.ci95 >= 0.5 else 3
 
 
 class Card(_Model):

@@ -74,7 +74,7 @@ def reproduce(
         validation=None if chosen is None else chosen.model_dump(include={"way", "shot", "query"}),
         validation_tasks=200 if chosen is None else chosen.tasks,
         validate_every=1000 if chosen is None else chosen.every,
-        patience=_patience(recipe),
+        patience=_patience(recipe) if experiment.has_validation else None,
     )
     trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
     with first_goes() as first:
