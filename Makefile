@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs bench lock clean
+.PHONY: demo test tests lint docs bench lock clean
 
 demo: $(READY)  ## meta-train on invented alphabets, then meet real digits
 	$(BIN)/quickstudy demo
 
-test: $(READY) lint  ## lint, types, tests, and every example of the README and the docs
+test: $(READY)  ## lint, types, tests, and every example of the README and the docs
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
@@ -22,7 +25,7 @@ docs: $(READY)  ## the documentation as a site: open site/index.html
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"quickstudy needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 

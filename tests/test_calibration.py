@@ -5,6 +5,7 @@ import pytest
 from scipy.special import log_softmax
 
 from quickstudy.calibration import (
+    expected_accuracy,
     expected_calibration_error,
     fit_temperature,
     probabilities,
@@ -23,10 +24,24 @@ def test_the_temperature_that_made_the_answers_is_found(true: float) -> None:
     assert expected_calibration_error(probabilities(logits, found), y) < 0.03
 
 
-def test_few_right_answers_do_not_make_sure() -> None:
-    logits, y = np.eye(3) * 5.0, np.arange(3)
-    p = probabilities(logits, fit_temperature(logits, y))
-    assert 0.5 < p.max() < 0.95
+def test_few_answers_move_the_usual_temperature_little() -> None:
+    right = np.eye(3), np.arange(3)
+    assert 0.8 < fit_temperature(*right) < 1
+    assert 1 < fit_temperature(right[0] * 5, 2 - right[1]) < 2
+    many = np.tile(right[0], (200, 1)), np.tile(right[1], 200)
+    assert fit_temperature(*many) < 0.2
+    assert fit_temperature(np.zeros((0, 3)), []) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(("held", "now"), [(1, 2), (4, 5)])
+def test_the_accuracy_to_expect_makes_up_for_what_was_held_out(held: int, now: int) -> None:
+    right = np.repeat([1, 0], [70, 30])
+    odds = 0.7 / 0.3 * (now / held) ** 0.6
+    assert expected_accuracy(right, [held] * 100, [now] * 5) == pytest.approx(odds / (1 + odds))
+    assert expected_accuracy(right, [held] * 100, [held] * 5) == pytest.approx(0.7)
+    with_small = expected_accuracy(right, [held] * 100, [now, 1, 1])
+    assert with_small < expected_accuracy(right, [held] * 100, [now] * 3)
+    assert expected_accuracy([1, 1], [1, 1], [2, 2]) == 1
 
 
 def test_probabilities_are_a_softmax() -> None:

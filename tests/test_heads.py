@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from quickstudy import data
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_learner
 from quickstudy.learners import ProtoNet
@@ -80,3 +82,43 @@ def test_what_makes_no_sense_is_refused() -> None:
         Logistic(UnitVectors(), penalty=0)
     with pytest.raises(ValueError, match="inner_lr is -1"):
         ProtoMAML(UnitVectors(), inner_lr=-1)
+
+
+@pytest.mark.parametrize("sizes", [(10, 1, 1, 1, 1), (5, 5, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_classes_of_one_example_are_not_forgotten(name: str, sizes: tuple[int, ...]) -> None:
+    """Nearly as many right answers in them as in a task of one example each."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0.5, 0.3, (60, 5, 40))
+    _check_small_classes(name, sizes, lambda t, y: centres[t, y] + rng.normal(0, 0.6, (len(y), 40)))
+
+
+@pytest.mark.parametrize("name", ["protonet-omniglot", "r2d2-omniglot", "maml-omniglot-5w1s"])
+def test_nor_are_they_by_learners_that_come_with_it(name: str) -> None:
+    drawn = data.alphabets(24, 20, seed=5)
+    images = torch.stack([drawn.read(*_rows(c, 20)) for c in range(24)]).numpy() / 255
+    rng = np.random.default_rng(0)
+
+    def draw(t: int, y: Any) -> Any:
+        return images[(t + 5 * y) % 24, rng.integers(20, size=len(y))]
+
+    _check_small_classes(name, (10, 1, 1, 1, 1), draw, tasks=15)
+
+
+def _rows(label: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((n,), label), torch.arange(n)
+
+
+def _check_small_classes(
+    name: str, sizes: tuple[int, ...], draw: Callable[[int, Any], Any], tasks: int = 60
+) -> None:
+    small, many, queries = np.array(sizes) == 1, np.repeat(range(5), sizes), np.repeat(range(5), 10)
+    first = np.unique(many, return_index=True)[1]
+    balanced, unequal = [], []
+    for t in range(tasks):
+        x, q = draw(t, many), draw(t, queries)
+        for scores, rows in ((balanced, first), (unequal, np.arange(len(many)))):
+            right = FewShotClassifier(name).fit(x[rows], many[rows]).predict(q) == queries
+            scores.append(right[small[queries]].mean())
+    assert np.mean(balanced) > 0.35
+    assert np.mean(unequal) > 0.7 * np.mean(balanced)

@@ -5,6 +5,7 @@ brings along what it has learned from other tasks.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -16,13 +17,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from quickstudy.calibration import (
+    expected_accuracy,
     expected_calibration_error,
     fit_temperature,
     probabilities,
     reject_threshold,
 )
 from quickstudy.checkpoint import load_state, save_state
-from quickstudy.heads import describe_learner, rebuild_learner
+from quickstudy.heads import describe_learner, rebuild_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
@@ -36,6 +38,7 @@ _CALIBRATION = (
     "held_out_accuracy_",
     "calibration_error_",
 )
+_FORMAT = 2
 Array = NDArray[Any]
 
 
@@ -113,11 +116,17 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         fitted.learner_ = fitted._build() if described is None else rebuild_learner(described)
         fitted.described_ = described or fitted.described_
         fitted.learner_.load_state_dict(state["weights"])
+        if state.get("format") != _FORMAT:
+            fitted._renew()
         return fitted
+
+    def _renew(self) -> None:
+        """Learn anew what an earlier version learned."""
 
     def _state(self) -> dict[str, Any]:
         named = None if isinstance(self.learner, MetaLearner) else self.learner
         return {
+            "format": _FORMAT,
             "learner": os.fspath(named) if named is not None else None,
             "module": isinstance(self.learner, MetaLearner),
             "described": self.described_,
@@ -160,11 +169,13 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     Attributes:
         classes_: the labels, of any type, sorted.
-        temperature_: what logits are divided by, 1 until `calibrate`.
-        threshold_: of confidence, below which `is_known` says no; ``None`` for never.
+        temperature_: what logits are divided by; until `calibrate`, what is usual for the head.
+        threshold_: of the largest logit, below which `is_known` says no; ``None`` for never.
         held_out_: examples that `calibrate` could hold out.
-        held_out_accuracy_: on these, ``None`` without any.
-        calibration_error_: expected calibration error on these.
+        held_out_accuracy_: what their answers say of all classes with all their examples, see
+            `quickstudy.calibration.expected_accuracy`; ``None`` without any.
+        calibration_error_: expected calibration error on these, under temperatures fitted to
+            others.
         phi_: what the learner made of the examples.
         learner_: the learner itself, shared if it was given as a module.
         support_x_: the examples fitted so far.
@@ -240,9 +251,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def calibrate(self, false_reject: float = 0.0, *, folds: int = 10, seed: int = 0) -> Self:
         """Fit ``temperature_`` and ``threshold_`` to examples of the support, held out in turn.
 
-        Every example whose class has another one is answered by a learner that has not seen it.
-        That learner had fewer examples, so its answers are a little worse than those to expect.
-        Adding examples by `partial_fit` undoes this; call it again.
+        In each of at most ``folds`` rounds every class that has two examples or more gives up one
+        at once (a tenth of them, of many), so that none is smaller than the others for it, and a
+        learner that has not seen them answers them. Adding examples by `partial_fit` undoes this;
+        call it again.
 
         Args:
             false_reject: how many examples of known classes `is_known` may reject, on average; 0
@@ -258,28 +270,44 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             raise ValueError(f"false_reject is {false_reject}; expected at least 0 and below 1")
         if folds < 2:
             raise ValueError(f"folds is {folds}; expected at least 2")
-        logits, y = self._held_out(folds, seed)
+        rounds = list(self._rounds(folds, seed))
         self._uncalibrated()
-        self.held_out_ = len(y)
-        if not len(y):
+        if not rounds:
             return self
-        self.temperature_ = fit_temperature(logits, y)
-        p = probabilities(logits, self.temperature_)
-        self.held_out_accuracy_ = float((p.argmax(1) == y).mean())
-        self.calibration_error_ = float(expected_calibration_error(p, y))
+        logits, scaled, y, left = (np.concatenate(part) for part in zip(*rounds, strict=True))
+        self.held_out_ = len(y)
+        self.temperature_ *= fit_temperature(scaled, y)
+        right = logits.argmax(1) == y
+        self.held_out_accuracy_ = expected_accuracy(right, left, self._sizes())
+        p = []
+        for k, (_, own, _, _) in enumerate(rounds):  # each round's temperature is of the others
+            others = [(z, labels) for i, (_, z, labels, _) in enumerate(rounds) if i != k]
+            known = [np.concatenate(part) for part in zip(*others, strict=True)]
+            p.append(probabilities(own, fit_temperature(*known) if known else 1.0))
+        self.calibration_error_ = expected_calibration_error(np.concatenate(p), y)
         if false_reject:
-            self.threshold_ = reject_threshold(p.max(1), false_reject)
+            self.threshold_ = reject_threshold(logits.max(1), false_reject)
         return self
 
-    def is_known(self, p: ArrayLike) -> Array:
-        """Whether to trust each row of probabilities ``[n,N]``; else the answer is "unknown"."""
-        confidence = np.asarray(p).max(1)
-        known: Array = confidence >= (self.threshold_ or 0.0)
-        return known
+    def judge(self, X: ArrayLike) -> tuple[Array, Array]:
+        """What `predict_proba` and `is_known` say, at the price of one."""
+        logits = self._answer(X)
+        known = np.ones(len(logits), bool)
+        if self.threshold_ is not None:
+            known = logits.max(1) >= self.threshold_
+        return probabilities(logits, self.temperature_), known
+
+    def is_known(self, X: ArrayLike) -> Array:
+        """Whether each example is as familiar as those of known classes are, ``[n]``.
+
+        Familiar is what has a large logit, before the softmax: probabilities say which class it
+        is of, if it is of any.
+        """
+        return self.judge(X)[1]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities ``[n,N]`` in the order of ``classes_``."""
-        return probabilities(self._answer(X), self.temperature_)
+        return self.judge(X)[0]
 
     def predict(self, X: ArrayLike) -> Array:
         """The most probable label of each example."""
@@ -292,34 +320,43 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._uncalibrated()
 
     def _uncalibrated(self) -> None:
-        self.temperature_, self.threshold_, self.held_out_ = 1.0, None, 0
+        self.temperature_ = usual_temperature(self._head(), self._sizes().tolist())
+        self.threshold_, self.held_out_ = None, 0
         self.held_out_accuracy_ = self.calibration_error_ = None
 
-    def _held_out(self, folds: int, seed: int) -> tuple[Array, Array]:
-        """Logits ``[n,N]`` and classes of the examples that can be held out, each once."""
+    def _head(self) -> str | None:
+        return (self.described_ or {}).get("head")
+
+    def _sizes(self) -> Array:
+        return np.bincount(self.support_y_, minlength=len(self.classes_))
+
+    def _rounds(self, folds: int, seed: int) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """What is held out in each round: logits ``[n,N]``, the same divided by their usual
+        temperature, classes ``[n]``, and how many examples of each one's class were left.
+        """
         x, y = self.support_x_, self.support_y_
-        fold = np.full(len(y), -1)
         rng = np.random.default_rng(seed)
-        start = 0
-        for label in range(len(self.classes_)):
-            rows = rng.permutation(np.flatnonzero(y == label))
-            if len(rows) > 1:  # dealt in turn, so that no fold takes a class away whole
-                each = min(folds, len(rows))
-                fold[rows] = (start + np.arange(len(rows)) % each) % folds
-                start += 1
-        logits, labels = [], []
-        for k in range(folds):
-            out = fold == k
-            if out.any():
-                part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
-                part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
-                part.classes_ = self.classes_
-                part._adapt(x[~out], y[~out], len(self.classes_))
-                logits.append(part._answer(x[out]))
-                labels.append(y[out])
-        if not logits:
-            return np.zeros((0, len(self.classes_))), np.zeros(0, np.int64)
-        return np.concatenate(logits), np.concatenate(labels)
+        by_class = [rng.permutation(np.flatnonzero(y == n)) for n in range(len(self.classes_))]
+        several = [(rows, min(folds, len(rows))) for rows in by_class if len(rows) > 1]
+        for k in range(max((parts for _, parts in several), default=0)):
+            out, new = np.zeros((2, len(y)), bool)
+            for rows, parts in several:
+                out[rows[k % parts :: parts]] = True
+                new[rows[k % parts :: parts]] = k < parts
+            part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
+            part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
+            part.classes_ = self.classes_
+            part._adapt(x[~out], y[~out], len(self.classes_))
+            sizes = part._sizes()
+            logits = part._answer(x[new])
+            usual = usual_temperature(self._head(), sizes.tolist())
+            yield logits, logits / usual, y[new], sizes[y[new]]
+
+    def _renew(self) -> None:
+        calibrated = self.held_out_ > 0
+        self._learn(self.support_x_, self.support_y_)
+        if calibrated:
+            self.calibrate(self.about_.get("model", {}).get("false_reject", 0.0))
 
     def _default(self) -> MetaLearner:
         return ProtoNet(nn.Flatten())

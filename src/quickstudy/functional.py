@@ -10,8 +10,11 @@ from quickstudy._moved import names_from
 
 __all__ = [
     "class_means",
+    "class_sizes",
+    "class_weights",
     "example_loss",
     "linear_logits",
+    "size_offsets",
     "squared_distances",
     "vote",
 ]
@@ -38,10 +41,39 @@ __getattr__ = names_from(
 )
 
 
+def class_sizes(y: Tensor, n_way: int) -> Tensor:
+    """How many examples each class has: ``[T,S] -> [T,N]``."""
+    return F.one_hot(y, n_way).sum(1)
+
+
+def class_weights(y: Tensor, n_way: int | None) -> Tensor | None:
+    """Weights of support examples under which all classes count alike: ``[T,S] -> [T,S]``.
+
+    ``S / (N * size of the class)``: their mean is 1, and so is each where classes are of one size.
+    ``None`` in regression.
+    """
+    return None if n_way is None else y.shape[1] / (n_way * class_sizes(y, n_way).gather(1, y))
+
+
 def class_means(z: Tensor, y: Tensor, n_way: int) -> Tensor:
     """Mean embedding of each class: ``[T,S,D], [T,S] -> [T,N,D]`` (Snell et al. 2017, eq. 1)."""
     member = F.one_hot(y, n_way).to(z.dtype)
     return member.mT @ z / member.sum(1).unsqueeze(-1)
+
+
+def size_offsets(z: Tensor, y: Tensor, n_way: int) -> Tensor:
+    """What distances to class means owe to the sizes of classes: ``[T,S,D], [T,S] -> [T,N]``.
+
+    The mean of ``n`` examples lies ``s^2 / n`` further, in squared distance, from a new example
+    than the class's true mean does, ``s^2`` being the variance within classes, summed over
+    features and estimated from all classes of two or more. Here that is, less its mean over
+    classes: 0 where they are of one size.
+    """
+    sizes = class_sizes(y, n_way).to(z.dtype)
+    own = class_means(z, y, n_way).gather(1, y.unsqueeze(-1).expand_as(z))
+    spread = (z - own).square().sum((1, 2)) / (sizes - 1).sum(1).clamp_min(1)
+    share = 1 / sizes
+    return spread.unsqueeze(1) * (share - share.mean(1, keepdim=True))
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -53,21 +85,34 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 def vote(score: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Log-probability of each class when examples vote in proportion to ``exp(score)``.
 
-    ``[T,Q,S], [T,S] -> [T,Q,N]``: ``log sum_{s: y_s = n} softmax_s(score)``.
+    ``[T,Q,S], [T,S] -> [T,Q,N]``: ``log_softmax_n(log mean_{s: y_s = n} exp(score))``. With classes
+    of one size that is ``log sum_{s: y_s = n} softmax_s(score)``; a mean, so that a class with more
+    examples has no more votes.
     """
     member = F.one_hot(labels, n_way).mT.unsqueeze(1).bool()
-    return score.log_softmax(-1).unsqueeze(2).where(member, -torch.inf).logsumexp(-1)
+    votes = score.unsqueeze(2).where(member, -torch.inf).logsumexp(-1)
+    sizes = class_sizes(labels, n_way).to(score.dtype)
+    return (votes - sizes.log().unsqueeze(1)).log_softmax(-1)
 
 
-def example_loss(prediction: Tensor, y: Tensor) -> Tensor:
+def example_loss(prediction: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean loss over examples: cross-entropy for integer labels, squared error for floats.
 
     Shapes: logits ``[...,N]`` with ``y [...]``, or ``[...,d]`` with ``y [...,d]``.
     The sum over the ``d`` outputs is a mean too, so a learning rate keeps its meaning.
+
+    Args:
+        prediction: of each example.
+        y: labels or targets.
+        weight: ``[...]``, what each example's cross-entropy is multiplied by.
     """
     if y.is_floating_point():
         return F.mse_loss(prediction, y)
-    return F.cross_entropy(prediction.flatten(0, -2), y.flatten())
+    logits, labels = prediction.flatten(0, -2), y.flatten()
+    if weight is None:
+        return F.cross_entropy(logits, labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return (losses * weight.flatten().to(losses.dtype)).mean()
 
 
 def linear_logits(phi: dict[str, Any], z: Tensor) -> Tensor:

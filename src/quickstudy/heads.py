@@ -1,8 +1,14 @@
 """Heads: learners on top of features that a frozen encoder gives."""
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,31 +20,92 @@ __all__ = [
     "HEADS",
     "Logistic",
     "ProtoMAML",
+    "Temperature",
     "UnitVectors",
     "describe_learner",
     "load_learner",
     "rebuild_learner",
+    "usual_temperature",
 ]
 
 
 class UnitVectors(nn.Module):
-    """Features ``[n,...]`` to vectors of length 1, so that only their direction counts."""
+    """Features ``[n,...]`` to vectors of length 1, so that only their direction counts.
+
+    Args:
+        centre: subtracted from the unit vectors, which are then made unit vectors again.
+    """
+
+    def __init__(self, centre: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("centre", centre)
 
     def forward(self, z: Tensor) -> Tensor:
-        return F.normalize(z.flatten(1), dim=-1)
+        z = F.normalize(z.flatten(1), dim=-1)
+        centre = self.centre
+        if not isinstance(centre, Tensor):
+            return z
+        if z.shape[1] != len(centre):
+            raise ValueError(
+                f'the head "photo" takes the {len(centre)} features of efficientnet-lite0, not '
+                f'{z.shape[1]}; the head "logistic" takes any'
+            )
+        return F.normalize(z - centre, dim=-1)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What a head's logits are divided by before anything is known of a task: ``a N^b K^c``.
+
+    Attributes:
+        one: ``a``.
+        way: ``b``, of the number of classes ``N``.
+        shot: ``c``, of the harmonic mean ``K`` of their sizes.
+    """
+
+    one: float
+    way: float
+    shot: float
+
+    def of(self, sizes: Sequence[int]) -> float:
+        """For classes of these sizes."""
+        shot = len(sizes) / sum(1 / n for n in sizes)
+        return self.one * math.pow(len(sizes), self.way) * math.pow(shot, self.shot)
 
 
 HEADS: dict[str, Callable[[nn.Module], MetaLearner]] = {
+    "logistic": lambda encoder: Logistic(encoder, penalty=0.1, prior=3.0, debias=2.0),
+    "ridge": lambda encoder: R2D2(encoder, penalty=1.0, debias=0.1),
     "centroid": ProtoNet,
-    "ridge": lambda encoder: R2D2(encoder, penalty=1.0),
-    "logistic": Logistic,
-    "proto-maml": ProtoMAML,
+    "proto-maml": lambda encoder: ProtoMAML(encoder, debias=1.0),
 }
 """What each name builds, from an encoder of unit vectors. None has been trained: the encoder has.
 
 ``"centroid"`` is the nearest class mean, ``"ridge"`` a ridge regression (`R2D2` with nothing to
-learn).
+learn). ``"photo"`` is ``"logistic"`` on features of EfficientNet-Lite0 less those of an average
+photo (``average_photo.json``).
 """
+
+_TEMPERATURES = {
+    "logistic": Temperature(0.197, 0.114, 0.191),
+    "photo": Temperature(0.197, 0.114, 0.191),
+    "ridge": Temperature(0.421, -0.150, 0.295),
+    "centroid": Temperature(0.113, -0.035, -0.319),
+    "proto-maml": Temperature(0.464, -0.344, -0.157),
+}
+
+
+def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
+    """What the logits of a head are best divided by; 1 for a learner that is no head.
+
+    Fitted on photos and sentences by ``python benchmarks/real.py DATA_FOLDER temperatures``.
+
+    Args:
+        name: of the head.
+        sizes: examples of each class.
+    """
+    law = _TEMPERATURES.get(name or "")
+    return 1.0 if law is None else law.of(sizes)
 
 
 def load_learner(name: str) -> MetaLearner:
@@ -57,6 +124,8 @@ def describe_learner(name: str) -> tuple[dict[str, Any], MetaLearner]:
     """What `load_learner` gives, with plain values from which `rebuild_learner` makes it again."""
     if name in HEADS:
         return {"head": name}, HEADS[name](UnitVectors()).eval()
+    if name == "photo":
+        return {"head": name}, HEADS["logistic"](UnitVectors(_average_photo().clone())).eval()
     from quickstudy.experiments.pretrained import load_described
 
     spec, learner = load_described(name)
@@ -71,11 +140,18 @@ def rebuild_learner(about: dict[str, Any]) -> MetaLearner:
         ValueError: there is no such learner.
     """
     if "head" in about:
-        if about["head"] not in HEADS:
-            raise ValueError(f"there is no head {about['head']!r}; there are: {', '.join(HEADS)}")
+        names = [*HEADS, "photo"]
+        if about["head"] not in names:
+            raise ValueError(f"there is no head {about['head']!r}; there are: {', '.join(names)}")
         return describe_learner(about["head"])[1]
     from quickstudy.experiments.spec import LearnerSpec
 
     learner = LearnerSpec(**about).build().eval()
     set_batch_norm_policy(learner, "inductive")
     return learner
+
+
+@cache
+def _average_photo() -> Tensor:
+    file = resources.files("quickstudy").joinpath("average_photo.json")
+    return torch.tensor(json.loads(file.read_text("utf-8"))["mean"])

@@ -44,12 +44,15 @@ class MetaLearner(nn.Module, ABC):
     Attributes:
         order_invariant: the order of the support examples does not matter.
         label_equivariant: renaming the classes renames the logits and changes nothing else.
+        class_balanced: a class with more examples is not thereby likelier: to give the same ones
+            again changes little. (Batch norm, where it is transductive, may still do that.)
         max_way: most classes a task may have (in regression: the size of a target), ``None`` for
             any number.
     """
 
     order_invariant: bool = True
     label_equivariant: bool = True
+    class_balanced: bool = True
 
     @property
     def max_way(self) -> int | None:

@@ -16,8 +16,7 @@ from quickstudy.examples import Example
 __all__ = ["Answer", "Model"]
 
 _LOOK_AT = 16
-_HEADS = {"image": "ridge", "text": "centroid"}
-_DRAWING_HEAD = "protonet-omniglot"
+_HEADS = {"drawing": "protonet-omniglot", "efficientnet-lite0": "photo"}
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ class Model:
             encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
                 ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
             head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
-                weights. Default: ``protonet-omniglot`` for drawings, ``ridge`` for photos,
-                ``centroid`` for texts.
+                weights. Default: ``protonet-omniglot`` for the encoder ``drawing``, ``photo`` for
+                ``efficientnet-lite0``, ``logistic`` for any other.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
             cache: keeps features between calls.
@@ -102,7 +101,7 @@ class Model:
             encoder = load_encoder(encoder)
         x, y = _gather(encoder, chain(first, stream), cache, failed)
         if head is None:
-            head = _DRAWING_HEAD if encoder.name == "drawing" else _HEADS[encoder.kind]
+            head = _HEADS.get(encoder.name, "logistic")
         classifier = FewShotClassifier(head).fit(x, y)
         classifier.calibrate(false_reject)
         return cls(encoder, classifier, false_reject)
@@ -118,8 +117,7 @@ class Model:
         stream = encode(self.encoder, examples, cache=cache, failed=failed)
         classes = [str(name) for name in self.classifier.classes_]
         while batch := list(islice(stream, 64)):
-            p = self.classifier.predict_proba(np.stack([z for _, z in batch]))
-            known = self.classifier.is_known(p)
+            p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
                 yield Answer(

@@ -8,7 +8,8 @@
         check(Case(lambda: MyLearner(...), example_shape=(1, 28, 28)))
 
 A learner declares what it does not promise (`MetaLearner.order_invariant`,
-`label_equivariant`, `transductive`, `max_way`); a declaration that is not true fails too.
+`label_equivariant`, `class_balanced`, `transductive`, `max_way`); a declaration that is not true
+fails too.
 """
 
 import copy
@@ -228,6 +229,28 @@ def check_way_and_shot_vary(case: Case) -> None:
         assert bool(torch.isfinite(learner.predict(phi, task.query_x)).all()), "imbalanced support"
 
 
+def check_class_balance(case: Case) -> None:
+    """Ten times the same example of a class make it hardly likelier, or are declared to."""
+    learner = case.learner()
+    if case.way is None or learner.transductive:  # batch norm's statistics follow the large class
+        return
+    task = case.task(shot=1)
+    first = task.support_y == 0
+    x, y = task.support_x[first].unsqueeze(1), task.support_y[first].unsqueeze(1)
+    phi = learner.adapt(
+        torch.cat([task.support_x, *[x] * 9], dim=1),
+        torch.cat([task.support_y, *[y] * 9], dim=1),
+        task.n_way,
+    )
+    often = learner.predict(phi, task.query_x).softmax(-1)[..., 0]
+    once = learner(task).softmax(-1)[..., 0]
+    more = float((often - once).detach().mean())
+    if learner.class_balanced:
+        assert more < 0.1, f"ten times the same example make its class likelier by {more:.2f}"
+    else:
+        assert not torch.allclose(often, once), "declared sensitive to class sizes, but is not"
+
+
 def check_gradients(case: Case) -> None:
     """The outer loss sends a gradient to every parameter."""
     learner = case.learner().train()
@@ -346,6 +369,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_tasks_independent,
     check_label_equivariance,
     check_way_and_shot_vary,
+    check_class_balance,
     check_gradients,
     check_ways_of_working,
     check_no_grad,

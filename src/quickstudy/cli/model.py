@@ -302,7 +302,7 @@ def _describe(model: "Model", file: Any = None) -> None:
         )
     if about["threshold"] is not None:
         console.print(
-            f'"unknown" below a probability of {about["threshold"]:.2f}: at most '
+            f'"unknown" below a largest logit of {about["threshold"]:.2f}: at most '
             f"{about['false_reject']:.0%} of known classes"
         )
 

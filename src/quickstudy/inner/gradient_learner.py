@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quickstudy.embedding import output_size
 from quickstudy.execution import execution
-from quickstudy.functional import example_loss
+from quickstudy.functional import class_weights, example_loss
 from quickstudy.inner.networks import run_tasks
 from quickstudy.inner.optimizers import Parameters, State
 from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
@@ -165,7 +165,8 @@ class GradientLearner(MetaLearner):
     is the algorithm. Anything else it learns (rates, an inner optimiser) must be a parameter of the
     learner.
 
-    ``L(., .)`` is the mean over examples. ``phi`` is ``{"network": adapted parameters and
+    ``L(., .)`` is the mean over examples; in a support with classes of unequal size, the mean over
+    classes of that. ``phi`` is ``{"network": adapted parameters and
     statistics by name, each [T,...], "classes": [T,N]}``.
 
     Batch norm: support images are normalised by their own batch. Queries too when the policy is
@@ -261,14 +262,20 @@ class GradientLearner(MetaLearner):
         """What else the network has at a step, each ``[T,...]``: nothing, unless steps differ."""
         return {}
 
-    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
-        """``L(., D_tr)`` of some tasks, ``[T,S,...]`` and ``[T,S]``."""
+    def support_loss(
+        self, x: Tensor, y: Tensor, n_way: int | None, weight: Tensor | None = None
+    ) -> SupportLoss:
+        """``L(., D_tr)`` of some tasks, ``[T,S,...]`` and ``[T,S]``.
+
+        Unless a ``weight [T,S]`` of each example is given, all classes count alike.
+        """
         rest = self.rest(len(x))
+        weight = class_weights(y, n_way) if weight is None else weight
 
         def loss(phi: Parameters, step: int) -> Tensor:
             state = {**rest, **phi, **self.step_parameters(step, len(x))}
             output, _ = run_tasks(self.network, state, x, "batch")
-            return len(x) * example_loss(output[..., :n_way], y)
+            return len(x) * example_loss(output[..., :n_way], y, weight)
 
         return loss
 

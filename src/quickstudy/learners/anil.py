@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed, feature_size
-from quickstudy.functional import example_loss, linear_logits
+from quickstudy.functional import class_weights, example_loss, linear_logits
 from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
@@ -64,9 +64,10 @@ class ANIL(MetaLearner):
         self.check_task(support_x, support_y, n_way, regression=True)
         z = embed(self.encoder, support_x)
         T = len(z)
+        weight = class_weights(support_y, n_way)
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
-            return T * example_loss(linear_logits(phi, z)[..., :n_way], support_y)
+            return T * example_loss(linear_logits(phi, z)[..., :n_way], support_y, weight)
 
         start = {k: p.expand(T, *p.shape) for k, p in self.head.named_parameters()}
         phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)

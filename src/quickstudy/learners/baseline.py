@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed, feature_size, pretraining_loss
-from quickstudy.functional import example_loss, linear_logits
+from quickstudy.functional import class_weights, example_loss, linear_logits
 from quickstudy.inner import SGD, Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
@@ -64,9 +64,10 @@ class Baseline(MetaLearner):
         self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)
         T, _, D = z.shape
+        weight = class_weights(support_y, n_way)
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
-            return T * example_loss(linear_logits(phi, z), support_y)
+            return T * example_loss(linear_logits(phi, z), support_y, weight)
 
         start = {"weight": z.new_zeros(T, n_way or 0, D), "bias": z.new_zeros(T, n_way or 0)}
         phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)

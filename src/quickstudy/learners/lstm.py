@@ -47,6 +47,7 @@ class BlackBoxLSTM(MetaLearner):
 
     order_invariant = False
     label_equivariant = False
+    class_balanced = False
 
     def __init__(
         self,

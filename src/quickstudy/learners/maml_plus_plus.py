@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quickstudy.functional import example_loss
+from quickstudy.functional import class_weights, example_loss
 from quickstudy.inner import (
     GradientLearner,
     LearnedRates,
@@ -163,13 +163,16 @@ class MAMLPlusPlus(GradientLearner):
         ]
         return torch.stack(losses).sum()
 
-    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
+    def support_loss(
+        self, x: Tensor, y: Tensor, n_way: int | None, weight: Tensor | None = None
+    ) -> SupportLoss:
+        weight = class_weights(y, n_way) if weight is None else weight
         if not self._averaging:
-            return super().support_loss(x, y, n_way)
+            return super().support_loss(x, y, n_way, weight)
 
         def loss(phi: Parameters, step: int) -> Tensor:
             output = self._run_and_average(self.whole_state(phi, step), x, step)
-            return len(x) * example_loss(output[..., :n_way], y)
+            return len(x) * example_loss(output[..., :n_way], y, weight)
 
         return loss
 

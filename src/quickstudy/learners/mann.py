@@ -65,6 +65,7 @@ class MANN(MetaLearner):
 
     order_invariant = False
     label_equivariant = False
+    class_balanced = False
 
     def __init__(
         self,

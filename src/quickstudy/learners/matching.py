@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed, feature_size
-from quickstudy.functional import vote
+from quickstudy.functional import class_sizes, vote
 from quickstudy.learner import MetaLearner, Phi, class_labels
 
 __all__ = ["MatchingNetwork"]
@@ -60,7 +60,7 @@ class MatchingNetwork(MetaLearner):
         self.query_encoder = query_encoder
         self.reading_steps = reading_steps
         self.scale = scale
-        self.order_invariant = not reading_steps
+        self.order_invariant = self.class_balanced = not reading_steps
         if reading_steps:
             D = feature_size(encoder)
             self.support_lstm = nn.LSTM(D, D, bidirectional=True, batch_first=True)
@@ -83,15 +83,19 @@ class MatchingNetwork(MetaLearner):
                 f"{g.shape[-1]}: they must agree to be compared"
             )
         if self.reading_steps:
-            z = self._read(z, g)
+            sizes = class_sizes(phi["labels"], phi["classes"].shape[1]).to(g.dtype)
+            z = self._read(z, g, -sizes.log().gather(1, phi["labels"]).unsqueeze(1))
         cosine = F.normalize(z, dim=-1) @ F.normalize(g, dim=-1).mT
         return vote(self.scale * cosine, phi["labels"], phi["classes"].shape[1])
 
-    def _read(self, z: Tensor, g: Tensor) -> Tensor:
-        """``f(x, S)`` of each query: ``[T,Q,D], [T,S,D] -> [T,Q,D]``."""
+    def _read(self, z: Tensor, g: Tensor, bias: Tensor) -> Tensor:
+        """``f(x, S)`` of each query: ``[T,Q,D], [T,S,D], [T,1,S] -> [T,Q,D]``.
+
+        The bias gives each class the same share of attention, whatever its size.
+        """
         h = c = torch.zeros_like(z)
         for _ in range(self.reading_steps):
-            r = (h @ g.mT).softmax(-1) @ g
+            r = (h @ g.mT + bias).softmax(-1) @ g
             step = torch.cat([z, r], dim=-1).flatten(0, 1)
             h, c = self.query_lstm(step, (h.flatten(0, 1), c.flatten(0, 1)))
             h, c = h.view_as(z) + z, c.view_as(z)

@@ -59,6 +59,7 @@ class NearestNeighbour(MetaLearner):
         if metric == "cosine":
             self.encoder = nn.Sequential(self.encoder, _UnitLength())
         self.k = k
+        self.class_balanced = k == 1
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import check_vectors
-from quickstudy.functional import class_means, example_loss
+from quickstudy.functional import class_means, class_weights, example_loss
 from quickstudy.inner import Adam, Parameters, State, StepLoss, grad, unroll
 from quickstudy.inner.networks import call_with
 from quickstudy.learner import MetaLearner, Phi
@@ -109,12 +109,13 @@ class PMF(MetaLearner):
         if not start:
             raise ValueError("the encoder has no weights to fine-tune: none, or all of them frozen")
         encoder = copy.deepcopy(self.encoder).eval()
+        weight = class_weights(y.unsqueeze(0), n_way)
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
             images = torch.cat([x, _changed(x, step)])
             z = torch.unflatten(call_with(encoder, {**phi}, images), 0, (2, len(x)))
             means = class_means(z[:1], y.unsqueeze(0), n_way)
-            return F.cross_entropy(self._logits(z[1:], means)[0], y)
+            return example_loss(self._logits(z[1:], means)[0], y, weight)
 
         phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
         return phi

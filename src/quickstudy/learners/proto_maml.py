@@ -3,7 +3,13 @@
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed
-from quickstudy.functional import class_means, example_loss, linear_logits
+from quickstudy.functional import (
+    class_means,
+    class_weights,
+    example_loss,
+    linear_logits,
+    size_offsets,
+)
 from quickstudy.inner import Parameters, State, StepLoss, check_inner, grad, unroll
 from quickstudy.learner import MetaLearner, Phi
 
@@ -16,13 +22,18 @@ class ProtoMAML(MetaLearner):
     A linear layer starts out as the prototypical network, whose squared distances are linear in
     the features but for a part that all classes share, and is fine-tuned on the support::
 
-        start   w_n = 2 c_n,  b_n = -||c_n||^2,    c_n = mean of e(x_s) of class n
+        start   w_n = 2 c_n,  b_n = -||c_n||^2 + o_n,    c_n = mean of e(x_s) of class n
         phi     inner_steps of gradient descent on the support's cross-entropy
+
+    ``o_n`` is what a distance owes to the class's size (`quickstudy.functional.size_offsets`), 0
+    where all are of one; each class counts alike in the steps.
 
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``.
         inner_lr: of the mean over the support.
         inner_steps: may be changed afterwards; with none it is `ProtoNet`.
+        debias: how much of ``o_n`` to add once more, after the steps, which fit small classes to
+            their very examples.
 
     ``phi``: ``{"weight": [T,N,D], "bias": [T,N]}``.
 
@@ -33,8 +44,18 @@ class ProtoMAML(MetaLearner):
         >>> learner = ProtoMAML(nn.Flatten())
     """
 
-    def __init__(self, encoder: nn.Module, *, inner_lr: float = 1.0, inner_steps: int = 50) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        inner_lr: float = 1.0,
+        inner_steps: int = 50,
+        debias: float = 0.0,
+    ) -> None:
         super().__init__()
+        if not debias >= 0:
+            raise ValueError(f"debias is {debias}; expected at least 0")
+        self.debias = debias
         check_inner(inner_lr, inner_steps)
         self.encoder = encoder
         self.inner_lr = inner_lr
@@ -51,13 +72,15 @@ class ProtoMAML(MetaLearner):
         self.check_task(support_x, support_y, n_way)
         z = embed(self.encoder, support_x)
         means = class_means(z, support_y, n_way or 0)
+        weight = class_weights(support_y, n_way)
 
         def support_loss(phi: Parameters, step: int) -> Tensor:
-            return len(z) * example_loss(linear_logits(phi, z), support_y)
+            return len(z) * example_loss(linear_logits(phi, z), support_y, weight)
 
-        start = {"weight": 2 * means, "bias": -means.square().sum(-1)}
+        offset = size_offsets(z, support_y, n_way or 0)
+        start = {"weight": 2 * means, "bias": offset - means.square().sum(-1)}
         phi, _ = unroll(self.inner_step, support_loss, start, steps=self.inner_steps)
-        return phi
+        return {**phi, "bias": phi["bias"] + self.debias * offset}
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return linear_logits(phi, embed(self.encoder, query_x))

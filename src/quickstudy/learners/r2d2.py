@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import features_and_one
+from quickstudy.functional import class_sizes, size_offsets
 from quickstudy.learner import MetaLearner, Phi
 
 __all__ = ["R2D2"]
@@ -25,11 +26,17 @@ class R2D2(MetaLearner):
     The matrix to solve has the size of the support, not of the features. ``lambda`` and ``a`` are
     learned with the encoder.
 
+    Where classes are of unequal size, each counts alike: the square of an example is weighted by
+    ``1 / (size of its class)``, times the harmonic mean of all sizes. That puts
+    ``lambda / weight`` on the diagonal in place of ``lambda``. What that leaves to large classes,
+    ``debias`` takes away: ``logits / a + debias * o``, with `quickstudy.functional.size_offsets`.
+
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``.
         penalty: where ``lambda`` starts.
         scale: where ``a`` starts.
         learn_penalty: learn ``lambda``, as the paper says; the authors' commands leave it at 50.
+        debias: how much of ``o``, for unequal classes.
         per_example: ``lambda`` times the size of the support, which is what the authors' code
             solves: it divides ``X`` and ``Y`` by the square root of that size.
 
@@ -52,13 +59,17 @@ class R2D2(MetaLearner):
         scale: float = 10.0,
         learn_penalty: bool = True,
         per_example: bool = False,
+        debias: float = 0.0,
     ) -> None:
         super().__init__()
         if not (0 < penalty < math.inf and 0 < scale < math.inf):
             raise ValueError(
                 f"penalty is {penalty} and scale {scale}; both must be positive numbers"
             )
+        if not debias >= 0:
+            raise ValueError(f"debias is {debias}; expected at least 0")
         self.encoder = encoder
+        self.debias = debias
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log(), requires_grad=learn_penalty)
         self.per_example = per_example
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
@@ -67,12 +78,21 @@ class R2D2(MetaLearner):
         self.check_task(support_x, support_y, n_way, regression=True)
         X = features_and_one(self.encoder, support_x)
         Y = (support_y if n_way is None else F.one_hot(support_y, n_way)).to(X.dtype)
-        gram = X @ X.mT
-        S = gram.shape[1]
-        penalty = self.log_penalty.exp().to(X.dtype) * (S if self.per_example else 1)
-        ridge = penalty * torch.eye(S, dtype=X.dtype, device=X.device)
-        weight = X.mT @ torch.linalg.solve(gram + ridge, Y)
+        ridge = self.log_penalty.exp().to(X.dtype) * self._share(X, support_y, n_way)
+        weight = X.mT @ torch.linalg.solve(X @ X.mT + ridge.diag_embed(), Y)
+        if n_way is not None and self.debias:
+            offset = self.debias * size_offsets(X, support_y, n_way)
+            weight = weight + F.pad(offset.unsqueeze(1), (0, 0, X.shape[-1] - 1, 0))
         return {"weight": (self.log_scale.exp() * weight).to(support_x.dtype)}
+
+    def _share(self, X: Tensor, support_y: Tensor, n_way: int | None) -> Tensor:
+        """What ``lambda`` is multiplied by for each example ``[T,S]``."""
+        T, S = support_y.shape[:2]
+        if n_way is None:
+            return X.new_full((T, S), S if self.per_example else 1)
+        sizes = class_sizes(support_y, n_way).to(X.dtype)
+        mean = n_way if self.per_example else (1 / sizes).mean(1, keepdim=True)
+        return sizes.gather(1, support_y) * mean
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         weight: Tensor = phi["weight"]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from quickstudy.functional import class_weights
 from quickstudy.inner import (
     Adam,
     GradientLearner,
@@ -122,14 +123,18 @@ class Reptile(GradientLearner):
             steps=self.inner_steps,
         )
 
-    def support_loss(self, x: Tensor, y: Tensor, n_way: int | None) -> SupportLoss:
+    def support_loss(
+        self, x: Tensor, y: Tensor, n_way: int | None, weight: Tensor | None = None
+    ) -> SupportLoss:
         size, whole = self.inner_batch, super().support_loss
+        weight = class_weights(y, n_way) if weight is None else weight
         if size is None or size >= y.shape[1]:
-            return whole(x, y, n_way)
+            return whole(x, y, n_way, weight)
 
         def loss(phi: Parameters, step: int) -> Tensor:
             rows = torch.arange(step * size, (step + 1) * size, device=y.device) % y.shape[1]
-            return whole(x[:, rows], y[:, rows], n_way)(phi, step)
+            some = None if weight is None else weight[:, rows]
+            return whole(x[:, rows], y[:, rows], n_way, some)(phi, step)
 
         return loss
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import check_vectors, embed, feature_size, pretraining_loss
-from quickstudy.functional import class_means, squared_distances
+from quickstudy.functional import class_means, size_offsets, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -27,7 +27,8 @@ class SimpleShot(MetaLearner):
         classes: how many training classes there are in all.
         momentum: weight of a new batch in the running average ``m``.
 
-    ``phi``: ``{"centroids": [T,N,D]}``.
+    ``phi``: ``{"centroids": [T,N,D], "offset": [T,N]}``, the latter for classes of unequal size, as
+    in `ProtoNet`.
 
     Training needs to know which class each label stands for: `Task.classes`, which the samplers
     fill in.
@@ -56,10 +57,16 @@ class SimpleShot(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
-        return {"centroids": class_means(self._features(support_x), support_y, n_way or 0)}
+        z = self._features(support_x)
+        return {
+            "centroids": class_means(z, support_y, n_way or 0),
+            "offset": size_offsets(z, support_y, n_way or 0),
+        }
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        return -squared_distances(self._features(query_x), phi["centroids"])
+        distances = squared_distances(self._features(query_x), phi["centroids"])
+        offset: Tensor = phi["offset"]
+        return offset.unsqueeze(1) - distances
 
     def loss(self, task: Task) -> Tensor:
         """Cross-entropy over all training classes, a scalar; in training it also moves ``m``."""

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.embedding import NormedEncoder, embed, feature_size
+from quickstudy.functional import class_sizes
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["InContextTransformer"]
@@ -34,7 +35,9 @@ class InContextTransformer(MetaLearner):
         causal: attend to earlier support examples only.
 
     ``phi``: the keys and values of the support in each block,
-    ``{"keys": [T,layers,heads,S,width/heads], "values": the same, "classes": [T,N]}``.
+    ``{"keys": [T,layers,heads,S,width/heads], "values": the same, "bias": [T,1,1,S], "classes":
+    [T,N]}``. The bias divides attention by the size of an example's class, so that a large class
+    gets no more of it.
 
     Differs from the papers: embeddings pass a batch norm, as in `BlackBoxLSTM`; there are no
     position embeddings, and a query does not attend to itself (its residual path carries it).
@@ -82,20 +85,22 @@ class InContextTransformer(MetaLearner):
         z = embed(self.encoder, support_x)
         label = support_y if n_way is None else F.one_hot(support_y, self.outputs)
         tokens = self.embed_x(z) + self.embed_y(label.to(z.dtype))
+        bias = _share(support_y, n_way, tokens.dtype)
+        mask = bias + _before(bias) if self.causal else bias
         keys, values = [], []
         for block in self.blocks:
             assert isinstance(block, _Block)
             key, value = block.keys_values(tokens)
             keys.append(key)
             values.append(value)
-            tokens = block(tokens, key, value, causal=self.causal)
+            tokens = block(tokens, key, value, mask)
         phi: Phi = {"keys": torch.stack(keys, dim=1), "values": torch.stack(values, dim=1)}
-        return phi | class_labels(support_y, n_way)
+        return phi | {"bias": bias} | class_labels(support_y, n_way)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         tokens = self.embed_x(embed(self.encoder, query_x))
         for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, phi["keys"][:, layer], phi["values"][:, layer])
+            tokens = block(tokens, phi["keys"][:, layer], phi["values"][:, layer], phi["bias"])
         return self.head(self.norm(tokens))[..., : ways(phi)]  # type: ignore[no-any-return]
 
 
@@ -119,12 +124,27 @@ class _Block(nn.Module):
         key, value = self.key_value(self.norm_attention(tokens)).chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
-    def forward(self, tokens: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         query = self._split(self.query(self.norm_attention(tokens)))
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         tokens = tokens + self.out(attended.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm_mlp(tokens))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
         T, n, width = x.shape
         return x.view(T, n, self.heads, width // self.heads).transpose(1, 2)
+
+
+def _share(support_y: Tensor, n_way: int | None, dtype: torch.dtype) -> Tensor:
+    """``[T,1,1,S]``, added to attention: each class gets the same share, whatever its size."""
+    T, S = support_y.shape[:2]
+    if n_way is None:
+        return torch.zeros(T, 1, 1, S, dtype=dtype, device=support_y.device)
+    own = class_sizes(support_y, n_way).gather(1, support_y)
+    return -own.to(dtype).log().view(T, 1, 1, S)
+
+
+def _before(bias: Tensor) -> Tensor:
+    """``[S,S]``, added to attention: an example sees itself and those before it."""
+    S = bias.shape[-1]
+    return bias.new_full((S, S), -torch.inf).triu(1)
