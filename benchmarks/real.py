@@ -1,121 +1,212 @@
-"""Learners on data that people have: icons, photos, sentences.
+"""Photos, sentences and drawings that people have: our heads beside scikit-learn.
 
-    python benchmarks/real.py DATA_FOLDER [icons] [photos] [sentences]
+    python benchmarks/real.py DATA_FOLDER [photos] [sentences] [icons]
 
-measures those named. If none is, it measures all and writes ``benchmarks/results/real.json``, from
-which ``tools/results.py`` makes the section of docs/results.md. In DATA_FOLDER: ``icons64.zip``
-(icon names, drawn by many designers), ``tiny-imagenet-dev100x150.zip`` (photos, 64x64) and
-``clinc150/clinc150.jsonl`` (sentences by intent). No learner has been trained on any of it; the
-encoders have been on ImageNet (whose classes the photos are of) and on pairs of sentences. Every
-learner answers the same tasks, and is compared with the first of its table task by task.
+measures those named, or all, and writes ``benchmarks/results/real.json``, from which
+``tools/results.py`` makes the section "Real use" of docs/results.md. In DATA_FOLDER:
+``tiny-imagenet-dev100x150.zip`` (photos of ImageNet's classes, 64x64; the 50 classes that
+``tools/average_photo.py`` does not use), ``photos-other20x60.zip`` (flowers, textures, materials),
+``clinc150/clinc150.jsonl`` and ``snips7.jsonl`` (sentences by intent), and ``icons64.zip``.
+
+Every classifier answers the same tasks from the same features, and is compared with the first of
+its table task by task. Balanced tasks have 1, 5 or 20 examples of each class; in the others one
+class in five has 10 and the rest have 1, or each has 1 to 5. A score is the mean over classes.
+Twice as many classes are drawn as a task has: what is said of the others tells how well a class
+that was never shown is recognised as unknown.
 """
 
 import json
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
 
+from quickstudy.calibration import expected_calibration_error
 from quickstudy.checkpoint import write_atomically
-from quickstudy.data import ClassDataset, EpisodeSampler
 from quickstudy.encoders import FeatureCache, encode, load_encoder
-from quickstudy.evaluation import compare, evaluate
-from quickstudy.examples import Example, read_examples
-from quickstudy.experiments.pretrained import shipped as names
+from quickstudy.estimator import FewShotClassifier
+from quickstudy.evaluation import Evaluation, compare
+from quickstudy.examples import read_examples
 from quickstudy.experiments.reproduce import code_commit
-from quickstudy.heads import HEADS, load_learner
-from quickstudy.learner import MetaLearner
-from quickstudy.learners import NearestNeighbour, ProtoNet
 
 OUT = Path(__file__).parent / "results" / "real.json"
-TASKS = 600
-PHOTOS = 60
+TASKS = {5: 200, 20: 50}
+PER_CLASS, QUERIES, RATE, SLOW = 60, 10, 0.05, 30
+SIZES: dict[str, Callable[[int, np.random.Generator], list[int]]] = {
+    "1": lambda way, rng: [1] * way,
+    "5": lambda way, rng: [5] * way,
+    "20": lambda way, rng: [20] * way,
+    "10 and ones": lambda way, rng: [10] * (way // 5) + [1] * (way - way // 5),
+    "1 to 5": lambda way, rng: rng.integers(1, 6, way).tolist(),
+}
+DATA = {
+    "photos": (
+        ("Tiny-ImageNet", "tiny-imagenet-dev100x150.zip", "efficientnet-lite0", 50, (5, 20)),
+        ("Flowers, textures, materials", "photos-other20x60.zip", "efficientnet-lite0", 0, (5, 10)),
+    ),
+    "sentences": (
+        ("CLINC150", "clinc150/clinc150.jsonl", "minilm", 0, (5, 20)),
+        ("SNIPS", "snips7.jsonl", "minilm", 0, (3,)),
+    ),
+    "icons": (("Icons", "icons64.zip", "drawing", 0, (5, 20)),),
+}
+HEADS = {
+    "efficientnet-lite0": ("photo", "logistic", "ridge", "centroid", "proto-maml"),
+    "minilm": ("logistic", "ridge", "centroid", "proto-maml"),
+    "drawing": ("protonet-omniglot", "matching-omniglot", "r2d2-omniglot", "maml-omniglot-5w1s"),
+}
+RIVALS: dict[str, Callable[[], Any]] = {
+    "LogisticRegression(C=1)": lambda: LogisticRegression(C=1, max_iter=300),
+    "LogisticRegression(C=10)": lambda: LogisticRegression(C=10, max_iter=300),
+    "LinearSVC()": lambda: LinearSVC(),
+    "LDA(shrinkage='auto')": lambda: LinearDiscriminantAnalysis("lsqr", shrinkage="auto"),
+    "KNeighbors(1)": lambda: KNeighborsClassifier(1),
+}
+
+Floats = NDArray[np.float32]
+Drawn = tuple[Floats, NDArray[np.int64], Floats, NDArray[np.int64], list[int]]
 
 
 def main(root: Path, *chosen: str) -> None:
     torch.set_num_threads(1)
-    kinds = {"icons": icons, "photos": photos, "sentences": sentences}
-    parts = [part for name in chosen or kinds for part in kinds[name](root)]
+    warnings.simplefilter("ignore")
+    parts = []
+    for kind in chosen or DATA:
+        for title, path, encoder, first, ways in DATA[kind]:
+            classes = features(root / path, encoder, first)
+            for way in ways:
+                for sizes in SIZES:
+                    if encoder == "drawing" and sizes == "20":
+                        continue  # too few of each
+                    print(title, flush=True)
+                    parts.append({"data": title, **table(classes, encoder, way, sizes)})
     if not chosen:
         about = {"date": time.strftime("%Y-%m-%d"), "commit": code_commit(), "seed": 0}
         OUT.parent.mkdir(exist_ok=True)
         write_atomically(OUT, json.dumps({**about, "parts": parts}, indent=1) + "\n")
 
 
-def icons(root: Path) -> Iterator[dict[str, Any]]:
-    drawn = {
-        "nearest neighbour on pixels": NearestNeighbour(),
-        **{name: load_learner(name) for name in names()},
+def features(path: Path, encoder: str, first: int) -> list[Floats]:
+    """Of each class from the ``first`` on, by name."""
+    count: dict[str, int] = {}
+    some = []
+    for example in read_examples(path):
+        label = str(example.label)
+        count[label] = count.get(label, 0) + 1
+        if count[label] <= PER_CLASS:
+            some.append(example)
+    by_class: dict[str, list[Floats]] = {}
+    for example, z in encode(load_encoder(encoder), some, cache=FeatureCache()):
+        by_class.setdefault(str(example.label), []).append(z)
+    print(f"{path.name}: {len(by_class)} classes", flush=True)
+    needed = QUERIES + (10 if encoder == "drawing" else 20)
+    return [np.stack(z) for _, z in sorted(by_class.items())[first:] if len(z) >= needed]
+
+
+def draw(classes: list[Floats], way: int, sizes: str, seed: int) -> Iterator[Drawn]:
+    """Support and queries; queries of classes ``way, way + 1, ...`` are foreign."""
+    rng = np.random.default_rng(seed)
+    both = min(2 * way, len(classes))
+    for _ in range(TASKS.get(way, 200)):
+        shots = SIZES[sizes](way, rng)
+        x, y, q, labels = [], [], [], []
+        for label, c in enumerate(rng.choice(len(classes), both, replace=False)):
+            order = rng.permutation(len(classes[c]))
+            q.append(classes[c][order[:QUERIES]])
+            labels += [label] * QUERIES
+            if label < way:
+                x.append(classes[c][order[QUERIES : QUERIES + shots[label]]])
+                y += [label] * shots[label]
+        yield np.concatenate(x), np.array(y), np.concatenate(q), np.array(labels), shots
+
+
+def table(classes: list[Floats], encoder: str, way: int, sizes: str) -> dict[str, Any]:
+    scores: dict[str, list[float]] = defaultdict(list)
+    small: dict[str, list[float]] = {}
+    sure: dict[str, list[Any]] = {}
+    for x, y, q, labels, shots in draw(classes, way, sizes, 0):
+        known = labels < way
+        one = np.array(shots)[labels[known]] == 1
+
+        def score(name: str, answers: Any, labels: Any = labels[known], one: Any = one) -> None:
+            right = answers == labels
+            scores[name].append(float(right.mean()))
+            if one.any() and not one.all():
+                small.setdefault(name, []).append(float(right[one].mean()))
+
+        for i, name in enumerate(HEADS[encoder]):
+            if encoder == "drawing" and way > 5 and "maml" in name:
+                continue
+            model = FewShotClassifier(name).fit(x, y)
+            if i == 0:
+                judge(model.calibrate(RATE), q, labels, known, one, sure)
+            score(name, model.predict(q[known]))
+        a, b = (normalize(z.reshape(len(z), -1)) for z in (x, q[known]))
+        for name, rival in RIVALS.items():
+            if name.startswith("LDA") and (len(y) == way or len(scores[name]) == SLOW):
+                continue  # it needs more examples than classes, and seconds
+            score(name, rival().fit(a, y).predict(b))
+    results = {
+        name: Evaluation(tuple(values), about={"tasks": sizes}) for name, values in scores.items()
     }
-    examples = features(read_examples(root / "icons64.zip"), "drawing")
-    for way, shot in ((5, 1), (5, 5), (20, 1), (20, 5)):
-        yield table("icons64, drawn by many designers", examples, drawn, way, shot)
-
-
-def photos(root: Path) -> Iterator[dict[str, Any]]:
-    some = few(read_examples(root / "tiny-imagenet-dev100x150.zip"), PHOTOS)
-    examples = features(some, "efficientnet-lite0")
-    for shot in (1, 5):
-        title = f"Tiny-ImageNet, {PHOTOS} photos a class, EfficientNet-Lite0 features"
-        yield table(title, examples, heads(), 5, shot)
-
-
-def sentences(root: Path) -> Iterator[dict[str, Any]]:
-    examples = features(read_examples(root / "clinc150" / "clinc150.jsonl"), "minilm")
-    for way, shot, tasks in ((5, 1, TASKS), (5, 5, TASKS), (150, 5, 20)):
-        yield table("CLINC150, MiniLM features", examples, heads(), way, shot, tasks)
-
-
-def heads() -> dict[str, MetaLearner]:
-    return {"nearest centroid": ProtoNet(nn.Flatten()), **{n: load_learner(n) for n in HEADS}}
-
-
-def few(examples: Iterable[Example], n: int) -> Iterator[Example]:
-    """The first ``n`` of each class."""
-    seen: Counter[str | None] = Counter()
-    for example in examples:
-        seen[example.label] += 1
-        if seen[example.label] <= n:
-            yield example
-
-
-def features(examples: Iterable[Example], encoder: str) -> ClassDataset:
-    x, y = [], []
-    for example, z in encode(load_encoder(encoder), examples, cache=FeatureCache()):
-        x.append(torch.from_numpy(z.copy()))
-        y.append(example.label)
-    print(f"{len(y)} examples of {len({*y})} classes as {encoder}", flush=True)
-    return ClassDataset.from_arrays(torch.stack(x), y)
-
-
-def table(
-    data: str, examples: ClassDataset, learners: dict[str, Any], way: int, shot: int, n: int = TASKS
-) -> dict[str, Any]:
-    tasks = EpisodeSampler(examples, way=way, shot=shot, query=15, tasks=1, seed=0)
-    rows: list[dict[str, Any]] = []
-    first = None
-    for name, learner in learners.items():
-        most = getattr(learner, "max_way", None)
-        if most is not None and way > most:
-            continue
-        scores = evaluate(learner, tasks, n_tasks=n, about={"tasks": f"{data} {way} {shot}"})
-        first = first or scores
-        row: dict[str, Any] = {
-            "learner": name,
-            "mean": 100 * scores.mean,
-            "ci95": 100 * scores.ci95,
-        }
-        if scores is not first:
-            paired = compare(scores, first)
-            row |= {"difference": 100 * paired.difference, "p": paired.p_value}
+    first = next(iter(results.values()))
+    rows = []
+    for name, result in results.items():
+        row: dict[str, Any] = {"learner": name, "mean": result.mean, "ci95": result.ci95}
+        if name in small:
+            row["one"] = float(np.mean(small[name]))
+        if result is not first:
+            same = Evaluation(first.scores[: len(result.scores)], about=first.about)
+            paired = compare(result, same)
+            row |= {"difference": paired.difference, "p": paired.p_value}
         rows.append(row)
-        print(f"{data} {way}w{shot}s {name}: {scores}", flush=True)
-    return {"data": data, "way": way, "shot": shot, "tasks": n, "rows": rows}
+        print(f"{way}-way, {sizes}: {name} {result} {row.get('one', '')}", flush=True)
+    figures = {name: float(np.mean(values)) for name, values in sure.items() if name != "p"}
+    p, right = (np.concatenate(part) for part in zip(*sure["p"], strict=True))
+    figures["ece"] = expected_calibration_error(p, right)
+    print(f"  {figures}", flush=True)
+    tasks = len(first.scores)
+    return {"way": way, "sizes": sizes, "tasks": tasks, "rows": rows, "sure": figures}
+
+
+def judge(
+    model: FewShotClassifier,
+    q: Floats,
+    labels: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    one: NDArray[np.bool_],
+    sure: dict[str, list[Any]],
+) -> None:
+    """How sure a model is, and how rightly."""
+    p, familiar = model.judge(q)
+    right = p[known].argmax(1) == labels[known]
+    found: dict[str, Any] = {"p": (p[known], labels[known])}
+    if model.held_out_accuracy_ is not None:
+        found["held out"] = model.held_out_accuracy_ - right.mean()
+    if not known.all():
+        found["by largest probability"] = roc_auc_score(known, p.max(1))
+        found["by familiarity"] = roc_auc_score(known, model.familiarity(q))
+    if model.threshold_ is not None:
+        found["known rejected"] = 1 - familiar[known].mean()
+        if one.any():
+            found["known of one rejected"] = 1 - familiar[known][one].mean()
+        if not known.all():
+            found["foreign accepted"] = familiar[~known].mean()
+    for name, value in found.items():
+        sure.setdefault(name, []).append(value)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,9 @@ def test_onnx_runtime_gives_the_same_answers(head: str, tmp_path: Path) -> None:
     session = runtime.InferenceSession(tmp_path / "m.onnx")
     x, want = prepared(model), expected(model)
     for n in (1, 3, 16):
-        (got,) = session.run(None, {"x": x[:n]})
+        got, familiar = session.run(None, {"x": x[:n]})
         assert np.allclose(got, want[:n], atol=1e-4)
+        assert familiar.shape == (n,)
     kept = session.get_modelmeta().custom_metadata_map
     assert json.loads(kept["classes"]) == [f"symbol {c}" for c in range(4)]
     assert json.loads(kept["threshold"]) == model.classifier.threshold_
@@ -75,7 +76,7 @@ def test_a_photo_model_goes_along_with_its_encoder(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     model = Model.learn(examples(range(4)), encoder=photo_encoder(), head="ridge")
     export_onnx(model, tmp_path / "m.onnx")
-    (got,) = runtime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": prepared(model)})
+    got, _ = runtime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": prepared(model)})
     assert np.allclose(got, expected(model), atol=1e-4)
 
 
@@ -84,7 +85,7 @@ def test_torch_export_gives_the_same_answers(head: str, tmp_path: Path) -> None:
     model = Model.learn(examples(range(4)), encoder="drawing", head=head)
     export_torch(model, tmp_path / "m.pt2")
     program = torch.export.load(tmp_path / "m.pt2").module()
-    got = program(torch.from_numpy(prepared(model)))
+    got, _ = program(torch.from_numpy(prepared(model)))
     assert np.allclose(got.numpy(), expected(model), atol=1e-4)
 
 

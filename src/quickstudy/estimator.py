@@ -292,17 +292,19 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def judge(self, X: ArrayLike) -> tuple[Array, Array]:
         """What `predict_proba` and `is_known` say, at the price of one."""
         logits = self._answer(X)
-        known = np.ones(len(logits), bool)
-        if self.threshold_ is not None:
-            known = logits.max(1) >= self.threshold_
+        known = logits.max(1) >= (-np.inf if self.threshold_ is None else self.threshold_)
         return probabilities(logits, self.temperature_), known
 
-    def is_known(self, X: ArrayLike) -> Array:
-        """Whether each example is as familiar as those of known classes are, ``[n]``.
+    def familiarity(self, X: ArrayLike) -> Array:
+        """The largest logit of each example ``[n]``: how much it resembles any class.
 
-        Familiar is what has a large logit, before the softmax: probabilities say which class it
-        is of, if it is of any.
+        Probabilities say which class an example is of, if it is of any.
         """
+        largest: Array = self._answer(X).max(1)
+        return largest
+
+    def is_known(self, X: ArrayLike) -> Array:
+        """Whether the `familiarity` of each example is that of known classes, ``[n]``."""
         return self.judge(X)[1]
 
     def predict_proba(self, X: ArrayLike) -> Array:

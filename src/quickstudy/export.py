@@ -1,4 +1,4 @@
-"""A learned task as one graph: encoder, ``phi`` and temperature, from pixels to probabilities."""
+"""A learned task as one graph: encoder, ``phi`` and temperature, from pixels to answers."""
 
 import json
 import os
@@ -22,7 +22,8 @@ __all__ = ["Deployed", "export_onnx", "export_torch"]
 class Deployed(nn.Module):
     """What a model does with prepared examples, as a plain module without a task in sight.
 
-    ``[n,C,H,W]`` (0..1: ink 1 for drawings, RGB for photos) ``-> [n,N]`` probabilities.
+    ``[n,C,H,W]`` (0..1: ink 1 for drawings, RGB for photos) ``-> [n,N]`` probabilities, and
+    ``[n]``, how familiar each example is: below the model's threshold it is of no known class.
 
     Args:
         model: of drawings, or of photos by any torch module.
@@ -51,16 +52,17 @@ class Deployed(nn.Module):
         self.phi: Phi = _float(classifier.phi_)
         self.temperature = classifier.temperature_
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
-        return (logits / self.temperature).softmax(-1)
+        return (logits / self.temperature).softmax(-1), logits.amax(-1)
 
 
 def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model for ONNX Runtime; any number of examples at a time.
 
-    Input ``x`` is ``[n,C,H,W]``, prepared as `Deployed` says, output ``probabilities`` ``[n,N]``.
-    The file's metadata has the classes and the threshold of "unknown".
+    Input ``x`` is ``[n,C,H,W]``, prepared as `Deployed` says, outputs are ``probabilities``
+    ``[n,N]`` and ``familiarity`` ``[n]``. The file's metadata has the classes and the threshold of
+    familiarity, below which an example is of none.
 
     Raises:
         ValueError: the model cannot be put into a graph.
@@ -76,7 +78,7 @@ def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
             (example,),
             file,
             input_names=["x"],
-            output_names=["probabilities"],
+            output_names=["probabilities", "familiarity"],
             dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}},
             dynamo=True,
             external_data=False,

@@ -20,7 +20,7 @@ from quickstudy.app.explain import loss_curve, reasons
 from quickstudy.data.folder import decode_image
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example
-from quickstudy.heads import load_learner
+from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
 
@@ -33,8 +33,8 @@ ENCODERS: dict[Kind, str] = {
     "text": "minilm",
 }
 _ON_FEATURES = {
-    "Ridge": "ridge",
     "Logistic": "logistic",
+    "Ridge": "ridge",
     "Proto-MAML": "proto-maml",
     "Centroid": "centroid",
     "Nearest features": "nearest",
@@ -47,7 +47,7 @@ SHOWN: dict[Kind, dict[str, str]] = {
         "LSTM": "lstm-omniglot-5w1s",
         "Nearest pixels": "nearest",
     },
-    "photo": _ON_FEATURES,
+    "photo": {**_ON_FEATURES, "Logistic": "photo"},
     "text": _ON_FEATURES,
 }
 _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
@@ -270,9 +270,7 @@ class Workbench:
         max_way = getattr(learner, "max_way", None)
         if max_way is not None and len(classes) > max_way:
             return {"waiting": f"was trained for at most {max_way} classes"}
-        labels = torch.tensor(
-            [[classes.index(example.label) for example in live.examples.values()]]
-        )
+        labels = torch.tensor([classes.index(example.label) for example in live.examples.values()])
         support = torch.from_numpy(
             np.stack([example.numbers for example in live.examples.values()])
         )
@@ -280,12 +278,13 @@ class Workbench:
         with torch.no_grad():
             if name not in live.fitted:
                 began = time.perf_counter()
-                phi = learner.adapt(support, labels, len(classes))
+                phi = learner.adapt(support, labels.unsqueeze(0), len(classes))
                 spent = 1000 * (time.perf_counter() - began)
-                losses = loss_curve(learner, support, labels, len(classes))
+                losses = loss_curve(learner, support, labels.unsqueeze(0), len(classes))
                 live.fitted[name] = _Fitted(phi, spent, losses)
             fitted = live.fitted[name]
-            probabilities = learner.predict(fitted.phi, x)[0].softmax(-1)
+            usual = usual_temperature(source, labels.bincount().tolist())
+            probabilities = (learner.predict(fitted.phi, x)[0] / usual).softmax(-1)
             explanations = reasons(learner, fitted.phi, support, x)
         ids = [*live.examples]
         answers = []

@@ -43,8 +43,8 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="centroid, ridge, logistic, proto-maml, shipped weights, a run folder, or "
-            "a file of weights."
+            help="photo, logistic, ridge, centroid, proto-maml, shipped weights, a run folder, "
+            "or a file of weights. Default: by the encoder."
         ),
     ] = None,
     unknown: Annotated[
