@@ -44,7 +44,7 @@ from quickstudy.experiments.reproduce import code_commit
 
 OUT = Path(__file__).parent / "results" / "real.json"
 TASKS = {5: 200, 20: 50}
-PER_CLASS, QUERIES, RATE, SLOW = 60, 10, 0.05, 30
+PER_CLASS, QUERIES, RATE, SLOW = 60, 10, 0.05, 15
 SIZES: dict[str, Callable[[int, np.random.Generator], list[int]]] = {
     "1": lambda way, rng: [1] * way,
     "5": lambda way, rng: [5] * way,

@@ -52,35 +52,32 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike, *, spread: float = 0.3) -> 
     return math.exp(float(minimize_scalar(unlikeliness, bounds=bounds, method="bounded").x))
 
 
-def expected_accuracy(
-    right: ArrayLike, sizes: ArrayLike, all_sizes: ArrayLike, *, gain: float = 0.6
-) -> float:
-    """Accuracy to expect of all classes, from answers after fewer examples of each.
+def expected_accuracy(right: ArrayLike, shot: ArrayLike, now: float, *, gain: float = 0.6) -> float:
+    """The accuracy to expect with all examples, from answers of those who had fewer.
 
-    The odds of a right answer grow about as the number of examples to the power ``gain``: from
-    one to two by half. Fitted to the answers, that gives each class's accuracy at the size that
-    it has now, those included of which nothing could be held out.
+    The odds of a right answer grow about as the shot to the power ``gain``: from one to two by
+    half. In a task of unequal classes the shot is the harmonic mean of their sizes, for each of
+    them: a small class draws the large ones down with it.
 
     Args:
         right: whether each held-out answer is, ``[n]``.
-        sizes: how many examples of its class were left to learn from, ``[n]``.
-        all_sizes: how many examples each class has, ``[N]``.
+        shot: of those who answered, ``[n]``.
+        now: the shot of the whole support.
         gain: 0.4 to 0.7 for 1 to 20 photos or sentences in 5 to 20 classes.
 
     Returns:
-        0..1, a mean over classes.
+        0..1.
     """
     from scipy.optimize import brentq
 
-    answers, left = np.asarray(right, np.float64), np.asarray(sizes, np.float64)
-
-    def surplus(odds: float, n: Array) -> float:
-        return float((1 / (1 + np.exp(-odds - gain * np.log(n)))).mean())
-
+    answers, had = np.asarray(right, np.float64), np.asarray(shot, np.float64)
     if answers.min() == answers.max():
         return float(answers[0])
-    odds = brentq(lambda at: surplus(at, left) - answers.mean(), -50, 50)
-    return surplus(odds, np.asarray(all_sizes, np.float64))
+
+    def accuracy(log_odds: float, shot: Array | float) -> float:
+        return float(np.mean(1 / (1 + np.exp(-log_odds - gain * np.log(shot)))))
+
+    return accuracy(brentq(lambda odds: accuracy(odds, had) - answers.mean(), -50, 50), now)
 
 
 def expected_calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> float:

@@ -34,6 +34,7 @@ __all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape"]
 _CALIBRATION = (
     "temperature_",
     "threshold_",
+    "allowance_",
     "held_out_",
     "held_out_accuracy_",
     "calibration_error_",
@@ -170,9 +171,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     Attributes:
         classes_: the labels, of any type, sorted.
         temperature_: what logits are divided by; until `calibrate`, what is usual for the head.
-        threshold_: of the largest logit, below which `is_known` says no; ``None`` for never.
+        threshold_: of `familiarity`, below which `is_known` says no; ``None`` for never.
+        allowance_: what familiarity owes to classes of one example, see `familiarity`.
         held_out_: examples that `calibrate` could hold out.
-        held_out_accuracy_: what their answers say of all classes with all their examples, see
+        held_out_accuracy_: what their answers say of the whole, see
             `quickstudy.calibration.expected_accuracy`; ``None`` without any.
         calibration_error_: expected calibration error on these, under temperatures fitted to
             others.
@@ -198,6 +200,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     classes_: Array
     temperature_: float
     threshold_: float | None
+    allowance_: float
     held_out_: int
     held_out_accuracy_: float | None
     calibration_error_: float | None
@@ -274,11 +277,11 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._uncalibrated()
         if not rounds:
             return self
-        logits, scaled, y, left = (np.concatenate(part) for part in zip(*rounds, strict=True))
+        logits, scaled, y, shot = (np.concatenate(part) for part in zip(*rounds, strict=True))
         self.held_out_ = len(y)
         self.temperature_ *= fit_temperature(scaled, y)
         right = logits.argmax(1) == y
-        self.held_out_accuracy_ = expected_accuracy(right, left, self._sizes())
+        self.held_out_accuracy_ = expected_accuracy(right, shot, self._shot())
         p = []
         for k, (_, own, _, _) in enumerate(rounds):  # each round's temperature is of the others
             others = [(z, labels) for i, (_, z, labels, _) in enumerate(rounds) if i != k]
@@ -286,22 +289,74 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             p.append(probabilities(own, fit_temperature(*known) if known else 1.0))
         self.calibration_error_ = expected_calibration_error(np.concatenate(p), y)
         if false_reject:
-            self.threshold_ = reject_threshold(logits.max(1), false_reject)
+            self._set_threshold(false_reject, logits, seed)
         return self
+
+    def _set_threshold(self, rate: float, logits: Array, seed: int) -> None:
+        """Of what was held out, whose ``logits`` these are; and for classes of one example.
+
+        Nothing can be held out of those, but classes of more can be cut down to one.
+        """
+        self.threshold_ = reject_threshold(logits.max(1), rate)
+        if self.threshold_ is None or min(self._sizes()) > 1:
+            return
+        familiar = []
+        for rows, out in self._cut(seed):
+            part = self._without(out)
+            held = part._answer(self.support_x_[rows])
+            familiar.append(held.max(1)[part._one(held.argmax(1))])
+        one = reject_threshold(np.concatenate(familiar), rate)
+        if one is not None:
+            self.allowance_ = self.threshold_ - one
+
+    def _cut(self, seed: int) -> Iterator[tuple[Array, Array]]:
+        """Four times, half the classes of several examples cut down to one: whom that takes away.
+
+        As indices, and as a mask of all.
+        """
+        rng = np.random.default_rng(seed)
+        several = rng.permutation(np.flatnonzero(np.array(self._sizes()) > 1))
+        halves = [half for half in np.array_split(several, 2) if len(half)]
+        for k in range(4):
+            out = np.zeros(len(self.support_y_), bool)
+            for label in halves[k % len(halves)]:
+                rows = rng.permutation(np.flatnonzero(self.support_y_ == label))
+                out[rows[1:]] = True
+            yield np.flatnonzero(out), out
+
+    def _without(self, out: Array) -> "FewShotClassifier":
+        """The same, learned without the examples that ``out`` marks."""
+        part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
+        part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
+        part.classes_ = self.classes_
+        part._adapt(self.support_x_[~out], self.support_y_[~out], len(self.classes_))
+        return part
 
     def judge(self, X: ArrayLike) -> tuple[Array, Array]:
         """What `predict_proba` and `is_known` say, at the price of one."""
         logits = self._answer(X)
-        known = logits.max(1) >= (-np.inf if self.threshold_ is None else self.threshold_)
+        known = self._familiarity(logits) >= (
+            -np.inf if self.threshold_ is None else self.threshold_
+        )
         return probabilities(logits, self.temperature_), known
 
     def familiarity(self, X: ArrayLike) -> Array:
         """The largest logit of each example ``[n]``: how much it resembles any class.
 
-        Probabilities say which class an example is of, if it is of any.
+        Probabilities say which class an example is of, if it is of any. If that class has one
+        example only, ``allowance_`` is added.
         """
-        largest: Array = self._answer(X).max(1)
-        return largest
+        return self._familiarity(self._answer(X))
+
+    def _familiarity(self, logits: Array) -> Array:
+        allowance = np.where(self._one(logits.argmax(1)), self.allowance_, 0.0)
+        familiar: Array = logits.max(1) + allowance
+        return familiar
+
+    def _one(self, classes: Array) -> Array:
+        """Whether each of these classes has one example only."""
+        one: Array = np.array(self._sizes())[classes] == 1
+        return one
 
     def is_known(self, X: ArrayLike) -> Array:
         """Whether the `familiarity` of each example is that of known classes, ``[n]``."""
@@ -322,15 +377,19 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._uncalibrated()
 
     def _uncalibrated(self) -> None:
-        self.temperature_ = usual_temperature(self._head(), self._sizes().tolist())
-        self.threshold_, self.held_out_ = None, 0
+        self.temperature_ = usual_temperature(self._head(), self._sizes())
+        self.threshold_, self.allowance_, self.held_out_ = None, 0.0, 0
         self.held_out_accuracy_ = self.calibration_error_ = None
 
     def _head(self) -> str | None:
         return (self.described_ or {}).get("head")
 
-    def _sizes(self) -> Array:
-        return np.bincount(self.support_y_, minlength=len(self.classes_))
+    def _sizes(self) -> list[int]:
+        return np.bincount(self.support_y_, minlength=len(self.classes_)).tolist()  # type: ignore[no-any-return]
+
+    def _shot(self) -> float:
+        """Examples of a class: the harmonic mean, where classes differ."""
+        return len(self.classes_) / sum(1 / n for n in self._sizes())
 
     def _rounds(self, folds: int, seed: int) -> Iterator[tuple[Array, Array, Array, Array]]:
         """What is held out in each round: logits ``[n,N]``, the same divided by their usual
@@ -345,14 +404,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             for rows, parts in several:
                 out[rows[k % parts :: parts]] = True
                 new[rows[k % parts :: parts]] = k < parts
-            part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
-            part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
-            part.classes_ = self.classes_
-            part._adapt(x[~out], y[~out], len(self.classes_))
-            sizes = part._sizes()
-            logits = part._answer(x[new])
-            usual = usual_temperature(self._head(), sizes.tolist())
-            yield logits, logits / usual, y[new], sizes[y[new]]
+            part = self._without(out)
+            logits, usual = part._answer(x[new]), usual_temperature(self._head(), part._sizes())
+            yield logits, logits / usual, y[new], np.full(len(logits), part._shot())
 
     def _renew(self) -> None:
         calibrated = self.held_out_ > 0
@@ -376,7 +430,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         for name in _CALIBRATION:
-            setattr(self, name, state["calibration"][name])
+            setattr(self, name, state["calibration"].get(name, 0.0))
         self.classes_ = np.array(state["classes"], dtype=np.dtype(state["dtype"]))
 
 

@@ -32,6 +32,8 @@ class Deployed(nn.Module):
         ValueError: its encoder cannot be put into a graph; says which can.
     """
 
+    allowance: Tensor
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         encoder = model.encoder
@@ -51,10 +53,13 @@ class Deployed(nn.Module):
         self.learner: MetaLearner = classifier.learner_
         self.phi: Phi = _float(classifier.phi_)
         self.temperature = classifier.temperature_
+        sizes = torch.bincount(torch.from_numpy(classifier.support_y_))
+        self.register_buffer("allowance", (sizes == 1).float() * classifier.allowance_)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
-        return (logits / self.temperature).softmax(-1), logits.amax(-1)
+        largest, best = logits.max(-1)
+        return (logits / self.temperature).softmax(-1), largest + self.allowance[best]
 
 
 def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
