@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from quickstudy import data
+from quickstudy.calibration import expected_calibration_error
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_learner
 from quickstudy.learners import ProtoNet
@@ -122,3 +123,38 @@ def _check_small_classes(
             scores.append(right[small[queries]].mean())
     assert np.mean(balanced) > 0.35
     assert np.mean(unequal) > 0.7 * np.mean(balanced)
+
+
+def test_known_examples_of_small_classes_are_seldom_called_unknown() -> None:
+    rng = np.random.default_rng(0)
+    kept, without = [], []
+    for _ in range(10):
+        centres = rng.normal(0, 1, (10, 30))
+        sizes = np.repeat([8, 1], 5)
+        many, queries = np.repeat(range(10), sizes), np.repeat(range(10), 20)
+        x = centres[many] + rng.normal(0, 0.8, (len(many), 30))
+        q = centres[queries] + rng.normal(0, 0.8, (len(queries), 30))
+        model = FewShotClassifier("logistic").fit(x, many).calibrate(0.1)
+        small = q[queries >= 5]
+        kept.append(1 - model.is_known(small).mean())
+        model.allowance_ = 0.0
+        without.append(1 - model.is_known(small).mean())
+    assert np.mean(kept) < 0.15
+    assert np.mean(without) > 0.25
+
+
+def test_held_out_figures_do_not_depend_on_the_classes_that_give_examples_up() -> None:
+    """At two examples a class, one class held out by itself would always be the poorer one."""
+    rng = np.random.default_rng(0)
+    said, true, errors = [], [], []
+    for _ in range(40):
+        centres = rng.normal(0, 1, (5, 40))
+        many, queries = np.repeat(range(5), 2), np.repeat(range(5), 20)
+        x, q = (centres[y] + rng.normal(0, 2, (len(y), 40)) for y in (many, queries))
+        model = FewShotClassifier("logistic").fit(x, many).calibrate()
+        assert model.held_out_ == 10
+        said.append(model.held_out_accuracy_)
+        true.append(model.score(q, queries))
+        errors.append(expected_calibration_error(model.predict_proba(q), queries))
+    assert abs(np.mean(said) - np.mean(true)) < 0.06
+    assert np.mean(errors) < 0.15
