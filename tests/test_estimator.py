@@ -156,3 +156,35 @@ def test_bad_input_says_what_is_wrong(tmp_path: Path) -> None:
     regressor = FewShotRegressor().fit([[0.0], [1.0]], [0.0, 1.0])
     with pytest.raises(ValueError, match="y has 2 targets an example; fitted with 1"):
         regressor.partial_fit([[0.0]], [[1.0, 2.0]])
+
+
+def test_images_are_from_0_to_1_or_whole_numbers_to_255() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.random((3, 1, 28, 28)) > 0.8
+    y = np.repeat(range(3), 4)
+    ink = (centres[y] * rng.uniform(0.7, 1, (12, 1, 28, 28)) * 255).astype(np.uint8)
+    whole = FewShotClassifier("protonet-omniglot").fit(ink, y).calibrate()
+    parts = FewShotClassifier("protonet-omniglot").fit(ink / 255, y).calibrate()
+    assert np.allclose(whole.predict_proba(ink), parts.predict_proba(ink / 255), atol=1e-5)
+    with pytest.raises(ValueError, match=r"go from 0 to 254; this ProtoNet takes 0 to 1"):
+        FewShotClassifier("protonet-omniglot").fit(ink.astype(float), y)
+
+
+def test_arrays_of_any_layout_are_taken() -> None:
+    x, y = DIGITS
+    plain = FewShotClassifier("logistic").fit(x[:50], y[:50]).predict(x[50:80])
+    for other in (x.astype(">f8"), x.astype(np.longdouble), np.asfortranarray(x)):
+        same = FewShotClassifier("logistic").fit(other[:50], y[:50])
+        assert np.array_equal(same.predict(other[50:80]), plain)
+    backwards = FewShotClassifier("logistic").fit(x[:50, ::-1], y[:50])
+    assert np.array_equal(backwards.predict(x[50:80, ::-1]), plain)
+
+
+def test_numbers_too_large_to_square_are_refused_or_do_not_matter() -> None:
+    x, y = DIGITS
+    with pytest.raises(ValueError, match="too large for this ProtoNet"):
+        FewShotClassifier().fit(x[:50] * 1e200, y[:50]).predict(x[50:60] * 1e200)
+    usual = FewShotClassifier("logistic").fit(x[:50], y[:50]).predict(x[50:90])
+    for unit in (1e-30, 1e200):
+        far = FewShotClassifier("logistic").fit(x[:50] * unit, y[:50])
+        assert np.array_equal(far.predict(x[50:90] * unit), usual)

@@ -1,6 +1,7 @@
 """From examples to answers: the model, the commands and the report, on drawings made here."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ from quickstudy.cli import main
 from quickstudy.data import alphabets
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.examples import Example, read_examples
+from quickstudy.experiments.run import Machine, run_experiment
+from quickstudy.experiments.spec import Experiment
+from quickstudy.export import Deployed
 from quickstudy.heads import usual_temperature
 from quickstudy.model import Model
 from quickstudy.report import Report
@@ -133,7 +137,7 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_from_says_why() -> None:
-    with pytest.raises(ValueError, match="no examples to learn from"):
+    with pytest.raises(ValueError, match="there are no examples"):
         Model.learn([], encoder=Points())
     with pytest.raises(ValueError, match="a 0 has no label"):
         Model.learn([Example("0 0", None, "a 0")], encoder=Points())
@@ -252,3 +256,79 @@ def test_a_report_tells_unknown_from_wrong() -> None:
     assert found.confusion[2, 2] > 10
     assert found.accuracy == right / 80
     assert all(m.text for m in found.worst)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise of twelve tints, a folder for each, and networks that were trained on them."""
+    folder = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for n in range(12):
+        tint = np.eye(3)[n % 3] * (1, 0.6, 0.3, 0.8)[n // 3]
+        (folder / "photos" / f"tint {n}").mkdir(parents=True)
+        for i in range(6):
+            pixels = (rng.random((20, 20, 3)) * 100 + 150 * tint).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / f"tint {n}" / f"{i}.png")
+    about = {"data": "folder", "root": str(folder / "photos"), "size": 16, "way": 2, "query": 2}
+    about |= {"steps": 2, "filters": 8, "shot": 1, "split": "random"}
+    for name, channels in (("protonet", 3), ("maml", 3), ("r2d2", 1)):
+        experiment = Experiment(learner=name, channels=channels, **about)
+        run_experiment(experiment, folder / name, Machine(), quiet=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("role", "run_folder", "encoder", "classes"),
+    [
+        ("head", "protonet", "pixels:16", 12),
+        ("head", "maml", "pixels:16", 2),
+        ("head", "r2d2", "grey:16", 12),
+        ("encoder", "protonet", "logistic", 12),
+        ("encoder", "r2d2", "logistic", 12),
+    ],
+)
+def test_what_was_trained_on_photos_is_used_on_photos(
+    colours: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    role: str,
+    run_folder: str,
+    encoder: str,
+    classes: int,
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(colours / run_folder, mine)
+    few, model = tmp_path / "few", tmp_path / "m.qs"
+    for n in range(classes):
+        shutil.copytree(colours / "photos" / f"tint {n}", few / f"tint {n}")
+    code, _, err = run(capsys, "learn", few, f"--{role}", mine, "-o", model)
+    assert code == 0
+    assert encoder in err
+    shutil.rmtree(mine)  # the file needs it no more
+    new = few / "tint 1" / "0.png"
+    code, out, _ = run(capsys, "predict", model, new, "--json")
+    assert code == 0
+    said = json.loads(out)["probabilities"]
+    assert sum(said.values()) == pytest.approx(1, abs=1e-3)
+    learned = Model.load(model)
+    pixels = learned.encoder([Example(new.read_bytes(), None, str(new))])
+    images = (3 if "pixels" in encoder else 1, 16, 16)
+    assert pixels.shape[1:] == (images if role == "head" else (8,))
+    assert run(capsys, "report", model, few, "-o", tmp_path / "r.html")[0] == 0
+    assert run(capsys, "export", model, "--torch", "-o", tmp_path / "m.pt2")[0] == 0
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    got, _ = program(torch.rand(2, *Deployed(learned).input_shape))
+    assert got.shape == (2, classes)
+
+
+def test_a_first_class_of_grey_photos_makes_no_drawings(colours: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs quickstudy[photo]")
+    shutil.copytree(colours / "photos", tmp_path / "photos")
+    for file in (tmp_path / "photos" / "tint 0").iterdir():
+        Image.open(file).convert("L").save(file)
+    few = [e for e in read_examples(tmp_path / "photos") if e.label in ("tint 0", "tint 1")]
+    model = Model.learn(few)
+    assert model.encoder.name == "efficientnet-lite0"
+    assert model.guess is not None
+    assert "taken for photos" in model.guess
+    assert str(model.classifier.learner) == "photo"

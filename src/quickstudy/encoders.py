@@ -27,8 +27,10 @@ __all__ = [
     "DrawingEncoder",
     "Encoder",
     "FeatureCache",
+    "LearnedEncoder",
     "PhotoEncoder",
     "PhotoNetwork",
+    "PixelEncoder",
     "SentenceEncoder",
     "efficientnet",
     "encode",
@@ -58,23 +60,104 @@ class Encoder(Protocol):
 
 
 class DrawingEncoder:
-    """Drawings as the learners of characters take them: ``[1,28,28]``, ink 1 on paper 0.
+    """Drawings as the learners of characters take them: ``[1,size,size]``, ink 1 on paper 0.
 
     An image whose border is light on average is taken for dark ink on light paper, and inverted;
     any other is left alone.
+
+    Args:
+        size: height and width.
     """
 
-    name = "drawing"
     kind: Literal["image", "text"] = "image"
-    fingerprint = "drawing 28 1"
+
+    def __init__(self, size: int = 28) -> None:
+        self.size = size
+        self.name = "drawing" if size == 28 else f"drawing:{size}"
+        self.fingerprint = f"drawing {size} 1"
 
     def __call__(self, examples: Sequence[Example]) -> Array:
-        pixels = np.stack([decode_image(_bytes(e), e.where, (28, 28), 1) for e in examples])
-        border = np.ones((28, 28), bool)
+        size = (self.size, self.size)
+        pixels = np.stack([decode_image(_bytes(e), e.where, size, 1) for e in examples])
+        border = np.ones(size, bool)
         border[1:-1, 1:-1] = False
         light = pixels[:, 0, border].mean(1) > 127.5
         pixels[light] = 255 - pixels[light]
         return pixels.astype(np.float32) / np.float32(255)
+
+
+class PixelEncoder:
+    """Images as `quickstudy train` gave them to a network: ``[channels,size,size]``, 0..1.
+
+    Args:
+        size: height and width.
+        channels: 3 for RGB, 1 for grey.
+        invert: black and white are swapped.
+    """
+
+    kind: Literal["image", "text"] = "image"
+
+    def __init__(self, size: int, channels: Literal[1, 3] = 3, *, invert: bool = False) -> None:
+        self.size, self.channels, self.invert = size, channels, invert
+        self.name = f"{'pixels' if channels == 3 else 'inverted' if invert else 'grey'}:{size}"
+        self.fingerprint = self.name
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        size = (self.size, self.size)
+        pixels = np.stack([decode_image(_bytes(e), e.where, size, self.channels) for e in examples])
+        return (255 - pixels if self.invert else pixels).astype(np.float32) / np.float32(255)
+
+
+class LearnedEncoder:
+    """The encoder of a learner that you trained: images to its features ``[n,D]``.
+
+    Args:
+        name: the run folder or the file of weights that it came from.
+        about: plain values from which the learner can be built.
+        images: the encoder that gives what it takes, by name.
+        weights: of the learner's encoder.
+
+    Raises:
+        ValueError: the learner has no encoder.
+    """
+
+    kind: Literal["image", "text"] = "image"
+
+    def __init__(
+        self, name: str, about: dict[str, Any], images: str, weights: dict[str, Tensor]
+    ) -> None:
+        from quickstudy.heads import rebuild_learner
+
+        network = getattr(rebuild_learner(about), "encoder", None)
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"the learner of {name} has no encoder; give it as the head instead")
+        network.load_state_dict(weights)
+        self.name, self.about, self.images = name, about, images
+        self.network, self._pixels = network, load_encoder(images)
+        self.fingerprint = _fingerprint(network, images)
+
+    @classmethod
+    def of(cls, path: str) -> "LearnedEncoder":
+        """The encoder of a run folder or a file of weights.
+
+        Raises:
+            ValueError: its learner has no encoder of images.
+        """
+        from quickstudy.experiments.pretrained import taken_images
+        from quickstudy.heads import describe_learner
+
+        about, learner = describe_learner(path)
+        images, network = taken_images(path), getattr(learner, "encoder", None)
+        if images is None or not isinstance(network, nn.Module):
+            raise ValueError(
+                f"the learner of {path} has no encoder of images; give it as the head instead"
+            )
+        return cls(path, about, images, dict(network.state_dict()))
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        with torch.no_grad():
+            z: Array = self.network(torch.from_numpy(self._pixels(examples))).flatten(1).numpy()
+        return z
 
 
 class PhotoNetwork(nn.Module):
@@ -179,14 +262,18 @@ def load_encoder(name: str) -> Encoder:
     name                    what                                              needs
     ======================= ================================================= =====================
     ``drawing``             28x28 ink, for the learners of characters          nothing
+    ``drawing:SIZE``        the same of another size
+    ``pixels:SIZE``         RGB as it is, for a learner that you trained
+    ``grey:SIZE``           grey as it is; ``inverted:SIZE`` swaps black and white
     ``efficientnet-lite0``  1280 features of a photo, trained on ImageNet      ``quickstudy[photo]``
     ``minilm``              384 features of a sentence                         ``quickstudy[text]``
     ``timm:MODEL``          any timm model                                    ``timm``
     ``hf:MODEL``            any vision model of Hugging Face                  ``transformers``
     ``sentence:MODEL``      any sentence-transformers model                   ``quickstudy[text]``
+    a path                  the encoder of a run folder or a file of weights
     ======================= ================================================= =====================
 
-    The first three carry their weights in packages and never download.
+    ``efficientnet-lite0`` and ``minilm`` carry their weights in packages and never download.
 
     Raises:
         ValueError: there is no encoder of that name.
@@ -201,6 +288,13 @@ def load_encoder(name: str) -> Encoder:
         return SentenceEncoder(_sentence_transformer(model), name=name)
     if name == "drawing":
         return DrawingEncoder()
+    if source in ("drawing", "pixels", "grey", "inverted") and model.isdecimal() and int(model):
+        if source == "drawing":
+            return DrawingEncoder(int(model))
+        channels: Literal[1, 3] = 3 if source == "pixels" else 1
+        return PixelEncoder(int(model), channels, invert=source == "inverted")
+    if os.path.exists(name):
+        return LearnedEncoder.of(name)
     if name == "efficientnet-lite0":
         network = efficientnet(224)
         half = (0.5, 0.5, 0.5)
@@ -210,7 +304,7 @@ def load_encoder(name: str) -> Encoder:
         return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
     raise ValueError(
         f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
-        "timm:MODEL, hf:MODEL, sentence:MODEL"
+        "timm:MODEL, hf:MODEL, sentence:MODEL, pixels:SIZE, and what you trained, by its path"
     )
 
 
@@ -280,6 +374,7 @@ def encode(
         ValueError: an example cannot be read, and ``failed`` is not given.
     """
     stream = iter(examples)
+    cache = None if isinstance(encoder, PixelEncoder) else cache  # pixels are larger than files
     while batch := list(islice(stream, _AT_ONCE)):
         keys = [_key(example) for example in batch]
         cached = cache.get(encoder.fingerprint, keys) if cache else [None] * len(batch)

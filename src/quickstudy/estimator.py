@@ -54,28 +54,34 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     support_y_: Array
     about_: dict[str, Any]
     described_: dict[str, Any] | None
+    white_: float = 1.0
 
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
         self.support_x_, self.support_y_ = x, y
         target = torch.from_numpy(y)
         with torch.no_grad():
-            support = _inputs(self.learner_, x)
+            support = _inputs(self.learner_, x, self.white_)
             if n_way is None:
                 target = target.to(support.dtype)
             self.phi_ = self.learner_.adapt(support.unsqueeze(0), target.unsqueeze(0), n_way)
 
     def _answer(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "phi_")
-        x = validate_data(self, X, reset=False, allow_nd=True)
+        x = _plain(validate_data(self, X, reset=False, allow_nd=True))
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
         with torch.no_grad():
             parts = [
                 self.learner_.predict(self.phi_, part.unsqueeze(0))[0]
-                for part in torch.split(_inputs(self.learner_, x), self.batch_size)
+                for part in torch.split(_inputs(self.learner_, x, self.white_), self.batch_size)
             ]
         answer: Array = torch.cat(parts).double().numpy()
+        if not np.isfinite(answer).all():
+            raise ValueError(
+                f"numbers up to {np.abs(x).max():.2g} are too large for this "
+                f"{type(self.learner_).__name__} to answer; scale the features"
+            )
         return answer
 
     def save(self, path: str | os.PathLike[str], *, about: dict[str, Any] | None = None) -> None:
@@ -136,6 +142,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             "support_x": torch.from_numpy(self.support_x_),
             "support_y": torch.from_numpy(self.support_y_),
             "n_features": self.n_features_in_,
+            "white": self.white_,
             "batch_size": self.batch_size,
         }
 
@@ -144,6 +151,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             state[name].numpy() for name in ("support_x", "support_y")
         )
         self.phi_, self.n_features_in_ = state["phi"], state["n_features"]
+        self.white_ = state.get("white", 1.0)
 
     def _build(self) -> MetaLearner:
         """The learner in evaluation mode; ``described_`` is what it can be built from again."""
@@ -225,12 +233,15 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             ValueError: the learner cannot take such examples or so many classes.
         """
         x, y = validate_data(self, X, y, allow_nd=True)
+        x = _plain(x)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             (only,) = self.classes_.tolist()
             raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
         self.learner_ = self._build()
+        if not isinstance(self.learner, MetaLearner):  # one's own takes what it likes
+            self.white_ = _white(self.learner_, x)
         self._learn(x, labels)
         return self
 
@@ -245,6 +256,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         if not hasattr(self, "phi_"):
             return self.fit(X, y)
         x, y = validate_data(self, X, y, reset=False, allow_nd=True)
+        x = _plain(x)
         check_classification_targets(y)
         everything = np.concatenate([self.classes_[self.support_y_], y])
         self.classes_, labels = np.unique(everything, return_inverse=True)
@@ -328,7 +340,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         """The same, learned without the examples that ``out`` marks."""
         part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
         part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
-        part.classes_ = self.classes_
+        part.classes_, part.white_ = self.classes_, self.white_
         part._adapt(self.support_x_[~out], self.support_y_[~out], len(self.classes_))
         return part
 
@@ -473,6 +485,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Adapt to examples and their targets ``[n]`` or ``[n,d]``, forgetting any before."""
         x, targets = validate_data(self, X, y, allow_nd=True, multi_output=True, y_numeric=True)
+        x = _plain(x)
         self.flat_ = targets.ndim == 1
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         self.outputs_ = targets.shape[1]
@@ -493,7 +506,8 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
                 f"y has {targets.shape[1]} targets an example; fitted with {self.outputs_}"
             )
         x, targets = (
-            np.concatenate(pair) for pair in ((self.support_x_, x), (self.support_y_, targets))
+            np.concatenate(pair)
+            for pair in ((self.support_x_, _plain(x)), (self.support_y_, targets))
         )
         self._adapt(x, targets, None)
         return self
@@ -528,16 +542,41 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         self.random_state = state["random_state"]
 
 
-def image_shape(learner: MetaLearner) -> tuple[int, ...] | None:
+def image_shape(learner: nn.Module) -> tuple[int, ...] | None:
     """The shape of the images that a learner was built for; ``None`` if it takes features."""
     shapes = (getattr(module, "input_shape", None) for module in learner.modules())
     return next((tuple(shape) for shape in shapes if shape), None)
 
 
-def _inputs(learner: MetaLearner, x: Array) -> Tensor:
+def _plain(x: Array) -> Array:
+    """Numbers as torch takes them: contiguous, of this machine's byte order, 64 bits at most."""
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        x = x.astype(np.float64)
+    return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+
+
+def _white(learner: MetaLearner, x: Array) -> float:
+    """What is white in these images: 255 in whole numbers, else 1; 1 for features, too.
+
+    Raises:
+        ValueError: the learner takes images, and these go beyond.
+    """
+    if image_shape(learner) is None:
+        return 1.0
+    low, high = float(x.min()), float(x.max())
+    white = 255.0 if x.dtype.kind in "iu" and high > 1 else 1.0
+    if low < 0 or high > white * (1 + 1e-6):
+        raise ValueError(
+            f"these images go from {low:g} to {high:g}; this {type(learner).__name__} takes 0 to 1 "
+            "(or whole numbers from 0 to 255)"
+        )
+    return white
+
+
+def _inputs(learner: MetaLearner, x: Array, white: float) -> Tensor:
     """Examples as the learner takes them: its type of number, and the shape of its images."""
     numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), torch.float64)
-    inputs = torch.tensor(x, dtype=numbers)
+    inputs = torch.tensor(x, dtype=numbers) / white
     shape = image_shape(learner)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         if int(np.prod(x.shape[1:])) != int(np.prod(shape)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import write_atomically
-from quickstudy.encoders import DrawingEncoder, PhotoEncoder
+from quickstudy.encoders import DrawingEncoder, LearnedEncoder, PhotoEncoder, PixelEncoder
 from quickstudy.estimator import image_shape
 from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
@@ -43,7 +43,13 @@ class Deployed(nn.Module):
         elif isinstance(encoder, DrawingEncoder):
             takes_images = image_shape(model.classifier.learner_) is not None
             self.encoder = nn.Identity() if takes_images else nn.Flatten()
-            self.input_shape = (1, 28, 28)
+            self.input_shape = (1, encoder.size, encoder.size)
+        elif isinstance(encoder, PixelEncoder):
+            self.encoder = nn.Identity()
+            self.input_shape = (encoder.channels, encoder.size, encoder.size)
+        elif isinstance(encoder, LearnedEncoder):
+            self.encoder = nn.Sequential(encoder.network, nn.Flatten())
+            self.input_shape = image_shape(encoder.network) or ()
         else:
             raise ValueError(
                 f"models of drawings and photos can be exported; {encoder.name} encodes "

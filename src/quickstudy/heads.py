@@ -41,7 +41,9 @@ class UnitVectors(nn.Module):
         self.register_buffer("centre", centre)
 
     def forward(self, z: Tensor) -> Tensor:
-        z = F.normalize(z.flatten(1), dim=-1)
+        z = z.flatten(1)
+        largest = z.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
+        z = F.normalize(z / largest, dim=-1)  # whatever their unit: no square overflows
         centre = self.centre
         if not isinstance(centre, Tensor):
             return z

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from quickstudy.encoders import Encoder, FeatureCache, encode, load_encoder
+from quickstudy.encoders import Encoder, FeatureCache, LearnedEncoder, encode, load_encoder
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.examples import Example
+from quickstudy.heads import HEADS
 
 __all__ = ["Answer", "Model"]
 
-_LOOK_AT = 16
 _HEADS = {"drawing": "protonet-omniglot", "efficientnet-lite0": "photo"}
 
 
@@ -44,6 +44,9 @@ class Model:
         classifier: fitted.
         false_reject: the rate of false "unknown" answers that was asked for; 0 for never.
 
+    Attributes:
+        guess: what the examples were taken for, and why, if `learn` had to guess.
+
     Example:
         >>> from quickstudy.examples import Example
         >>> class Letters:
@@ -55,6 +58,8 @@ class Model:
         >>> [answer.label for answer in model.predict([Example("papaya", None, "")])]
         ['fruit']
     """
+
+    guess: str | None = None
 
     def __init__(
         self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
@@ -76,8 +81,9 @@ class Model:
 
         Args:
             examples: any number of each class, in any order.
-            encoder: an encoder or its name, see `load_encoder`. Default: ``minilm`` for texts,
-                ``drawing`` if the first images are without colour, else ``efficientnet-lite0``.
+            encoder: an encoder or its name, see `load_encoder`. Default: what the head was trained
+                on, if it was; else ``minilm`` for texts, ``drawing`` if all images are ink on
+                paper, ``efficientnet-lite0`` if not.
             head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
                 weights. Default: ``protonet-omniglot`` for the encoder ``drawing``, ``photo`` for
                 ``efficientnet-lite0``, ``logistic`` for any other.
@@ -91,20 +97,23 @@ class Model:
             ValueError: an example cannot be read or has no label, or there are fewer than 2
                 classes.
         """
-        stream = iter(examples)
-        first = list(islice(stream, _LOOK_AT))
-        if not first:
-            raise ValueError("there are no examples to learn from")
+        stream, guess = iter(examples), None
+        if encoder is None and head is not None and head not in (*HEADS, "photo"):
+            from quickstudy.experiments.pretrained import taken_images
+
+            encoder = taken_images(head)
         if encoder is None:
-            encoder = _suited(first)
+            encoder, guess, stream = _suited(stream)
         if isinstance(encoder, str):
             encoder = load_encoder(encoder)
-        x, y = _gather(encoder, chain(first, stream), cache, failed)
+        x, y = _gather(encoder, stream, cache, failed)
         if head is None:
             head = _HEADS.get(encoder.name, "logistic")
         classifier = FewShotClassifier(head).fit(x, y)
         classifier.calibrate(false_reject)
-        return cls(encoder, classifier, false_reject)
+        model = cls(encoder, classifier, false_reject)
+        model.guess = guess
+        return model
 
     def predict(
         self,
@@ -164,13 +173,20 @@ class Model:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, whole or not at all; never pickle.
 
-        The head is in the file, whatever becomes of the weights or the run folder it came from.
+        The head is in the file, and so is an encoder that you trained, whatever becomes of the
+        weights or the run folder that they came from.
         """
         about = {
             "encoder": self.encoder.name,
             "fingerprint": self.encoder.fingerprint,
             "false_reject": self.false_reject,
         }
+        if isinstance(self.encoder, LearnedEncoder):
+            about["learned"] = {
+                "about": self.encoder.about,
+                "images": self.encoder.images,
+                "weights": dict(self.encoder.network.state_dict()),
+            }
         self.classifier.save(path, about={"model": about})
 
     @classmethod
@@ -189,7 +205,13 @@ class Model:
         about = classifier.about_.get("model")
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
-        encoder = encoder or load_encoder(about["encoder"])
+        if encoder is None:
+            learned = about.get("learned")
+            encoder = (
+                load_encoder(about["encoder"])
+                if learned is None
+                else LearnedEncoder(about["encoder"], **learned)
+            )
         if encoder.fingerprint != about["fingerprint"]:
             raise ValueError(
                 f"{path} was learned with another {about['encoder']} than the one installed now; "
@@ -217,17 +239,32 @@ def _gather(
     return np.stack(numbers), labels
 
 
-def _suited(examples: list[Example]) -> str:
-    if isinstance(examples[0].item, str):
-        return "minilm"
-    return "drawing" if all(map(_colourless, examples)) else "efficientnet-lite0"
+def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
+    """An encoder's name, why, and the examples again.
+
+    Images are looked at until one is no drawing: the first class may be all grey.
+    """
+    seen: list[Example] = []
+    for example in examples:
+        seen.append(example)
+        if isinstance(example.item, str):
+            return "minilm", "texts are taken for sentences", chain(seen, examples)
+        if not _drawn(example):
+            why = f"taken for photos, because of {example.where}"
+            return "efficientnet-lite0", why, chain(seen, examples)
+    if not seen:
+        raise ValueError("there are no examples")
+    why = "taken for drawings: all are ink on paper, without colour"
+    return "drawing", f"{why} (--encoder efficientnet-lite0 for photos)", iter(seen)
 
 
-def _colourless(example: Example) -> bool:
+def _drawn(example: Example) -> bool:
+    """Whether an image is without colour, and mostly black or white. So is one that is damaged."""
     from quickstudy.data.folder import decode_image
 
     try:
         pixels = decode_image(example.item, Path(example.where).name, (64, 64), 3)  # type: ignore[arg-type]
     except ValueError:
         return True
-    return int(np.ptp(pixels.astype(int), axis=0).max()) < 16
+    plain = int(np.ptp(pixels.astype(int), axis=0).max()) < 16
+    return plain and float(((pixels < 40) | (pixels > 215)).mean()) > 0.5

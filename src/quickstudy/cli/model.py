@@ -36,8 +36,8 @@ def learn(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="drawing, efficientnet-lite0, minilm, timm:MODEL, hf:MODEL, sentence:MODEL. "
-            "Default: by what the examples are."
+            help="drawing, efficientnet-lite0, minilm, timm:MODEL, hf:MODEL, sentence:MODEL, or "
+            "what you trained: a run folder. Default: by what the examples are."
         ),
     ] = None,
     head: Annotated[
@@ -71,6 +71,8 @@ def learn(
     )
     model.save(out)
     _say_failed(failed)
+    if model.guess:
+        _say(model.guess)
     _describe(model)
     if unknown and model.classifier.threshold_ is None:
         _say(

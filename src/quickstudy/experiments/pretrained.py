@@ -10,12 +10,12 @@ from quickstudy.checkpoint import load_weights, weights_about
 from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.recipe import recipe_names
 from quickstudy.experiments.run import load_run
-from quickstudy.experiments.spec import LearnerSpec
+from quickstudy.experiments.spec import Experiment, LearnerSpec
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
 
-__all__ = ["load", "load_described", "shipped"]
+__all__ = ["load", "load_described", "shipped", "taken_images"]
 
 
 def shipped() -> list[str]:
@@ -71,6 +71,27 @@ def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLe
     if card is None or hashlib.sha256(path.read_bytes()).hexdigest() != card.weights:
         raise ValueError(f"{path} is not the file its result card was written for; install again")
     return _opened(path)
+
+
+def taken_images(source: str | os.PathLike[str]) -> str | None:
+    """The name of the encoder (`quickstudy.encoders.load_encoder`) that gives what a learner takes.
+
+    Args:
+        source: as for `load`.
+
+    Returns:
+        ``None`` if it takes no images.
+    """
+    spec = load_described(source)[0]
+    if spec.inputs != "images":
+        return None
+    if spec.channels == 3:
+        return f"pixels:{spec.size}"
+    if Path(source).is_dir():
+        experiment = Experiment.load(source)
+        if experiment.data == "folder":
+            return f"{'inverted' if experiment.invert else 'grey'}:{spec.size}"
+    return "drawing" if spec.size == 28 else f"drawing:{spec.size}"
 
 
 def _opened(path: Path) -> tuple[LearnerSpec, "MetaLearner"]:
