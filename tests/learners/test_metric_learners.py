@@ -53,10 +53,19 @@ def distance(a: Array, b: Array) -> float:
 
 
 def votes(weights: Array, labels: Array, n_way: int) -> Array:
+    """Of each class the mean, so that a large one has no more of them."""
     p = np.zeros(n_way)
     for weight, label in zip(weights, labels, strict=True):
-        p[label] += weight
-    return p
+        p[label] += weight / (labels == label).sum()
+    return p / p.sum()
+
+
+def size_offsets(z: Array, labels: Array, n_way: int) -> Array:
+    """``s^2 / n`` of each class, less the mean over classes."""
+    classes = [z[labels == n] for n in range(n_way)]
+    within = sum(((c - c.mean(0)) ** 2).sum() for c in classes) / (len(z) - n_way)
+    owed = np.array([within / len(c) for c in classes])
+    return owed - owed.mean()
 
 
 def matching(f: Array, g: Array, labels: Array, n_way: int, scale: float) -> Array:
@@ -131,14 +140,14 @@ def bidirectional(z: Array, w: dict[str, Array]) -> Array:
     return g
 
 
-def attention_lstm(x: Array, g: Array, w: dict[str, Array], K: int) -> Array:
+def attention_lstm(x: Array, g: Array, w: dict[str, Array], K: int, bias: Array) -> Array:
     """``f(x, S)`` by eq. 3 to 6, where the read-out belongs to the state ``[h, r]``."""
     D = len(x)
     W = w["query_lstm.weight_ih"][:, :D]
     U = np.concatenate([w["query_lstm.weight_hh"], w["query_lstm.weight_ih"][:, D:]], axis=1)
     h = c = np.zeros(D)
     for _ in range(K):
-        attention = softmax([h @ b for b in g])
+        attention = softmax([h @ b for b in g] + bias)
         r = sum((a * b for a, b in zip(attention, g, strict=True)), np.zeros(D))
         state = np.concatenate([h, r])
         pre = W @ x + U @ state + w["query_lstm.bias_ih"] + w["query_lstm.bias_hh"]
@@ -165,7 +174,9 @@ def test_full_context_embeddings_equal_numpy(K: int, separate: bool) -> None:
         g = bidirectional(encoded(learner.encoder, task.support_x[t]), w)
         np.testing.assert_allclose(phi["support"][t].detach().numpy(), g, rtol=1e-9)
         queries = encoded(learner.query_encoder or learner.encoder, task.query_x[t])
-        f_x = np.stack([attention_lstm(x, g, w, K) for x in queries])
+        labels = task.support_y[t].numpy()
+        bias = -np.log([(labels == label).sum() for label in labels])
+        f_x = np.stack([attention_lstm(x, g, w, K, bias) for x in queries])
         expected = matching(f_x, g, task.support_y[t].numpy(), 3, 10.0)
         np.testing.assert_allclose(logits[t].exp().numpy(), expected, rtol=1e-9)
 
@@ -303,10 +314,11 @@ def test_simpleshot_equals_numpy_and_scikit_learn() -> None:
         z, q = (cl2n(learner.encoder, mean, x[t]) for x in (task.support_x, task.query_x))
         labels = task.support_y[t].numpy()
         centroids = [z[labels == n].mean(0) for n in range(3)]
-        expected = [[-distance(a, c) for c in centroids] for a in q]
+        distances = np.array([[distance(a, c) for c in centroids] for a in q])
+        expected = size_offsets(z, labels, 3) - distances
         np.testing.assert_allclose(logits[t], expected, rtol=1e-9)
         reference = NearestCentroid().fit(z, labels)
-        assert logits[t].argmax(-1).tolist() == reference.predict(q).tolist()
+        assert distances.argmin(-1).tolist() == reference.predict(q).tolist()
 
 
 def test_simpleshot_mean_moves_in_training_only() -> None:
@@ -353,8 +365,29 @@ def test_protonet_equals_numpy(task: Task) -> None:
         z, q = (encoded(encoder, x[t]) for x in (task.support_x, task.query_x))
         y = task.support_y[t].numpy()
         means = np.stack([z[y == n].mean(0) for n in range(3)])
-        expected = [[-distance(a, m) for m in means] for a in q]
+        expected = size_offsets(z, y, 3) - [[distance(a, m) for m in means] for a in q]
         np.testing.assert_allclose(logits[t], expected, rtol=1e-9)
+
+
+def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
+    """Examples of a class of one and of a class of 20 are found alike, though means differ."""
+    rng = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(40):
+        centres = torch.randn(2, 30, generator=rng, dtype=torch.float64)
+        y = torch.tensor([0] + [1] * 20)
+        x = centres[y] + torch.randn(21, 30, generator=rng, dtype=torch.float64)
+        labels = torch.arange(2).repeat(20)
+        q = centres[labels] + torch.randn(40, 30, generator=rng, dtype=torch.float64)
+        learner = ProtoNet(nn.Identity())
+        phi = learner.adapt(x.unsqueeze(0), y.unsqueeze(0), 2)
+        plain = {**phi, "offset": torch.zeros(1, 2, dtype=torch.float64)}
+        for p in (phi, plain):
+            right = learner.predict(p, q.unsqueeze(0))[0].argmax(-1) == labels
+            found.append([right[labels == n].double().mean() for n in range(2)])
+    ours, plain_means = np.mean(found[::2], axis=0), np.mean(found[1::2], axis=0)
+    assert abs(ours[0] - ours[1]) < 0.05
+    assert plain_means[0] < plain_means[1] - 0.1
 
 
 def test_linear_protonet_is_a_linear_classifier() -> None:

@@ -89,10 +89,7 @@ class MatchingNetwork(MetaLearner):
         return vote(self.scale * cosine, phi["labels"], phi["classes"].shape[1])
 
     def _read(self, z: Tensor, g: Tensor, bias: Tensor) -> Tensor:
-        """``f(x, S)`` of each query: ``[T,Q,D], [T,S,D], [T,1,S] -> [T,Q,D]``.
-
-        The bias gives each class the same share of attention, whatever its size.
-        """
+        """``f(x, S)``: ``[T,Q,D], [T,S,D] -> [T,Q,D]``; ``bias [T,1,S]`` evens out class sizes."""
         h = c = torch.zeros_like(z)
         for _ in range(self.reading_steps):
             r = (h @ g.mT + bias).softmax(-1) @ g
