@@ -14,7 +14,14 @@ from torch import nn
 from quickstudy import data
 from quickstudy.calibration import expected_calibration_error
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.heads import HEADS, Logistic, ProtoMAML, UnitVectors, load_learner
+from quickstudy.heads import (
+    HEADS,
+    Logistic,
+    ProtoMAML,
+    UnitVectors,
+    load_learner,
+    usual_temperature,
+)
 from quickstudy.learners import ProtoNet
 from quickstudy.testing import CHECKS, Case, make_task
 
@@ -158,3 +165,24 @@ def test_held_out_figures_do_not_depend_on_the_classes_that_give_examples_up() -
         errors.append(expected_calibration_error(model.predict_proba(q), queries))
     assert abs(np.mean(said) - np.mean(true)) < 0.06
     assert np.mean(errors) < 0.15
+
+
+def test_the_photo_head_is_for_the_features_whose_average_it_knows() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((6, 1280)), np.arange(6) % 3
+    model = FewShotClassifier("photo").fit(x, y)
+    centre = model.learner_.encoder.centre
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True) - centre.numpy()
+    plain = FewShotClassifier("logistic").fit(unit, y)
+    assert np.allclose(model.predict_proba(x), plain.predict_proba(unit), atol=1e-5)
+    assert 0.3 < float(centre.norm()) < 1  # of unit vectors that have much in common
+    with pytest.raises(ValueError, match='the head "logistic" takes any'):
+        FewShotClassifier("photo").fit(x[:, :384], y)
+
+
+@pytest.mark.parametrize("name", [*HEADS, "photo"])
+def test_the_usual_temperature_depends_on_ways_and_shots_as_the_head_does(name: str) -> None:
+    one, twenty = usual_temperature(name, [1] * 5), usual_temperature(name, [20] * 5)
+    assert 0.03 < min(one, twenty) < max(one, twenty) < 1
+    assert usual_temperature(name, [10, 1, 1, 1, 1]) == pytest.approx(one, rel=0.1)
+    assert usual_temperature("protonet-omniglot", [1] * 5) == 1
