@@ -1,12 +1,16 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from quickstudy.data import EpisodeSampler
 from quickstudy.data.dataset import ClassDataset, atomic_folder
 
 
@@ -195,3 +199,57 @@ def test_atomic_folder_gives_way_to_a_folder_that_came_meanwhile(tmp_path: Path)
             (inner / "classes.json").write_text("inner")
         assert (tmp_path / "data" / "classes.json").read_text() == "inner"
     assert (tmp_path / "data" / "classes.json").read_text() == "outer"
+
+
+class Pictures:
+    """A map-style data set of three classes, as people write them."""
+
+    classes = ("cat", "dog", "eel")
+
+    def __init__(self, turn: Callable[[Any], Any], targets: bool) -> None:
+        rng = np.random.default_rng(0)
+        self.pixels = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+        self.labels = [2, 0, 1] * 4
+        self.turn, self.reads = turn, 0
+        if targets:
+            self.targets = self.labels
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        self.reads += 1
+        return self.turn(self.pixels[index]), self.labels[index]
+
+
+def channels_first(pixels: Any) -> Any:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("targets", [False, True])
+@pytest.mark.parametrize("turn", [channels_first, Image.fromarray], ids=["tensor", "PIL"])
+def test_any_map_style_data_set_is_a_source(turn: Any, targets: bool, lazy: bool) -> None:
+    pictures = Pictures(turn, targets)
+    ours = ClassDataset.from_dataset(pictures, lazy=lazy)
+    pixels = pictures.pixels.transpose(0, 3, 1, 2)
+    plain = ClassDataset.from_arrays(pixels, [pictures.classes[n] for n in pictures.labels])
+    assert ours.names == ("cat", "dog", "eel")
+    assert ours.fingerprint == plain.fingerprint
+    before = pictures.reads
+    task = EpisodeSampler(ours, way=2, shot=1, query=1, seed=3)[0]
+    expected = EpisodeSampler(plain, way=2, shot=1, query=1, seed=3)[0]
+    assert torch.equal(task.support_x, expected.support_x)
+    assert (pictures.reads > before) == lazy
+    assert ours.rotated().n_classes == 12
+
+
+def test_several_processes_read_a_data_set() -> None:
+    pictures = Pictures(channels_first, targets=True)
+    ours = ClassDataset.from_dataset(pictures, workers=2)
+    assert ours.fingerprint == ClassDataset.from_dataset(pictures).fingerprint
+
+
+def test_images_with_their_channels_last_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \[8, 8, 3\], its channels last; .*\[3, 8, 8\]"):
+        ClassDataset.from_dataset(Pictures(np.asarray, targets=True))

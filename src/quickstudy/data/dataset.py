@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 __all__ = ["ClassDataset", "atomic_folder"]
+
+
+class Examples(Protocol):
+    """A map-style data set: of `torch.utils.data`, of torchvision, or your own."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +114,51 @@ class ClassDataset:
             names,
             None if groups is None else tuple(groups[name] for name in names),
         )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: "Examples",
+        *,
+        groups: dict[str, str] | None = None,
+        lazy: bool = False,
+        workers: int = 0,
+    ) -> "ClassDataset":
+        """Take any map-style `torch.utils.data.Dataset` of ``(x, label)``, torchvision's included.
+
+        Args:
+            dataset: its transform is kept. ``x`` is a tensor or array, an image with its channels
+                first, or a PIL image. Labels are read from ``targets`` where it has them; names of
+                classes come from ``classes`` where labels number them.
+            groups: as for `from_arrays`.
+            lazy: read an example whenever it is sampled, and transform it anew; else all are read
+                once, and kept in memory.
+            workers: processes that read them, as of `torch.utils.data.DataLoader`.
+
+        Raises:
+            ValueError: it is empty, or an image has its channels last.
+        """
+        if len(dataset) == 0:
+            raise ValueError("the data set is empty")
+        labels = getattr(dataset, "targets", None)
+        x: Tensor | _Lazy = _Lazy(dataset)
+        if not lazy or labels is None:
+            loader: DataLoader[Any] = DataLoader(
+                _Items(dataset), batch_size=None, num_workers=workers
+            )
+            read = [(_example(item), label) for item, label in loader]
+            labels = [label for _, label in read]
+            if not lazy:
+                x = torch.stack([item for item, _ in read])
+        labels = np.asarray([v.item() if isinstance(v, Tensor) else v for v in labels])
+        names = getattr(dataset, "classes", None)
+        if names is not None and labels.dtype.kind in "iu" and labels.max() < len(names):
+            labels = np.asarray([str(names[label]) for label in labels])
+        if isinstance(x, Tensor):
+            return cls.from_arrays(x, labels, groups=groups)
+        order = np.argsort(labels, kind="stable")
+        empty = cls.from_arrays(torch.zeros(len(labels)), labels, groups=groups)
+        return replace(empty, storage=x.ordered(order))  # type: ignore[arg-type]
 
     @classmethod
     def from_sizes(
@@ -299,3 +353,54 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _replaceable(folder: Path) -> bool:
     return {entry.name for entry in folder.iterdir()} <= {"storage.npy", "classes.json"}
+
+
+def _example(x: Any) -> Tensor:
+    """An example as a tensor: images have their channels first, PIL images are turned."""
+    if hasattr(x, "convert"):
+        pixels = np.array(x if x.mode in ("L", "RGB") else x.convert("RGB"))
+        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+    found = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    shape = found.shape
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):
+        raise ValueError(
+            f"an example has shape {list(shape)}, its channels last; expected them first, "
+            f"{[shape[2], shape[0], shape[1]]}: add a transform such as torchvision's ToTensor"
+        )
+    return found if found.dtype == torch.uint8 else found.float()
+
+
+class _Items(Dataset[Any]):
+    """A data set with its PIL images made tensors, so that a `DataLoader` can pass them on."""
+
+    def __init__(self, dataset: Examples) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        x, label = self.dataset[index]
+        return _example(x), label
+
+
+class _Lazy:
+    """What `ClassDataset` asks of its storage, read from a data set when it is asked for."""
+
+    def __init__(self, dataset: Examples, rows: Sequence[int] | None = None) -> None:
+        self.dataset = dataset
+        self.rows = range(len(dataset)) if rows is None else rows
+        first = _example(dataset[0][0])
+        self.shape, self.dtype = torch.Size((len(self.rows), *first.shape)), first.dtype
+
+    def ordered(self, rows: Sequence[int]) -> "_Lazy":
+        return _Lazy(self.dataset, rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        return torch.stack([_example(self.dataset[int(self.rows[i])][0]) for i in index.tolist()])
+
+    def numpy(self) -> Any:
+        return self.index_select(0, torch.arange(len(self))).numpy()
