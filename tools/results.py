@@ -82,10 +82,11 @@ quickstudy reproduce --list
 REAL = """Heads on the features of frozen encoders, as `quickstudy learn` uses them, beside what is
 usual in scikit-learn on the same features, made unit vectors. Classes of tasks are balanced, or one
 in five has 10 examples and the rest have 1, or each has 1 to 5. Accuracy in %, a mean over classes,
-and after the stroke in classes of one example alone; in brackets the difference from the first row
-on the same tasks, with the p of a paired t-test where it is 0.01 or more. The heads' few constants
-were chosen on these data; nothing else of them was. 200 tasks, 50 of 20 ways (linear discriminant
-analysis, which takes seconds each, answers 15). Seed {seed}, commit `{commit}`, {date}.
+and after the stroke in classes of one example alone; in brackets, where it was kept, the difference
+from the first row on the same tasks, with the p of a paired t-test where it is 0.01 or more. The
+heads' few constants were chosen on these data; nothing else of them was. 200 tasks, 50 of 20 ways
+(linear discriminant analysis, which takes seconds each, answers 15). Seed {seed}, commit
+`{commit}`, {date}.
 
 ```
 python benchmarks/real.py DATA_FOLDER
