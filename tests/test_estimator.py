@@ -188,3 +188,18 @@ def test_numbers_too_large_to_square_are_refused_or_do_not_matter() -> None:
     for unit in (1e-30, 1e200):
         far = FewShotClassifier("logistic").fit(x[:50] * unit, y[:50])
         assert np.array_equal(far.predict(x[50:90] * unit), usual)
+
+
+def test_what_an_earlier_version_saved_is_learned_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = DIGITS
+    model = FewShotClassifier("ridge").fit(x[:50], y[:50]).calibrate()
+    expected = model.predict_proba(x[50:80])
+    model.phi_ = {"weight": torch.zeros_like(model.phi_["weight"])}  # as if it meant another thing
+    monkeypatch.setattr("quickstudy.estimator._FORMAT", 1)
+    model.save(tmp_path / "old.qs")
+    monkeypatch.undo()
+    again = FewShotClassifier.load(tmp_path / "old.qs")
+    assert np.allclose(again.predict_proba(x[50:80]), expected)
+    assert again.held_out_ == model.held_out_

@@ -24,7 +24,7 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import load_state, save_state
-from quickstudy.heads import describe_learner, rebuild_learner, usual_temperature
+from quickstudy.heads import describe_learner, mean_shot, rebuild_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
@@ -293,7 +293,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self.held_out_ = len(y)
         self.temperature_ *= fit_temperature(scaled, y)
         right = logits.argmax(1) == y
-        self.held_out_accuracy_ = expected_accuracy(right, shot, self._shot())
+        self.held_out_accuracy_ = expected_accuracy(right, shot, mean_shot(self._sizes()))
         p = []
         for k, (_, own, _, _) in enumerate(rounds):  # each round's temperature is of the others
             others = [(z, labels) for i, (_, z, labels, _) in enumerate(rounds) if i != k]
@@ -399,13 +399,11 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def _sizes(self) -> list[int]:
         return np.bincount(self.support_y_, minlength=len(self.classes_)).tolist()  # type: ignore[no-any-return]
 
-    def _shot(self) -> float:
-        """Examples of a class: the harmonic mean, where classes differ."""
-        return len(self.classes_) / sum(1 / n for n in self._sizes())
-
     def _rounds(self, folds: int, seed: int) -> Iterator[tuple[Array, Array, Array, Array]]:
-        """What is held out in each round: logits ``[n,N]``, the same divided by their usual
-        temperature, classes ``[n]``, and how many examples of each one's class were left.
+        """What is held out in each round, ``n`` examples.
+
+        Their logits ``[n,N]``, the same divided by the temperature that is usual, their classes
+        ``[n]``, and the shot of those who answered ``[n]``.
         """
         x, y = self.support_x_, self.support_y_
         rng = np.random.default_rng(seed)
@@ -417,8 +415,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 out[rows[k % parts :: parts]] = True
                 new[rows[k % parts :: parts]] = k < parts
             part = self._without(out)
-            logits, usual = part._answer(x[new]), usual_temperature(self._head(), part._sizes())
-            yield logits, logits / usual, y[new], np.full(len(logits), part._shot())
+            logits, sizes = part._answer(x[new]), part._sizes()
+            usual = usual_temperature(self._head(), sizes)
+            yield logits, logits / usual, y[new], np.full(len(logits), mean_shot(sizes))
 
     def _renew(self) -> None:
         calibrated = self.held_out_ > 0
@@ -576,7 +575,7 @@ def _white(learner: MetaLearner, x: Array) -> float:
 def _inputs(learner: MetaLearner, x: Array, white: float) -> Tensor:
     """Examples as the learner takes them: its type of number, and the shape of its images."""
     numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), torch.float64)
-    inputs = torch.tensor(x, dtype=numbers) / white
+    inputs = torch.tensor(x, dtype=numbers).div_(white)
     shape = image_shape(learner)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         if int(np.prod(x.shape[1:])) != int(np.prod(shape)):

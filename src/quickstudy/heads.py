@@ -24,6 +24,7 @@ __all__ = [
     "UnitVectors",
     "describe_learner",
     "load_learner",
+    "mean_shot",
     "rebuild_learner",
     "usual_temperature",
 ]
@@ -71,8 +72,12 @@ class Temperature:
 
     def of(self, sizes: Sequence[int]) -> float:
         """For classes of these sizes."""
-        shot = len(sizes) / sum(1 / n for n in sizes)
-        return self.one * math.pow(len(sizes), self.way) * math.pow(shot, self.shot)
+        return self.one * math.pow(len(sizes), self.way) * math.pow(mean_shot(sizes), self.shot)
+
+
+def mean_shot(sizes: Sequence[int]) -> float:
+    """Examples of a class: the harmonic mean, where classes differ in size."""
+    return len(sizes) / sum(1 / n for n in sizes)
 
 
 HEADS: dict[str, Callable[[nn.Module], MetaLearner]] = {
@@ -100,7 +105,8 @@ _TEMPERATURES = {
 def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
     """What the logits of a head are best divided by; 1 for a learner that is no head.
 
-    Fitted on photos and sentences by ``python benchmarks/real.py DATA_FOLDER temperatures``.
+    The laws are least squares to the best temperatures, in logarithms, of tasks of photos and
+    sentences with 2 to 100 ways and 1 to 20 shots, where a standard deviation of 0.2 is left.
 
     Args:
         name: of the head.
