@@ -19,9 +19,11 @@ settings.load_profile("quickstudy")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests out of the user's cache."""
+    """Keep the tests out of the user's cache; their processes share one."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUICKSTUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("QUICKSTUDY_CACHE", str(folder / "cache"))
         yield
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import quickstudy
+from quickstudy import data
 from quickstudy.cli import main
 from quickstudy.data import alphabets
 
@@ -26,7 +27,7 @@ SMALLER = {
 QUICK = {
     "train": "--steps 2 --validation-tasks 2 --data alphabets --classes 40 --quiet",
     "evaluate": "--tasks 2",
-    "compare": "--tasks 2",
+    "compare": "--tasks 2 --query 2",
     "demo": "--classes 40 --scale 0.005 --tasks 2 --data alphabets",
     **dict.fromkeys(("data", "reproduce", "learn", "predict", "add", "info", "report"), ""),
 }
@@ -99,11 +100,15 @@ def test_commands_run(
     text = "".join(blocks(page, "console")).replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith("quickstudy ")]
     assert lines or page.name != "README.md"
+    drawn = data.alphabets
+    monkeypatch.setattr(data, "alphabets", lambda n, **kwargs: drawn(min(n, 60), **kwargs))
     for line in lines:
         words = shlex.split(line)[1:]
         extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
         if "folder" in words or "sinusoid" in words:
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
+        if words[0] == "train" and "--resume" not in words and "pmf" not in words:
+            extra += ["--size", "16", "--filters", "16"]
         if words[0] == "evaluate" and ("nearest" in words or "omniglot" in words):
             extra += ["--data", "alphabets"]
         if words[0] == "reproduce" and "--list" not in words:
