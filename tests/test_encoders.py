@@ -117,7 +117,7 @@ def test_examples_stream_and_the_broken_one_is_named(tmp_path: Path) -> None:
 
 
 def test_an_encoder_is_given_what_it_takes() -> None:
-    with pytest.raises(ValueError, match="'hello' is a text; this encoder takes images"):
+    with pytest.raises(ValueError, match="'hello' is a text, or an image that is not there; this"):
         DrawingEncoder()([Example("hello", None, "'hello'")])
     with pytest.raises(ValueError, match=r"a\.png: it is damaged, or no image at all"):
         DrawingEncoder()([Example(b"nonsense", None, "a.png")])

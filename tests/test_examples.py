@@ -3,10 +3,15 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from quickstudy.examples import read_examples, read_item
+from quickstudy.encoders import PixelEncoder
+from quickstudy.examples import Example, as_example, as_examples, read_examples, read_item
+from quickstudy.model import Model
+from quickstudy.report import Report
 
 
 def picture(path: Path, grey: int = 0) -> bytes:
@@ -68,3 +73,91 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
             list(read_examples(tmp_path / missing))
     with pytest.raises(FileNotFoundError, match=r"no such file: .*new\.png"):
         read_item(tmp_path / "new.png")
+
+
+def photo(tmp_path: Path) -> tuple[Path, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    return tmp_path / "a.png", pixels
+
+
+def test_an_image_is_the_same_in_every_form(tmp_path: Path) -> None:
+    path, pixels = photo(tmp_path)
+    forms = {
+        "path": path,
+        "its name": str(path),
+        "bytes": path.read_bytes(),
+        "Pillow": Image.open(path),
+        "HWC": pixels,
+        "HWC real": pixels / 255,
+        "CHW": np.moveaxis(pixels, 2, 0),
+        "CHW tensor": torch.from_numpy(pixels).permute(2, 0, 1).float() / 255,
+        "CMYK": Image.merge(
+            "CMYK", [*Image.fromarray(255 - pixels).split(), Image.new("L", (7, 9))]
+        ),
+        "wide integers": pixels.astype(np.int64),
+        "an example": Example(path.read_bytes(), "mine", "a.png"),
+    }
+    encoder = PixelEncoder(8)
+    expected = encoder([read_item(path)])
+    for name, form in forms.items():
+        assert np.array_equal(encoder([as_example(form)]), expected), name
+    grey = encoder([as_example(pixels[..., :1])])
+    for form in (pixels[..., 0], pixels[None, ..., 0], pixels[..., 0] / np.float32(255)):
+        assert np.array_equal(encoder([as_example(form)]), grey)
+    turned = Image.open(path)
+    turned.getexif()[0x0112] = 6  # lies on its side, as telephones save it
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif(), quality=100, subsampling=0)
+    of_file = encoder([read_item(tmp_path / "turned.jpg")])
+    assert np.array_equal(encoder([as_example(Image.open(tmp_path / "turned.jpg"))]), of_file)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (7, "it is of type int; expected a text, the path"),
+        (np.zeros((2, 3, 3, 3)), r"an array of shape \[2, 3, 3, 3\]; expected an image"),
+        (np.zeros((5, 5, 2)), r"shape \[5, 5, 2\]"),
+        (np.zeros((0, 4)), r"shape \[0, 4\]"),
+        (np.full((4, 4), 255.0), r"float64, from 255\.0 to 255\.0; expected"),
+        (np.full((4, 4), 256), "from 256 to 256"),
+        (np.full((4, 4), np.nan), "from nan to nan"),
+        (np.full((4, 4), "x"), "an array of <U1; expected"),
+    ],
+)
+def test_what_is_no_example_is_said(item: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_example(item)  # type: ignore[arg-type]
+
+
+def test_labelled_examples_come_in_pairs(tmp_path: Path) -> None:
+    path, pixels = photo(tmp_path)
+    found = list(
+        as_examples([(path, "a"), (pixels, 7), ("is it .png", "b"), Example("t", "c", "")])
+    )
+    assert [e.label for e in found] == ["a", "7", "b", "c"]
+    assert [e.where for e in found] == [str(path), "example 2", "example 3", ""]
+    assert found[2].item == "is it .png"
+    for name in ("cat", "dog"):
+        picture(tmp_path / "photos" / name / "1.png")
+    assert [e.label for e in as_examples(tmp_path / "photos")] == ["cat", "dog"]
+    for wrong in (path, (path,), "ab"):
+        with pytest.raises(ValueError, match=r"example 2 is of type .*; expected a pair"):
+            list(as_examples([(path, "a"), wrong]))
+    with pytest.raises(FileNotFoundError):
+        list(as_examples([(Path("none.png"), "a")]))
+
+
+def test_a_model_takes_what_people_hold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    red, blue = (rng.integers(0, 200, (6, 8, 8, 3), np.uint8) for _ in range(2))
+    red[..., 0], blue[..., 2] = 255, 255  # red and blue
+    few = [*((x, "red") for x in red[:3]), *((x, "blue") for x in blue[:3])]
+    model = Model.learn(few, encoder="pixels:8", head="centroid")
+    new = [red[3], Image.fromarray(blue[3]), torch.from_numpy(red[4]), blue[4] / 255]
+    assert [answer.label for answer in model.predict(new)] == ["red", "blue"] * 2
+    assert model.add([(blue[5], "blue")]) == 1
+    tested = [(red[5], "red"), (blue[4], "blue"), (blue[4], "blue")]
+    assert (Report.of(model, tested).tested, Report.of(model, tested).accuracy) == (3, 1.0)
+    with pytest.raises(TypeError, match="takes a list of examples; for a single one"):
+        list(model.predict("a.png"))

@@ -426,7 +426,9 @@ def _fingerprint(module: Any, about: str) -> str:
 
 def _bytes(example: Example) -> bytes:
     if isinstance(example.item, str):
-        raise ValueError(f"{example.where} is a text; this encoder takes images")
+        raise ValueError(
+            f"{example.where} is a text, or an image that is not there; this encoder takes images"
+        )
     return example.item
 
 

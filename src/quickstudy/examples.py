@@ -1,16 +1,23 @@
-"""Labelled examples as people keep them: class folders, a zip of them, a CSV or JSON lines."""
+"""Examples as people keep them: class folders, a zip, a CSV or JSON lines; or held in memory."""
 
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, Union
 
-from quickstudy.data.folder import Files, class_folders
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-__all__ = ["Example", "read_examples", "read_item"]
+from quickstudy.data.folder import Files, class_folders, is_image
+
+__all__ = ["Example", "Item", "as_example", "as_examples", "read_examples", "read_item"]
+
+Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any]]
 
 _LABELS = ("label", "class", "intent", "category")
 
@@ -62,6 +69,100 @@ def read_item(path: str | os.PathLike[str]) -> Example:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     return Example(path.read_bytes(), None, str(path))
+
+
+def as_examples(given: str | os.PathLike[str] | Iterable[Any]) -> Iterator[Example]:
+    """Labelled examples, in whatever form you hold them.
+
+    Args:
+        given: a path, as `read_examples` takes; or `Example`s, or pairs of an item (see
+            `as_example`) and its label.
+
+    Raises:
+        ValueError: one of them is neither; says which.
+    """
+    if isinstance(given, str | os.PathLike):
+        yield from read_examples(given)
+        return
+    for i, pair in enumerate(given):
+        if isinstance(pair, Example):
+            yield pair
+            continue
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(
+                f"example {i + 1} is {_a(pair)}; expected a pair of an item and its label"
+            )
+        item, label = pair
+        yield as_example(item, f"example {i + 1}", label=str(label))
+
+
+def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Example:
+    """An example from what people hold.
+
+    Args:
+        item: a text; the path of an image (of type ``str`` if it ends like one and is there, or
+            `pathlib.Path`); the bytes of an image file; a Pillow image; or the pixels of one as an
+            array: ``[H,W]``, ``[H,W,C]`` or ``[C,H,W]`` with C 1, 3 or 4, whole numbers 0..255 or
+            real ones 0..1.
+        where: what to call it; a file is called by its path.
+        label: its class.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is none of these.
+    """
+    if isinstance(item, Example):
+        return item
+    if isinstance(item, os.PathLike) or (
+        isinstance(item, str) and is_image(item) and os.path.isfile(item)
+    ):
+        read = read_item(item)
+        return Example(read.item, label, read.where)
+    if isinstance(item, str | bytes):
+        return Example(item, label, where)
+    if isinstance(item, Image.Image):
+        image = ImageOps.exif_transpose(item)
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
+            image = image.convert("RGB")
+        return Example(_png(image), label, where)
+    if hasattr(item, "__array__"):
+        return Example(_png(Image.fromarray(_pixels(np.asarray(item), where))), label, where)
+    raise ValueError(
+        f"{where} is {_a(item)}; expected a text, the path of an image, its bytes, a Pillow image "
+        "or an array of pixels"
+    )
+
+
+def _pixels(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """As Pillow takes them: uint8 ``[H,W]`` or ``[H,W,C]``."""
+    if x.ndim == 3 and x.shape[0] in (1, 3, 4) and x.shape[2] not in (1, 3, 4):
+        x = np.moveaxis(x, 0, 2)
+    if x.ndim == 3 and x.shape[2] == 1:
+        x = x[:, :, 0]
+    if not x.size or x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[2] not in (3, 4)):
+        raise ValueError(
+            f"{where} is an array of shape {list(x.shape)}; expected an image: [H,W], or with "
+            "1, 3 or 4 channels first or last"
+        )
+    white = 255 if x.dtype.kind in "iu" else 1
+    number = x.dtype.kind in "biuf"
+    if not number or not (x.min() >= 0 and x.max() <= white):
+        span = f", from {x.min()} to {x.max()}" if number else ""
+        raise ValueError(
+            f"{where} is an array of {x.dtype}{span}; expected whole numbers from 0 to 255, or "
+            "real ones from 0 to 1"
+        )
+    return (x if white == 255 else np.round(x * 255.0)).astype(np.uint8)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def _a(value: Any) -> str:
+    return f"of type {type(value).__name__}"
 
 
 def _table(path: Path) -> Iterator[Example]:

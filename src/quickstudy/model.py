@@ -11,7 +11,7 @@ import numpy as np
 
 from quickstudy.encoders import Encoder, FeatureCache, LearnedEncoder, encode, load_encoder
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.examples import Example
+from quickstudy.examples import Example, Item, as_example, as_examples
 from quickstudy.heads import HEADS
 
 __all__ = ["Answer", "Model"]
@@ -48,14 +48,13 @@ class Model:
         guess: what the examples were taken for, and why, if `learn` had to guess.
 
     Example:
-        >>> from quickstudy.examples import Example
         >>> class Letters:
         ...     name, kind, fingerprint = "letters", "text", "1"
         ...     def __call__(self, examples):
         ...         return np.array([[e.item.count(c) for c in "aeiou"] for e in examples])
-        >>> few = [Example("banana", "fruit", ""), Example("fish and chips", "dish", "")]
+        >>> few = [("banana", "fruit"), ("fish and chips", "dish")]
         >>> model = Model.learn(few, encoder=Letters(), head="centroid")
-        >>> [answer.label for answer in model.predict([Example("papaya", None, "")])]
+        >>> [answer.label for answer in model.predict(["papaya"])]
         ['fruit']
     """
 
@@ -69,7 +68,7 @@ class Model:
     @classmethod
     def learn(
         cls,
-        examples: Iterable[Example],
+        examples: str | os.PathLike[str] | Iterable[Example | tuple[Item, Any]],
         *,
         encoder: Encoder | str | None = None,
         head: str | None = None,
@@ -80,7 +79,8 @@ class Model:
         """Learn from labelled examples.
 
         Args:
-            examples: any number of each class, in any order.
+            examples: any number of each class, in any order: a path (see `read_examples`), or
+                `Example`s, or pairs of an item (see `as_example`) and its label.
             encoder: an encoder or its name, see `load_encoder`. Default: what the head was trained
                 on, if it was; else ``minilm`` for texts, ``drawing`` if all images are ink on
                 paper, ``efficientnet-lite0`` if not.
@@ -97,7 +97,7 @@ class Model:
             ValueError: an example cannot be read or has no label, or there are fewer than 2
                 classes.
         """
-        stream, guess = iter(examples), None
+        stream, guess = as_examples(examples), None
         if encoder is None and head is not None and head not in (*HEADS, "photo"):
             from quickstudy.experiments.pretrained import taken_images
 
@@ -117,13 +117,28 @@ class Model:
 
     def predict(
         self,
-        examples: Iterable[Example],
+        examples: Iterable[Item],
         *,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
     ) -> Iterator[Answer]:
-        """Answers, one after another as examples come; arguments as in `learn`."""
-        stream = encode(self.encoder, examples, cache=cache, failed=failed)
+        """Answers, one after another as examples come.
+
+        Args:
+            examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays.
+            cache: as in `learn`, also below.
+            failed: receives what is wrong with examples that cannot be read.
+
+        Raises:
+            ValueError: an example cannot be read.
+        """
+        if isinstance(examples, str | bytes | os.PathLike):
+            raise TypeError("predict takes a list of examples; for a single one, give [example]")
+        items = (
+            as_example(item, item if isinstance(item, str) else f"example {i + 1}")
+            for i, item in enumerate(examples)
+        )
+        stream = encode(self.encoder, items, cache=cache, failed=failed)
         classes = [str(name) for name in self.classifier.classes_]
         while batch := list(islice(stream, 64)):
             p, known = self.classifier.judge(np.stack([z for _, z in batch]))
@@ -138,13 +153,13 @@ class Model:
 
     def add(
         self,
-        examples: Iterable[Example],
+        examples: str | os.PathLike[str] | Iterable[Example | tuple[Item, Any]],
         *,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
     ) -> int:
         """Learn more examples, of known or new classes; returns the number added. See `learn`."""
-        x, y = _gather(self.encoder, examples, cache, failed)
+        x, y = _gather(self.encoder, as_examples(examples), cache, failed)
         self.classifier.partial_fit(x, y)
         self.classifier.calibrate(self.false_reject)
         return len(y)

@@ -3,14 +3,16 @@
 import base64
 import html
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quickstudy.encoders import FeatureCache
-from quickstudy.examples import Example
+from quickstudy.examples import Example, Item, as_examples
 from quickstudy.model import Answer, Model
 
 __all__ = ["Mistake", "Report"]
@@ -50,7 +52,7 @@ class Report:
     def of(
         cls,
         model: Model,
-        examples: Iterable[Example],
+        examples: str | os.PathLike[str] | Iterable[Example | tuple[Item, Any]],
         *,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
@@ -68,7 +70,7 @@ class Report:
         pending: dict[str, Example] = {}
 
         def remember() -> Iterable[Example]:
-            for example in examples:
+            for example in as_examples(examples):
                 if example.label is None:
                     raise ValueError(f"{example.where} has no label")
                 pending[example.where] = example
