@@ -165,32 +165,60 @@ def test_sentences_of_one_meaning_lie_together() -> None:
     assert isinstance(own, encoders.SentenceEncoder)
 
 
-def test_a_vision_model_of_hugging_face_is_pooled_as_it_says(tmp_path: Path) -> None:
-    """From a folder, with weights made here: one that pools, and one that does not."""
-    library = pytest.importorskip("transformers", reason="needs quickstudy[vision]")
-    size = {"height": 32, "width": 32}
-    library.ViTImageProcessor(
-        size=size, image_mean=[0.5] * 3, image_std=[0.25] * 3
-    ).save_pretrained(tmp_path)
-    config = library.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=16,
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION = {**SMALL, "intermediate_size": 16, "image_size": 32, "patch_size": 16}
+TEXT = {**SMALL, "intermediate_size": 16, "vocab_size": 50}
+CROPPED = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
+WHOLE = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+
+
+def hugging_face(library: Any, kind: str) -> tuple[Any, Any, Any]:
+    """A tiny model, its processor, and what of the model's own answer is the image's."""
+    if kind == "vit":
+        network = library.ViTModel(library.ViTConfig(**VISION))
+        return network, library.ViTImageProcessor(**WHOLE), lambda net, x: net(x).pooler_output
+    if kind == "dinov2":
+        few = {k: v for k, v in VISION.items() if k != "intermediate_size"}
+        network = library.Dinov2Model(library.Dinov2Config(**few))
+        return network, library.BitImageProcessor(**CROPPED), lambda net, x: net(x).pooler_output
+    if kind == "clip":
+        config = library.CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=8)
+        return (
+            library.CLIPModel(config),
+            library.CLIPImageProcessor(**CROPPED),
+            lambda net, x: net.visual_projection(net.vision_model(x).pooler_output),
+        )
+    config = library.SiglipConfig(vision_config=VISION, text_config=TEXT)
+    return (
+        library.SiglipModel(config),
+        library.SiglipImageProcessor(**WHOLE),
+        lambda net, x: net.vision_model(x).pooler_output,
     )
-    library.ViTModel(config).save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "clip", "siglip"])
+def test_a_vision_model_of_hugging_face_sees_what_its_own_processor_gives(
+    tmp_path: Path, kind: str
+) -> None:
+    """From a folder, with weights made here; photos that are no squares."""
+    library = pytest.importorskip("transformers", reason="needs quickstudy[vision]")
+    network, processor, own_answer = hugging_face(library, kind)
+    network.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
     name = f"hf:{tmp_path}"
     own = load_encoder(name)
     assert isinstance(own, PhotoEncoder)
     assert (own.name, own.size) == (name, 32)
-    grey = np.full((32, 32, 3), 51)
-    x = torch.full((1, 3, 32, 32), (0.2 - 0.5) / 0.25)
-    network = library.AutoModel.from_pretrained(tmp_path).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
+    x = processor([Image.fromarray(p) for p in pixels], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        assert np.allclose(own([png(grey)]), network(x).pooler_output, atol=1e-5)
+        expected = own_answer(network.eval(), x)
+    assert expected[0].std() > 0
+    assert np.allclose(own([png(p) for p in pixels]), expected, atol=1e-5)
     assert own.fingerprint == load_encoder(name).fingerprint
+    if kind == "clip":
+        type(processor)(**{**CROPPED, "size": {"shortest_edge": 32}}).save_pretrained(tmp_path)
+        assert own.fingerprint != load_encoder(name).fingerprint, "another crop, other answers"
 
 
 def test_a_model_of_timm_is_prepared_for_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +230,9 @@ def test_a_model_of_timm_is_prepared_for_as_it_says(monkeypatch: pytest.MonkeyPa
     own = load_encoder("timm:resnet10t")
     about = library.data.resolve_model_data_config(network)
     assert (own.name, own.size) == ("timm:resnet10t", about["input_size"][-1])  # type: ignore[attr-defined]
-    mean, std = (torch.tensor(about[k]).view(3, 1, 1) for k in ("mean", "std"))
-    x = ((torch.full((3, own.size, own.size), 0.2) - mean) / std).unsqueeze(0)  # type: ignore[attr-defined]
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    x = library.data.create_transform(**about)(Image.fromarray(pixels))
     with torch.no_grad():
-        expected = network.eval()(x)
-    assert np.allclose(own([png(np.full((64, 64, 3), 51))]), expected, atol=1e-4)
+        expected = network.eval()(x.unsqueeze(0))
+    assert np.allclose(own([png(pixels)]), expected, atol=1e-4)
     assert expected.shape == (1, 512)

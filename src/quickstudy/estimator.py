@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from quickstudy.calibration import (
@@ -24,6 +24,7 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import load_state, save_state
+from quickstudy.devices import find_device
 from quickstudy.heads import describe_learner, mean_shot, rebuild_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
@@ -48,10 +49,13 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     learner: MetaLearner | str | os.PathLike[str] | None
     batch_size: int
+    device: str | None
     learner_: MetaLearner
+    device_: torch.device
     phi_: Phi
     support_x_: Array
     support_y_: Array
+    support_weight_: Array | None = None
     about_: dict[str, Any]
     described_: dict[str, Any] | None
     white_: float = 1.0
@@ -59,12 +63,17 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
         self.support_x_, self.support_y_ = x, y
-        target = torch.from_numpy(y)
+        if self.support_weight_ is not None:
+            x, y = (np.repeat(each, self.support_weight_, 0) for each in (x, y))
         with torch.no_grad():
-            support = _inputs(self.learner_, x, self.white_)
+            support = self._inputs(x)
+            target = torch.from_numpy(y).to(self.device_)
             if n_way is None:
                 target = target.to(support.dtype)
             self.phi_ = self.learner_.adapt(support.unsqueeze(0), target.unsqueeze(0), n_way)
+
+    def _inputs(self, x: Array) -> Tensor:
+        return _inputs(self.learner_, x, self.white_, self.device_)
 
     def _answer(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "phi_")
@@ -74,9 +83,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         with torch.no_grad():
             parts = [
                 self.learner_.predict(self.phi_, part.unsqueeze(0))[0]
-                for part in torch.split(_inputs(self.learner_, x, self.white_), self.batch_size)
+                for part in torch.split(self._inputs(x), self.batch_size)
             ]
-        answer: Array = torch.cat(parts).double().numpy()
+        answer: Array = torch.cat(parts).cpu().double().numpy()
         if not np.isfinite(answer).all():
             raise ValueError(
                 f"numbers up to {np.abs(x).max():.2g} are too large for this "
@@ -99,12 +108,19 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         save_state(path, state)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, learner: MetaLearner | None = None) -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        learner: MetaLearner | None = None,
+        device: str | None = None,
+    ) -> Self:
         """Read what `save` wrote.
 
         Args:
             path: the file.
             learner: the learner, if it was given as a module.
+            device: where to compute, whatever it was saved on; as for the class.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -116,13 +132,13 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         if state["module"] and learner is None:
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
         source = learner if state["module"] else state["learner"]
-        fitted = cls(source, batch_size=state["batch_size"])
+        settings = state.get("settings", {})
+        fitted = cls(source, batch_size=state["batch_size"], device=device, **settings)
         fitted._restore(state)
         fitted.about_ = state["about"]
-        described = state.get("described")
-        fitted.learner_ = fitted._build() if described is None else rebuild_learner(described)
-        fitted.described_ = described or fitted.described_
+        fitted._build(state.get("described"))
         fitted.learner_.load_state_dict(state["weights"])
+        fitted.phi_ = _moved(state["phi"], fitted.device_)
         if state.get("format") != _FORMAT:
             fitted._renew()
         return fitted
@@ -141,6 +157,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             "phi": self.phi_,
             "support_x": torch.from_numpy(self.support_x_),
             "support_y": torch.from_numpy(self.support_y_),
+            "support_weight": None
+            if self.support_weight_ is None
+            else torch.from_numpy(self.support_weight_),
             "n_features": self.n_features_in_,
             "white": self.white_,
             "batch_size": self.batch_size,
@@ -150,18 +169,36 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         self.support_x_, self.support_y_ = (
             state[name].numpy() for name in ("support_x", "support_y")
         )
-        self.phi_, self.n_features_in_ = state["phi"], state["n_features"]
+        if (weight := state.get("support_weight")) is not None:
+            self.support_weight_ = weight.numpy()
+        self.n_features_in_ = state["n_features"]
         self.white_ = state.get("white", 1.0)
 
-    def _build(self) -> MetaLearner:
-        """The learner in evaluation mode; ``described_`` is what it can be built from again."""
-        self.described_ = None
-        if self.learner is None:
-            return self._default()
+    def _build(self, described: dict[str, Any] | None = None) -> None:
+        """Set ``learner_`` in evaluation mode, on ``device_``.
+
+        ``described_`` is what it can be built from again: by the name that was given, or, of a
+        saved one, ``described``.
+        """
+        self.described_ = described
         if isinstance(self.learner, MetaLearner):
-            return self.learner.eval()
-        self.described_, learner = describe_learner(os.fspath(self.learner))
-        return learner
+            if self.device is not None:
+                raise ValueError("device is for learners given by name; move your own: learner.to")
+            self.learner_ = self.learner.eval()
+            tensors = (*self.learner_.parameters(), *self.learner_.buffers())
+            self.device_ = next((t.device for t in tensors), torch.device("cpu"))
+            return
+        self.device_ = find_device(self.device)
+        if described is not None:
+            learner = rebuild_learner(described)
+        elif self.learner is None:
+            learner = self._default()
+        else:
+            self.described_, learner = self._described(os.fspath(self.learner))
+        self.learner_ = learner.to(self.device_)
+
+    def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
+        return describe_learner(name)
 
     def _default(self) -> MetaLearner:
         raise NotImplementedError
@@ -175,6 +212,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             features (`quickstudy.heads`), a run folder, a file of weights, a trained
             `MetaLearner`, or ``None`` for the nearest class mean of the raw features.
         batch_size: queries to answer at a time.
+        device: where to compute: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``. A learner given as
+            a module computes where it is.
+        penalty: of the heads ``"photo"``, ``"logistic"`` and ``"ridge"``, if not the usual one.
 
     Attributes:
         classes_: the labels, of any type, sorted.
@@ -190,6 +230,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         learner_: the learner itself, shared if it was given as a module.
         support_x_: the examples fitted so far.
         support_y_: their classes, as indices into ``classes_``.
+        support_weight_: how often each counts; ``None`` for once.
         n_features_in_: the size of the first dimension of an example.
 
     ``X`` has one row per example: features ``[n,D]``, or images ``[n,C,H,W]``, ``[n,H,W]`` or flat,
@@ -218,46 +259,65 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         learner: MetaLearner | str | os.PathLike[str] | None = None,
         *,
         batch_size: int = 256,
+        device: str | None = None,
+        penalty: float | None = None,
     ) -> None:
         self.learner = learner
         self.batch_size = batch_size
+        self.device = device
+        self.penalty = penalty
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Adapt to examples and their labels, forgetting any before.
 
         Args:
             X: examples, a row each.
             y: labels of any type ``[n]``; any number of each.
+            sample_weight: how often each example counts ``[n]``, in whole numbers; of 0, it is
+                left out. Classes count alike, whatever the sums of their weights.
 
         Raises:
             ValueError: the learner cannot take such examples or so many classes.
         """
         x, y = validate_data(self, X, y, allow_nd=True)
-        x = _plain(x)
         check_classification_targets(y)
+        x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             (only,) = self.classes_.tolist()
             raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
-        self.learner_ = self._build()
+        self._build()
         if not isinstance(self.learner, MetaLearner):  # one's own takes what it likes
             self.white_ = _white(self.learner_, x)
         self._learn(x, labels)
         return self
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Add examples, of classes known or new, and adapt anew.
 
         Args:
             X: more examples.
             y: their labels; a label not seen before makes a new class.
             classes: accepted for scikit-learn's sake; a class is known from its first example.
+            sample_weight: as for `fit`.
         """
         if not hasattr(self, "phi_"):
-            return self.fit(X, y)
+            return self.fit(X, y, sample_weight)
         x, y = validate_data(self, X, y, reset=False, allow_nd=True)
-        x = _plain(x)
         check_classification_targets(y)
+        x, y, weight = _weighted(_plain(x), y, sample_weight)
+        if weight is not None or self.support_weight_ is not None:
+            before, new = (
+                np.ones(len(labels), np.int64) if each is None else each
+                for labels, each in ((self.support_y_, self.support_weight_), (y, weight))
+            )
+            self.support_weight_ = np.concatenate([before, new])
         everything = np.concatenate([self.classes_[self.support_y_], y])
         self.classes_, labels = np.unique(everything, return_inverse=True)
         self._learn(np.concatenate([self.support_x_, x]), labels)
@@ -340,7 +400,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         """The same, learned without the examples that ``out`` marks."""
         part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
         part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
-        part.classes_, part.white_ = self.classes_, self.white_
+        part.classes_, part.white_, part.device_ = self.classes_, self.white_, self.device_
+        if self.support_weight_ is not None:
+            part.support_weight_ = self.support_weight_[~out]
         part._adapt(self.support_x_[~out], self.support_y_[~out], len(self.classes_))
         return part
 
@@ -397,7 +459,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return (self.described_ or {}).get("head")
 
     def _sizes(self) -> list[int]:
-        return np.bincount(self.support_y_, minlength=len(self.classes_)).tolist()  # type: ignore[no-any-return]
+        each = np.bincount(self.support_y_, self.support_weight_, len(self.classes_))
+        return each.astype(int).tolist()  # type: ignore[no-any-return]
 
     def _rounds(self, folds: int, seed: int) -> Iterator[tuple[Array, Array, Array, Array]]:
         """What is held out in each round, ``n`` examples.
@@ -428,6 +491,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def _default(self) -> MetaLearner:
         return ProtoNet(nn.Flatten())
 
+    def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
+        return describe_learner(name, self.penalty)
+
     def _state(self) -> dict[str, Any]:
         labels = self.classes_.tolist()
         calibration = {name: getattr(self, name) for name in _CALIBRATION}
@@ -436,6 +502,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             "classes": labels,
             "dtype": self.classes_.dtype.str,
             "calibration": calibration,
+            "settings": {"penalty": self.penalty},
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -453,6 +520,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             ``None`` for a small network that learns from these examples alone (`Scratch`); scale
             the features and the targets for it.
         batch_size: queries to answer at a time.
+        device: as of `FewShotClassifier`.
         random_state: of that network's weights.
 
     Attributes:
@@ -475,10 +543,12 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         learner: MetaLearner | str | os.PathLike[str] | None = None,
         *,
         batch_size: int = 256,
+        device: str | None = None,
         random_state: int = 0,
     ) -> None:
         self.learner = learner
         self.batch_size = batch_size
+        self.device = device
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -488,7 +558,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         self.flat_ = targets.ndim == 1
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         self.outputs_ = targets.shape[1]
-        self.learner_ = self._build()
+        self._build()
         self._adapt(x, targets, None)
         return self
 
@@ -572,10 +642,43 @@ def _white(learner: MetaLearner, x: Array) -> float:
     return white
 
 
-def _inputs(learner: MetaLearner, x: Array, white: float) -> Tensor:
+def _weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array, Array | None]:
+    """The examples that count, their labels, and how often each does.
+
+    Raises:
+        ValueError: the weights are no whole numbers, or none is positive.
+    """
+    if weight is None:
+        return x, y, None
+    given = _check_sample_weight(weight, x, dtype=np.float64, ensure_non_negative=True)
+    whole = given.astype(np.int64)
+    if (whole != given).any():
+        raise ValueError(
+            f"sample_weight has {given[whole != given][0]:g}; expected whole numbers: how often "
+            "each example counts"
+        )
+    if not whole.any():
+        raise ValueError("sample_weight has only zeros; expected examples that count")
+    counts = whole > 0
+    return x[counts], y[counts], whole[counts]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A nesting of tensors on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(each, device) for each in value)
+    return value
+
+
+def _inputs(learner: MetaLearner, x: Array, white: float, device: torch.device) -> Tensor:
     """Examples as the learner takes them: its type of number, and the shape of its images."""
-    numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), torch.float64)
-    inputs = torch.tensor(x, dtype=numbers).div_(white)
+    exact = torch.float32 if device.type == "mps" else torch.float64  # mps has no other
+    numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), exact)
+    inputs = torch.tensor(x, dtype=numbers).div_(white).to(device)
     shape = image_shape(learner)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         if int(np.prod(x.shape[1:])) != int(np.prod(shape)):

@@ -80,19 +80,22 @@ def mean_shot(sizes: Sequence[int]) -> float:
     return len(sizes) / sum(1 / n for n in sizes)
 
 
-HEADS: dict[str, Callable[[nn.Module], MetaLearner]] = {
-    "logistic": lambda encoder: Logistic(encoder, penalty=0.1, prior=3.0, debias=2.0),
-    "ridge": lambda encoder: R2D2(encoder, penalty=1.0, debias=0.1),
+HEADS: dict[str, Callable[..., MetaLearner]] = {
+    "logistic": lambda encoder, penalty=0.1: Logistic(
+        encoder, penalty=penalty, prior=3.0, debias=2.0
+    ),
+    "ridge": lambda encoder, penalty=1.0: R2D2(encoder, penalty=penalty, debias=0.1),
     "centroid": ProtoNet,
     "proto-maml": lambda encoder: ProtoMAML(encoder, debias=1.0),
 }
 """What each name builds, from an encoder of unit vectors. None has been trained: the encoder has.
 
 ``"centroid"`` is the nearest class mean, ``"ridge"`` a ridge regression (`R2D2` with nothing to
-learn). ``"photo"`` is ``"logistic"`` on features of EfficientNet-Lite0 less those of an average
-photo (``average_photo.json``).
+learn); it and ``"logistic"`` take a ``penalty``. ``"photo"`` is ``"logistic"`` on features of
+EfficientNet-Lite0 less those of an average photo (``average_photo.json``).
 """
 
+_PENALISED = ("photo", "logistic", "ridge")
 _TEMPERATURES = {
     "logistic": Temperature(0.197, 0.114, 0.191),
     "photo": Temperature(0.197, 0.114, 0.191),
@@ -128,12 +131,20 @@ def load_learner(name: str) -> MetaLearner:
     return describe_learner(name)[1]
 
 
-def describe_learner(name: str) -> tuple[dict[str, Any], MetaLearner]:
-    """What `load_learner` gives, with plain values from which `rebuild_learner` makes it again."""
-    if name in HEADS:
-        return {"head": name}, HEADS[name](UnitVectors()).eval()
-    if name == "photo":
-        return {"head": name}, HEADS["logistic"](UnitVectors(_average_photo().clone())).eval()
+def describe_learner(name: str, penalty: float | None = None) -> tuple[dict[str, Any], MetaLearner]:
+    """What `load_learner` gives, with plain values from which `rebuild_learner` makes it again.
+
+    Args:
+        name: of a head or of what was trained.
+        penalty: of a regression head, if not the usual one.
+    """
+    if penalty is not None and name not in _PENALISED:
+        raise ValueError(f"{name} takes no penalty; the heads that do are: {', '.join(_PENALISED)}")
+    if name in (*HEADS, "photo"):
+        settings = {} if penalty is None else {"penalty": float(penalty)}
+        encoder = UnitVectors(_average_photo().clone() if name == "photo" else None)
+        head = HEADS["logistic" if name == "photo" else name](encoder, **settings)
+        return {"head": name, **settings}, head.eval()
     from quickstudy.experiments.pretrained import load_described
 
     spec, learner = load_described(name)
@@ -151,7 +162,7 @@ def rebuild_learner(about: dict[str, Any]) -> MetaLearner:
         names = [*HEADS, "photo"]
         if about["head"] not in names:
             raise ValueError(f"there is no head {about['head']!r}; there are: {', '.join(names)}")
-        return describe_learner(about["head"])[1]
+        return describe_learner(about["head"], about.get("penalty"))[1]
     from quickstudy.experiments.spec import LearnerSpec
 
     learner = LearnerSpec(**about).build().eval()

@@ -73,6 +73,7 @@ class Model:
         encoder: Encoder | str | None = None,
         head: str | None = None,
         false_reject: float = 0.0,
+        device: str | None = None,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
     ) -> "Model":
@@ -89,6 +90,7 @@ class Model:
                 ``efficientnet-lite0``, ``logistic`` for any other.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
+            device: where to compute, see `quickstudy.devices.find_device`.
             cache: keeps features between calls.
             failed: receives what is wrong with examples that cannot be read; without it the first
                 one raises.
@@ -105,11 +107,11 @@ class Model:
         if encoder is None:
             encoder, guess, stream = _suited(stream)
         if isinstance(encoder, str):
-            encoder = load_encoder(encoder)
+            encoder = load_encoder(encoder, device)
         x, y = _gather(encoder, stream, cache, failed)
         if head is None:
             head = _HEADS.get(encoder.name, "logistic")
-        classifier = FewShotClassifier(head).fit(x, y)
+        classifier = FewShotClassifier(head, device=device).fit(x, y)
         classifier.calibrate(false_reject)
         model = cls(encoder, classifier, false_reject)
         model.guess = guess
@@ -205,27 +207,34 @@ class Model:
         self.classifier.save(path, about={"model": about})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, encoder: Encoder | None = None) -> "Model":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: Encoder | None = None,
+        device: str | None = None,
+    ) -> "Model":
         """Read what `save` wrote.
 
         Args:
             path: the file.
             encoder: the encoder, if it is not one that `load_encoder` knows.
+            device: where to compute, whatever it was saved on.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file holds something else, or its encoder has changed since.
         """
-        classifier = FewShotClassifier.load(path)
+        classifier = FewShotClassifier.load(path, device=device)
         about = classifier.about_.get("model")
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
         if encoder is None:
             learned = about.get("learned")
             encoder = (
-                load_encoder(about["encoder"])
+                load_encoder(about["encoder"], device)
                 if learned is None
-                else LearnedEncoder(about["encoder"], **learned)
+                else LearnedEncoder(about["encoder"], **learned, device=device)
             )
         if encoder.fingerprint != about["fingerprint"]:
             raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from quickstudy.app.explain import loss_curve, reasons
 from quickstudy.data.folder import decode_image
+from quickstudy.devices import find_device
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example
 from quickstudy.heads import load_learner, usual_temperature
@@ -126,12 +127,18 @@ class Workbench:
     Args:
         limits: what it accepts.
         clock: monotonic seconds.
+        device: where to compute, see `quickstudy.devices.find_device`.
     """
 
     def __init__(
-        self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        device: str | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self.device = find_device(device)
         self._clock = clock
         self._tasks: dict[str, LiveTask] = {}
         self._lock = threading.RLock()
@@ -148,7 +155,7 @@ class Workbench:
             FullError: the server already holds as many tasks as it accepts.
             ModuleNotFoundError: the encoder of this kind is not installed.
         """
-        _encoder(kind)
+        _encoder(kind, self.device)
         with self._lock:
             self._forget()
             if len(self._tasks) >= self.limits.tasks:
@@ -184,7 +191,7 @@ class Workbench:
             read = [
                 self._read(live.kind, item, f"example {i + 1}") for i, (_, item) in enumerate(items)
             ]
-            numbers = _encoder(live.kind)(read)
+            numbers = _encoder(live.kind, self.device)(read)
             ids = []
             for (label, _), example, z in zip(items, read, numbers, strict=True):
                 ids.append(secrets.token_urlsafe(6))
@@ -257,14 +264,15 @@ class Workbench:
         with self._lock:
             live = self._task(task)
             read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
-            x = torch.from_numpy(_encoder(live.kind)(read)).unsqueeze(0)
+            numbers = _encoder(live.kind, self.device)(read)
+            x = torch.from_numpy(numbers).unsqueeze(0).to(self.device)
             result: dict[str, Any] = {"classes": live.classes, "learners": {}}
             for name, source in SHOWN[live.kind].items():
                 result["learners"][name] = self._ask(live, name, source, x)
             return result
 
     def _ask(self, live: LiveTask, name: str, source: str, x: Tensor) -> dict[str, Any]:
-        classes, learner = live.classes, _learner(source)
+        classes, learner = live.classes, _learner(source, self.device)
         if len(classes) < 2:
             return {"waiting": "needs examples of two classes"}
         max_way = getattr(learner, "max_way", None)
@@ -274,7 +282,7 @@ class Workbench:
         support = torch.from_numpy(
             np.stack([example.numbers for example in live.examples.values()])
         )
-        support = support.unsqueeze(0)
+        support, labels = support.unsqueeze(0).to(self.device), labels.to(self.device)
         with torch.no_grad():
             if name not in live.fitted:
                 began = time.perf_counter()
@@ -351,15 +359,15 @@ def _url(data: bytes) -> str:
 
 
 @cache
-def _encoder(kind: Kind) -> Encoder:
-    return load_encoder(ENCODERS[kind])
+def _encoder(kind: Kind, device: torch.device) -> Encoder:
+    return load_encoder(ENCODERS[kind], device)
 
 
 @cache
-def _learner(source: str) -> MetaLearner:
+def _learner(source: str, device: torch.device) -> MetaLearner:
     if source == "nearest":
         return NearestNeighbour().eval()
     learner = load_learner(source)
     if isinstance(learner, MAML):
         learner.inner_steps = 3  # as it was evaluated
-    return learner
+    return learner.to(device)

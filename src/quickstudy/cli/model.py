@@ -20,6 +20,9 @@ ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy lea
 CacheOption = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep the features of examples on disk.")
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="Where to compute: cpu, cuda, mps, or auto for the fastest.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
@@ -52,6 +55,7 @@ def learn(
         typer.Option(help='Rate at which known classes may be called "unknown"; 0: never.'),
     ] = 0.0,
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Learn classes from a few examples of each: photos, drawings or sentences.
 
@@ -66,6 +70,7 @@ def learn(
         encoder=encoder,
         head=head,
         false_reject=unknown,
+        device=device,
         cache=_cache(cache),
         failed=failed,
     )
@@ -94,13 +99,14 @@ def predict(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Predict the classes of new examples."""
     from quickstudy.model import Model
 
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
-    loaded = Model.load(model)
+    loaded = Model.load(model, device=device)
     examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
     rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -127,13 +133,14 @@ def add(
     label: Annotated[str, typer.Option("--class", help="Of all of these, known or new.")] = ...,  # type: ignore[assignment]
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Teach a model more examples of a class, or a new class. Nothing is trained again."""
     import dataclasses
 
     from quickstudy.model import Model
 
-    loaded = Model.load(model)
+    loaded = Model.load(model, device=device)
     examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
     labelled = (dataclasses.replace(example, label=label) for example in examples)
@@ -182,6 +189,7 @@ def report(
         "report.html"
     ),
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Test a model on other examples: one HTML file with figures, confusions and mistakes."""
     from quickstudy.checkpoint import write_atomically
@@ -189,7 +197,7 @@ def report(
     from quickstudy.model import Model
     from quickstudy.report import Report
 
-    loaded = Model.load(model)
+    loaded = Model.load(model, device=device)
     failed: list[str] = []
     examples = _progress(read_examples(test), "testing")
     result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
@@ -207,6 +215,7 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="Name the server is called by, if not by its address.")
     ] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """A page to draw, drop photos and type on, and its REST API; stop it with Ctrl-C.
 
@@ -223,11 +232,13 @@ def serve(
         need(module, "app")
     uvicorn = need("uvicorn", "app")
     from quickstudy.app import create_app
+    from quickstudy.app.workbench import Workbench
 
     torch.set_num_threads(1)
+    bench = Workbench(device=device)
     local = host in ("127.0.0.1", "localhost", "::1")
     token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
-    app = create_app(token=token, hosts=None if local else [*(name or ["*"])])
+    app = create_app(bench, token=token, hosts=None if local else [*(name or ["*"])])
     shown = f"[{host}]" if ":" in host else host
     _say(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
     _say(f"the API is described at http://{shown}:{port}/openapi.json")

@@ -212,26 +212,30 @@ def decode_image(
         channels: 3 for RGB, 1 for grey.
 
     Raises:
+        ValueError: as `open_image`.
+    """
+    image = open_image(data, where, "L" if channels == 1 else "RGB")
+    pixels = np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
+    return pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
+
+
+def open_image(data: bytes, where: str, mode: Literal["L", "RGB"]) -> Image.Image:
+    """An encoded image, upright, on white where it is transparent.
+
+    Raises:
         ValueError: it cannot be read, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                upright = ImageOps.exif_transpose(image)
-        fitted = ImageOps.fit(
-            _to_mode(upright, "L" if channels == 1 else "RGB"),
-            (size[1], size[0]),
-            Image.Resampling.LANCZOS,
-        )
+                return _to_mode(ImageOps.exif_transpose(image), mode)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"cannot read the image {where}: it is damaged, or no image at all"
         ) from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise ValueError(f"cannot read the image {where}: {error!r}") from error
-    pixels = np.asarray(fitted)
-    return pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
