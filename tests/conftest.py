@@ -29,9 +29,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _drawn_once() -> Iterator[None]:
-    """Commands of the same process share their synthetic classes, which are slow to draw."""
+    """Synthetic classes are slow to draw: few for validation and test, and once a process."""
+    drawn = functools.lru_cache(maxsize=32)(data.alphabets)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "alphabets", functools.lru_cache(maxsize=32)(data.alphabets))
+        patch.setattr(data, "alphabets", lambda n, *args, **kw: drawn(min(n, 40), *args, **kw))
         yield
 
 

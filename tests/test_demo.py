@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quickstudy.data import omniglot
+from quickstudy import demo
+from quickstudy.data import EpisodeSampler, omniglot
 from quickstudy.demo import CURVE_STEPS, PIXELS, SCRATCH, UNTRAINED, run_demo
 from quickstudy.plots import plot_classes, plot_curves, plot_regression, plot_task
 from quickstudy.testing import make_task
@@ -41,19 +42,22 @@ def test_demo(tmp_path: Path) -> None:
     assert len(said) >= 8
 
 
-def test_demo_on_omniglot(
+def test_the_demo_on_omniglot(
     tmp_path: Path, omniglot_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On three of its alphabets, which are read sooner."""
+    """Its own alphabets, here three of them, and the same learners at another size."""
     for part, alphabets in (("background", ("Ojibwe", "Inuktitut")), ("evaluation", ("Angelic",))):
         with ZipFile(omniglot_root / f"images_{part}.zip") as zipped:
             names = [name for name in zipped.namelist() if name.split("/")[1].startswith(alphabets)]
             zipped.extractall(tmp_path, names)
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("quickstudy.demo.omniglot", partial(omniglot, verify=False))
-    result = run_demo(tmp_path, root=tmp_path, scale=0.005, n_tasks=2, say=lambda line: None)
-    assert len(result.table) == 6
-    assert all(picture.exists() for picture in result.pictures)
+    monkeypatch.setattr(demo, "omniglot", partial(omniglot, verify=False))
+    seen, unseen = demo._data(tmp_path, 0, seed=0)
+    assert (seen.n_classes, unseen.n_classes) == (4 * 30, 4 * 20)
+    assert seen.shape == unseen.shape == (1, 20, 20)
+    task = EpisodeSampler(unseen, way=demo.WAY, shot=1, query=1)[0]
+    for row in demo._rows(seen.shape[-1], scale=1.0, seed=0):
+        assert row.build().eval()(task).shape == (1, demo.WAY, demo.WAY)
 
 
 def test_pictures_refuse_what_they_cannot_draw(tmp_path: Path) -> None:
