@@ -27,7 +27,7 @@ class Features(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Example:
         >>> from quickstudy.estimator import FewShotClassifier
         >>> from sklearn.pipeline import make_pipeline
-        >>> red, blue = np.zeros((2, 8, 8, 3)) + [[[[1, 0, 0]]], [[[0, 0, 1]]]]
+        >>> red, blue = np.tile([[1.0, 0, 0]], (8, 8, 1)), np.tile([[0, 0, 1.0]], (8, 8, 1))
         >>> model = make_pipeline(Features("pixels:4", cache=False), FewShotClassifier("ridge"))
         >>> model.fit([red, blue], ["red", "blue"]).predict([red * 0.7]).tolist()
         ['red']

@@ -3,14 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
 
+from quickstudy.checkpoint import save_weights
 from quickstudy.functional import example_loss
+from quickstudy.hub import Shareable
 from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
 from quickstudy.task import Task, check_support
+
+if TYPE_CHECKING:
+    from quickstudy.experiments.architecture import LearnerSpec
 
 __all__ = ["MetaLearner", "Phi", "class_labels", "temporarily", "ways"]
 
@@ -30,7 +36,7 @@ def ways(phi: dict[str, Any]) -> int | None:
     return int(phi["classes"].shape[1]) if "classes" in phi else None
 
 
-class MetaLearner(nn.Module, ABC):
+class MetaLearner(Shareable, nn.Module, ABC):
     """``f(D_tr, x) -> y`` in two steps, after the lecture's ``phi_i = f_theta(D_i_tr)``::
 
         phi    = learner.adapt(support_x, support_y, n_way)
@@ -48,8 +54,12 @@ class MetaLearner(nn.Module, ABC):
             again changes little. (Batch norm, where it is transductive, may still do that.)
         max_way: most classes a task may have (in regression: the size of a target), ``None`` for
             any number.
+        described: what it was built from (a `quickstudy.experiments.architecture.LearnerSpec`), if
+            it was: from this, files of its weights open by themselves.
     """
 
+    imported_from = ("quickstudy", "MetaLearner")
+    described: "LearnerSpec | None" = None
     order_invariant: bool = True
     label_equivariant: bool = True
     class_balanced: bool = True
@@ -141,6 +151,22 @@ class MetaLearner(nn.Module, ABC):
                 f"the task has n_way={n_way} classes, but this {name} was built for at most "
                 f"{self.max_way}"
             )
+
+    def _write_file(self, path: Path) -> dict[str, Any]:
+        if self.described is None:
+            raise ValueError(
+                f"nothing says how to build this {type(self).__name__} again: build it by a "
+                "LearnerSpec or an Experiment, or keep its weights by checkpoint.save_weights"
+            )
+        about = self.described.model_dump()
+        save_weights(path, self, about=about)
+        return about
+
+    @classmethod
+    def _read_file(cls, path: Path) -> "MetaLearner":
+        from quickstudy.experiments.pretrained import load
+
+        return load(path)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from quickstudy.encoders import Encoder, FeatureCache, LearnedEncoder, encode, l
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.examples import Example, Item, as_example, as_examples
 from quickstudy.heads import HEADS
+from quickstudy.hub import Shareable
 
 __all__ = ["Answer", "Model"]
 
@@ -36,7 +37,7 @@ class Answer:
     probabilities: dict[str, float]
 
 
-class Model:
+class Model(Shareable):
     """An encoder and a classifier fitted to a few examples of each class.
 
     Args:
@@ -58,6 +59,7 @@ class Model:
         ['fruit']
     """
 
+    imported_from = ("quickstudy.model", "Model")
     guess: str | None = None
 
     def __init__(
@@ -242,6 +244,14 @@ class Model:
                 "learn it again"
             )
         return cls(encoder, classifier, about["false_reject"])
+
+    def _write_file(self, path: Path) -> dict[str, Any]:
+        self.save(path)
+        return self.about()
+
+    @classmethod
+    def _read_file(cls, path: Path) -> "Model":
+        return cls.load(path)
 
 
 def _gather(

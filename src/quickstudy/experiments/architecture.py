@@ -134,7 +134,9 @@ class LearnerSpec(Architecture, Schema):
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return self._learner()
+            learner = self._learner()
+        learner.described = self
+        return learner
 
     def _learner(self) -> "MetaLearner":
         from quickstudy import learners

@@ -11,6 +11,7 @@ from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.recipe import recipe_names
 from quickstudy.experiments.run import load_run
 from quickstudy.experiments.spec import Experiment, LearnerSpec
+from quickstudy.hub import WEIGHTS
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
@@ -30,8 +31,9 @@ def load(source: str | os.PathLike[str]) -> "MetaLearner":
     are for drawings of characters: grey, 28x28, ink 1 on paper 0.
 
     Args:
-        source: one of `shipped`, a run folder, or a file of weights (of a run or of
-            `quickstudy reproduce`), which says itself what learner they belong to.
+        source: one of `shipped`, a run folder, a folder of `MetaLearner.save_pretrained`, or a file
+            of weights (of a run or of `quickstudy reproduce`), which says itself what learner they
+            belong to.
 
     Returns:
         The learner in evaluation mode, on the CPU.
@@ -55,6 +57,8 @@ def load(source: str | os.PathLike[str]) -> "MetaLearner":
 def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLearner"]:
     """What `load` gives, with the description from which it was built."""
     path = Path(source)
+    if (path / WEIGHTS).is_file():
+        return _opened(path / WEIGHTS)
     if path.is_dir():
         experiment, learner = load_run(path)
         return experiment.learner_spec(), learner.eval()
@@ -87,7 +91,7 @@ def taken_images(source: str | os.PathLike[str]) -> str | None:
         return None
     if spec.channels == 3:
         return f"pixels:{spec.size}"
-    if Path(source).is_dir():
+    if Path(source).is_dir() and not Path(source, WEIGHTS).is_file():
         experiment = Experiment.load(source)
         if experiment.data == "folder":
             return f"{'inverted' if experiment.invert else 'grey'}:{spec.size}"
