@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from quickstudy.cli import main
 from quickstudy.data import alphabets
-from quickstudy.encoders import DrawingEncoder, PhotoEncoder
+from quickstudy.encoders import DrawingEncoder, LearnedEncoder, PhotoEncoder
 from quickstudy.examples import Example
+from quickstudy.experiments.run import Machine, run_experiment
+from quickstudy.experiments.spec import Experiment
 from quickstudy.export import export_onnx, export_torch
 from quickstudy.heads import HEADS
 from quickstudy.model import Model
@@ -89,14 +92,50 @@ def test_torch_export_gives_the_same_answers(head: str, tmp_path: Path) -> None:
     assert np.allclose(got.numpy(), expected(model), atol=1e-4)
 
 
-def test_what_cannot_be_exported_is_said() -> None:
-    class Letters:
-        name, kind, fingerprint = "letters", "text", "1"
+class Letters:
+    name, kind, fingerprint = "letters", "text", "1"
 
-        def __call__(self, examples: Any) -> Any:
-            return np.array([[e.item.count(c) for c in "aeiou"] for e in examples], np.float32)
+    def __call__(self, examples: Any) -> Any:
+        return np.array([[e.item.count(c) for c in "aeiou"] for e in examples], np.float32)
 
-    few = [Example("banana", "fruit", ""), Example("fish and chips", "dish", "")]
+
+def test_of_sentences_the_graph_takes_features(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs quickstudy[export]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    few = [("banana", "fruit"), ("fish and chips", "dish"), ("kiwi", "fruit")]
     model = Model.learn(few, encoder=Letters())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="drawings and photos can be exported; letters encodes te"):
-        export_torch(model, "nowhere.pt2")
+    export_onnx(model, tmp_path / "m.onnx")
+    session = runtime.InferenceSession(tmp_path / "m.onnx")
+    kept = session.get_modelmeta().custom_metadata_map
+    assert (json.loads(kept["encoder"]), json.loads(kept["input"])) == ("letters", [5])
+    new = ["papaya", "chips"]
+    want = [[*answer.probabilities.values()] for answer in model.predict(new)]
+    x = Letters()([Example(text, None, "") for text in new])
+    assert np.allclose(session.run(None, {"x": x})[0], want, atol=1e-4)
+
+
+def test_of_what_you_trained_the_encoder_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript", reason="needs quickstudy[export]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    for name, options in (("mine", {"filters": 4}), ("mlp", {"backbone": "mlp"})):
+        run_experiment(
+            Experiment("protonet", data="alphabets", classes=9, size=16, steps=1, way=3, **options),
+            Path(name),
+            Machine(accelerator="cpu", validation=None),
+            quiet=True,
+        )
+        monkeypatch.setattr("sys.argv", ["quickstudy", "export", name, "--onnx"])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main()
+        assert capsys.readouterr().out == f"{name}.onnx\n"
+        session = runtime.InferenceSession(f"{name}.onnx")
+        encoder = LearnedEncoder.of(name)
+        new = examples(range(2))
+        x = DrawingEncoder(16)(new)
+        assert np.allclose(session.run(["features"], {"x": x})[0], encoder(new), atol=1e-4)
+    export_torch(encoder, "mlp.pt2")
+    found = torch.export.load("mlp.pt2").module()(torch.from_numpy(x))
+    assert np.allclose(found.numpy(), encoder(new), atol=1e-4)

@@ -74,7 +74,7 @@ class DrawingEncoder:
     kind: Literal["image", "text"] = "image"
 
     def __init__(self, size: int = 28) -> None:
-        self.size = size
+        self.size, self.shape = size, (1, size, size)
         self.name = "drawing" if size == 28 else f"drawing:{size}"
         self.fingerprint = f"drawing {size} 1"
 
@@ -101,6 +101,7 @@ class PixelEncoder:
 
     def __init__(self, size: int, channels: Literal[1, 3] = 3, *, invert: bool = False) -> None:
         self.size, self.channels, self.invert = size, channels, invert
+        self.shape = (channels, size, size)
         self.name = f"{'pixels' if channels == 3 else 'inverted' if invert else 'grey'}:{size}"
         self.fingerprint = self.name
 
@@ -142,7 +143,10 @@ class LearnedEncoder:
         network.load_state_dict(weights)
         self.name, self.about, self.images = name, about, images
         self.device = find_device(device)
-        self.network, self._pixels = network.to(self.device), load_encoder(images)
+        pixels = load_encoder(images)
+        if not isinstance(pixels, DrawingEncoder | PixelEncoder):
+            raise ValueError(f"{name} was trained on images as they are, not on {images}")
+        self.network, self._pixels, self.shape = network.to(self.device), pixels, pixels.shape
         self.fingerprint = _fingerprint(network, images)
 
     @classmethod
@@ -159,7 +163,7 @@ class LearnedEncoder:
         images, network = taken_images(path), getattr(learner, "encoder", None)
         if images is None or not isinstance(network, nn.Module):
             raise ValueError(
-                f"the learner of {path} has no encoder of images; give it as the head instead"
+                f"the learner of {path} has no encoder of images; learn a task with it as the head"
             )
         return cls(path, about, images, dict(network.state_dict()), device)
 

@@ -1,8 +1,10 @@
-"""A learned task as one graph: encoder, ``phi`` and temperature, from pixels to answers."""
+"""A learned task as one graph, from pixels to answers; and an encoder that you trained."""
 
 import json
+import logging
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,11 @@ class Deployed(nn.Module):
 
     ``[n,C,H,W]`` (0..1: ink 1 for drawings, RGB for photos) ``-> [n,N]`` probabilities, and
     ``[n]``, how familiar each example is: below the model's threshold it is of no known class.
+    Where the encoder is no torch module, as that of sentences, the graph takes its features
+    ``[n,D]`` instead.
 
     Args:
-        model: of drawings, or of photos by any torch module.
-
-    Raises:
-        ValueError: its encoder cannot be put into a graph; says which can.
+        model: of any kind.
     """
 
     allowance: Tensor
@@ -43,18 +44,16 @@ class Deployed(nn.Module):
         elif isinstance(encoder, DrawingEncoder):
             takes_images = image_shape(model.classifier.learner_) is not None
             self.encoder = nn.Identity() if takes_images else nn.Flatten()
-            self.input_shape = (1, encoder.size, encoder.size)
+            self.input_shape = encoder.shape
         elif isinstance(encoder, PixelEncoder):
             self.encoder = nn.Identity()
-            self.input_shape = (encoder.channels, encoder.size, encoder.size)
+            self.input_shape = encoder.shape
         elif isinstance(encoder, LearnedEncoder):
             self.encoder = nn.Sequential(encoder.network, nn.Flatten())
-            self.input_shape = image_shape(encoder.network) or ()
+            self.input_shape = encoder.shape
         else:
-            raise ValueError(
-                f"models of drawings and photos can be exported; {encoder.name} encodes "
-                f"{encoder.kind}s by a library that has its own export"
-            )
+            self.encoder = nn.Identity()
+            self.input_shape = model.classifier.support_x_.shape[1:]
         classifier = model.classifier
         self.learner: MetaLearner = classifier.learner_
         self.phi: Phi = _float(classifier.phi_)
@@ -68,45 +67,64 @@ class Deployed(nn.Module):
         return (logits / self.temperature).softmax(-1), largest + self.allowance[best]
 
 
-def export_onnx(model: Model, path: str | os.PathLike[str]) -> None:
+class _Embedding(nn.Module):
+    """An encoder that you trained, ``[n,C,H,W] -> [n,D]``."""
+
+    def __init__(self, encoder: LearnedEncoder) -> None:
+        super().__init__()
+        self.network = encoder.network
+        self.input_shape = encoder.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network(x).flatten(1)
+        return features
+
+
+def export_onnx(model: Model | LearnedEncoder, path: str | os.PathLike[str]) -> None:
     """Write a model for ONNX Runtime; any number of examples at a time.
 
-    Input ``x`` is ``[n,C,H,W]``, prepared as `Deployed` says, outputs are ``probabilities``
-    ``[n,N]`` and ``familiarity`` ``[n]``. The file's metadata has the classes and the threshold of
-    familiarity, below which an example is of none.
+    Input ``x`` is as `Deployed` says, outputs are ``probabilities`` ``[n,N]`` and ``familiarity``
+    ``[n]``. The file's metadata has the encoder, the classes and the threshold of familiarity,
+    below which an example is of none. Of an encoder that you trained, the output is ``features``
+    ``[n,D]``.
 
     Raises:
-        ValueError: the model cannot be put into a graph.
         ModuleNotFoundError: ``onnx`` or ``onnxscript`` is not installed.
     """
     onnx = need("onnx", "export")
     need("onnxscript", "export")
     deployed, example = _ready(model)
-    with tempfile.TemporaryDirectory() as folder:
+    encoder = isinstance(model, LearnedEncoder)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, we do not
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             deployed,
             (example,),
             file,
             input_names=["x"],
-            output_names=["probabilities", "familiarity"],
+            output_names=["features"] if encoder else ["probabilities", "familiarity"],
             dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
         proto = onnx.load(file)
-    about = {**model.about(), "classes": [*model.counts], "input": [*deployed.input_shape]}
+    about: dict[str, Any] = {"input": [*deployed.input_shape]}
+    if isinstance(model, LearnedEncoder):
+        about |= {"encoder": model.name, "images": model.images}
+    else:
+        about |= {**model.about(), "classes": [*model.counts]}
     for name, value in about.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
     write_atomically(path, proto.SerializeToString())
 
 
-def export_torch(model: Model, path: str | os.PathLike[str]) -> None:
+def export_torch(model: Model | LearnedEncoder, path: str | os.PathLike[str]) -> None:
     """Write a model as a `torch.export` program (``.pt2``), for what ONNX cannot hold.
 
-    Raises:
-        ValueError: the model cannot be put into a graph.
+    Inputs and outputs are those of `export_onnx`.
     """
     deployed, example = _ready(model)
     n = {0: torch.export.Dim("n", min=1)}
@@ -117,8 +135,11 @@ def export_torch(model: Model, path: str | os.PathLike[str]) -> None:
         write_atomically(path, file.read_bytes())
 
 
-def _ready(model: Model) -> tuple[Deployed, Tensor]:
-    deployed = Deployed(model).eval()
+def _ready(model: Model | LearnedEncoder) -> tuple[Deployed | _Embedding, Tensor]:
+    deployed: Deployed | _Embedding = (
+        _Embedding(model) if isinstance(model, LearnedEncoder) else Deployed(model)
+    )
+    deployed.eval()
     for parameter in deployed.parameters():
         parameter.requires_grad_(False)
     return deployed, torch.rand(2, *deployed.input_shape)

@@ -162,7 +162,10 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
 
 def export(
-    model: ModelArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(help="A file that `quickstudy learn` wrote; or a run: its encoder."),
+    ],
     onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime.")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="A torch.export program.")] = False,
     out: Annotated[
@@ -170,13 +173,15 @@ def export(
         typer.Option("--out", "-o", help="Default: the model's name with .onnx or .pt2."),
     ] = None,
 ) -> None:
-    """Write a model of drawings or photos as one graph, from pixels to probabilities."""
+    """Write a model as one graph, from pixels (of sentences: features) to probabilities."""
+    from quickstudy.encoders import LearnedEncoder
     from quickstudy.export import export_onnx, export_torch
     from quickstudy.model import Model
 
     if onnx == torch:
         raise ValueError("give one of --onnx and --torch")
-    loaded = Model.load(model)
+    trained = model.is_dir() or model.suffix == ".safetensors"
+    loaded = LearnedEncoder.of(str(model)) if trained else Model.load(model)
     path = out or model.with_suffix(".onnx" if onnx else ".pt2")
     (export_onnx if onnx else export_torch)(loaded, path)
     print(path)
