@@ -65,13 +65,31 @@ def test_strength_bounds_how_far_an_image_moves() -> None:
         assert 0.05 * strength * 41 <= furthest <= 0.12 * strength * 41 + 1
 
 
+def test_pens_are_of_drawings_alone_and_of_as_many_as_is_said() -> None:
+    plain = SAMPLER[3].support_x
+    for part in (0.0, 0.5, 1.0):
+        x = Augmented(SAMPLER, strength=0.0, pens=part)[3].support_x
+        assert x.min() >= 0
+        assert x.max() <= 1
+        changed = ((x - plain).abs().flatten(2).amax(-1) > 0.02).float().mean()
+        assert changed <= part * 1.8
+        assert changed >= part * 0.8
+    broad = [Augmented(SAMPLER, strength=0.0, pens=1.0)[i].support_x.mean() for i in range(9)]
+    assert max(broad) > 1.3 * min(SAMPLER[i].support_x.mean() for i in range(9))
+
+
 @pytest.mark.parametrize(
     ("source", "strength", "message"),
     [
-        (SAMPLER, 0.0, "strength is 0.0"),
+        (SAMPLER, -0.1, "strength is -0.1"),
         (SinusoidSampler(shot=5, query=5, tasks=1), 1.0, "only images"),
     ],
 )
 def test_bad_input(source: object, strength: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augmented(source, strength=strength)[0]  # type: ignore[arg-type]
+
+
+def test_a_part_of_pens_is_a_part() -> None:
+    with pytest.raises(ValueError, match=r"pens is 1\.5; expected 0 to 1"):
+        Augmented(SAMPLER, pens=1.5)

@@ -253,3 +253,19 @@ def test_several_processes_read_a_data_set() -> None:
 def test_images_with_their_channels_last_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[8, 8, 3\], its channels last; .*\[3, 8, 8\]"):
         ClassDataset.from_dataset(Pictures(np.asarray, targets=True))
+
+
+def test_two_data_sets_are_put_together() -> None:
+    a = ClassDataset.from_arrays(torch.arange(6.0).view(6, 1), ["x", "x", "y", "y", "z", "z"])
+    b = ClassDataset.from_arrays(torch.arange(10.0, 13).view(3, 1), ["p", "q", "q"])
+    both = a.subset([2, 0]) + b
+    assert both.names == ("z", "x", "p", "q")
+    assert both.sizes.tolist() == [2, 2, 1, 2]
+    found = [both.read(torch.tensor([c]), torch.tensor([0])).item() for c in range(4)]
+    assert found == [4.0, 0.0, 10.0, 11.0]
+    with pytest.raises(ValueError, match="cannot be put together"):
+        a + ClassDataset.from_arrays(torch.zeros(2, 3), ["r", "s"])
+    with pytest.raises(ValueError, match="both need groups, or neither"):
+        a + ClassDataset.from_arrays(torch.zeros(2, 1), ["r", "s"], groups={"r": "g", "s": "g"})
+    with pytest.raises(ValueError, match="class names must differ; 'x' stands twice"):
+        a + a

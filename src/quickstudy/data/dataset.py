@@ -230,6 +230,27 @@ class ClassDataset:
             turns=None if self.turns is None else self.turns[index],
         )
 
+    def __add__(self, other: "ClassDataset") -> "ClassDataset":
+        """The classes of both, these first.
+
+        Raises:
+            ValueError: they differ in shape or type, share a name, or only one has groups, or is
+                rotated.
+        """
+        if (self.shape, self.storage.dtype) != (other.shape, other.storage.dtype):
+            raise ValueError(f"{self} and {other} cannot be put together")
+        if (self.groups is None) != (other.groups is None) or self.turns is not other.turns:
+            raise ValueError("both need groups, or neither; put them together before rotating them")
+        return replace(
+            self,
+            storage=torch.cat([self.storage, other.storage]),
+            first=torch.cat([self.first, other.first + len(self.storage)]),
+            sizes=torch.cat([self.sizes, other.sizes]),
+            names=self.names + other.names,
+            groups=None if self.groups is None else self.groups + (other.groups or ()),
+            roots=self.roots + other.roots,
+        )
+
     def where(self, keep: Callable[[str], bool], *, by: str = "roots") -> "ClassDataset":
         """The classes whose ``by`` (``"names"``, ``"roots"`` or ``"groups"``) ``keep`` accepts."""
         values = getattr(self, by)

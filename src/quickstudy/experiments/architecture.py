@@ -83,6 +83,9 @@ class Architecture(Fields):
     backbone: Annotated[Backbone, Field(description="The network.")] = "conv4"
     filters: Annotated[int, Field(ge=1, description="Of each block of Conv4.")] = 64
     downsample: Annotated[Downsample, Field(description="How Conv4 halves.")] = "pool"
+    fit_ink: Annotated[
+        bool, Field(description="Drawings: move the ink to the middle, and scale it, first of all.")
+    ] = False
     batch_norm: Annotated[
         Policy, Field(description="inductive, or transductive: queries see each other.")
     ] = "inductive"
@@ -95,6 +98,8 @@ class Architecture(Fields):
     def _can_be_built(self) -> Self:
         if self.backbone == "efficientnet-lite0" and self.channels != 3:
             raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
+        if self.fit_ink and self.channels != 1:
+            raise ValueError(f"fit_ink is for grey drawings; channels is {self.channels}")
         known = learner_options(self.learner) if self.options else {}
         if self.options and self.counts_classes:
             known["classes"] = int
@@ -179,6 +184,18 @@ class LearnerSpec(Architecture, Schema):
         return nn.Sequential(encoder, nn.Linear(features, outputs))
 
     def _encoder(self) -> "nn.Module":
+        from torch import nn
+
+        from quickstudy.nn import FitInk
+
+        network = self._backbone()
+        if not self.fit_ink:
+            return network
+        fitted = nn.Sequential(FitInk(), network)
+        fitted.out_features = network.out_features
+        return fitted
+
+    def _backbone(self) -> "nn.Module":
         from quickstudy.nn import MLP, Conv4, R2D2Encoder
 
         if self.inputs == "sinusoid":

@@ -4,6 +4,7 @@ Each field is declared once, with what it means, its bounds and its default. The
 `quickstudy train`, `quickstudy.experiments.recipe.TrainingProtocol` and ``run.json`` follow.
 """
 
+import dataclasses
 import json
 import os
 from functools import cached_property
@@ -95,6 +96,13 @@ class Setup(Architecture):
         float,
         Field(ge=0, description="Distort training images; 1 for up to 15 degrees, 15% of size."),
     ] = 0.0
+    pens: Annotated[
+        float,
+        Field(ge=0, le=1, description="How often a training drawing gets another pen."),
+    ] = 0.0
+    invented: Annotated[
+        int, Field(ge=0, description="Omniglot: add so many synthetic characters to train on.")
+    ] = 0
     steps: Annotated[int, Field(ge=1, description="Outer steps.")] = 1000
     lr: Annotated[float, Field(gt=0, description="Outer learning rate.")] = 1e-3
     optimizer: Annotated[Literal["adam", "sgd"], Field(description="Of the outer loop.")] = "adam"
@@ -201,6 +209,10 @@ class Experiment(Setup, Schema):
         elif self.data == "omniglot":
             look: Any = {"size": self.size, "resample": self.resample, "invert": self.invert}
             split = self._deal(data.omniglot(self.root, **look))
+            if self.invented:
+                synthetic = data.alphabets(self.invented, size=self.size, seed=self.seed)
+                name = f"{split.name} and {self.invented} synthetic characters"
+                split = dataclasses.replace(split, train=split.train + synthetic, name=name)
         elif self.data == "digits":
             split = self._deal(data.digits(size=self.size))
         elif self.root is None:
@@ -242,8 +254,8 @@ class Experiment(Setup, Schema):
             "seed": self.seed,
         }
         sampler = EpisodeSampler(dataset, **{**settings, **changes})
-        if part == "train" and self.augment:
-            return Augmented(sampler, strength=self.augment, seed=self.seed)
+        if part == "train" and (self.augment or self.pens):
+            return Augmented(sampler, strength=self.augment, pens=self.pens, seed=self.seed)
         return sampler
 
     def build_learner(self) -> "MetaLearner":

@@ -2,6 +2,7 @@
 
 from quickstudy.nn.conv4 import Conv4
 from quickstudy.nn.init import glorot_
+from quickstudy.nn.ink import FitInk
 from quickstudy.nn.mlp import MLP
 from quickstudy.nn.norm import (
     BatchNorm,
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "BatchNorm",
     "Conv4",
+    "FitInk",
     "R2D2Encoder",
     "batch_norm_policy",
     "glorot_",
