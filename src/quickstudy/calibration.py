@@ -96,7 +96,7 @@ def expected_calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> fl
         inside = bin_of == b
         if inside.any():
             error += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
-    return error
+    return float(error)
 
 
 def reject_threshold(confidence: ArrayLike, rate: float) -> float | None:
