@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,8 +32,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _drawn_once() -> Iterator[None]:
     """Synthetic classes are slow to draw: few for validation and test, and once a process."""
     drawn = functools.lru_cache(maxsize=32)(data.alphabets)
+
+    @functools.wraps(data.alphabets)
+    def few(n_classes: int, *args: Any, first_class: int = 0, **kwargs: Any) -> data.ClassDataset:
+        n = min(n_classes, 40) if first_class else n_classes
+        return drawn(n, *args, first_class=first_class, **kwargs)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "alphabets", lambda n, *args, **kw: drawn(min(n, 40), *args, **kw))
+        patch.setattr(data, "alphabets", few)
         yield
 
 
