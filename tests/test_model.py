@@ -332,3 +332,47 @@ def test_a_first_class_of_grey_photos_makes_no_drawings(colours: Path, tmp_path:
     assert model.guess is not None
     assert "taken for photos" in model.guess
     assert str(model.classifier.learner) == "photo"
+
+
+class Ink:
+    """Stands for photo features that know the classes of `drawings`, or know nothing."""
+
+    name = "efficientnet-lite0"
+    kind: Literal["image", "text"] = "image"
+
+    def __init__(self, knows: bool) -> None:
+        self.knows, self.fingerprint = knows, f"ink {knows}"
+
+    def __call__(self, examples: Any) -> Any:
+        label = [int(e.label[-1]) if self.knows else hash(e.item) % 4 for e in examples]
+        return np.eye(1280, dtype=np.float32)[label]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_of_drawings_the_better_features_are_taken_and_that_is_said(
+    drawings: Path, monkeypatch: pytest.MonkeyPatch, knows: bool
+) -> None:
+    import quickstudy.model as module
+
+    load = module.load_encoder
+    monkeypatch.setattr(
+        module,
+        "load_encoder",
+        lambda name, device=None: Ink(knows) if name == Ink.name else load(name, device),
+    )
+    rng = np.random.default_rng(0)
+    examples = [e for e in read_examples(drawings / "learn") if not e.where.endswith("broken.png")]
+    shuffled = rng.permutation([str(e.label) for e in examples])
+    confusing = [
+        Example(e.item, label, e.where) for e, label in zip(examples, shuffled, strict=True)
+    ]
+    model = Model.learn(confusing if knows else examples)
+    assert model.encoder.name == ("efficientnet-lite0" if knows else "drawing")
+    assert model.guess
+    if knows:
+        assert "photo features 100%; photo features are taken" in model.guess
+    else:  # where drawing features are never wrong, no others are tried
+        assert "drawing features are taken" in model.guess or "for photos)" in model.guess
+    one = {str(e.label): e for e in examples}
+    assert Model.learn(one.values()).encoder.name == "drawing", "nothing can be held out"
+    assert Model.learn(confusing, head="protonet-omniglot").encoder.name == "drawing"

@@ -17,6 +17,8 @@ from quickstudy.hub import Shareable
 
 __all__ = ["Answer", "Model"]
 
+_ENOUGH = 8  # examples to hold out, for a choice between encoders
+_INK = "taken for drawings: all are ink on paper, without colour"
 _HEADS = {"drawing": "protonet-omniglot", "efficientnet-lite0": "photo"}
 
 
@@ -85,8 +87,9 @@ class Model(Shareable):
             examples: any number of each class, in any order: a path (see `read_examples`), or
                 `Example`s, or pairs of an item (see `as_example`) and its label.
             encoder: an encoder or its name, see `load_encoder`. Default: what the head was trained
-                on, if it was; else ``minilm`` for texts, ``drawing`` if all images are ink on
-                paper, ``efficientnet-lite0`` if not.
+                on, if it was; else ``minilm`` for texts, ``efficientnet-lite0`` for photos; if all
+                images are ink on paper, ``drawing``, or ``efficientnet-lite0`` where it does
+                clearly better on held-out examples.
             head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
                 weights. Default: ``protonet-omniglot`` for the encoder ``drawing``, ``photo`` for
                 ``efficientnet-lite0``, ``logistic`` for any other.
@@ -108,16 +111,46 @@ class Model(Shareable):
             encoder = taken_images(head)
         if encoder is None:
             encoder, guess, stream = _suited(stream)
+        given = list(stream) if guess and encoder == "drawing" and head is None else None
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device)
-        x, y = _gather(encoder, stream, cache, failed)
-        if head is None:
-            head = _HEADS.get(encoder.name, "logistic")
-        classifier = FewShotClassifier(head, device=device).fit(x, y)
-        classifier.calibrate(false_reject)
-        model = cls(encoder, classifier, false_reject)
+        x, y = _gather(encoder, stream if given is None else given, cache, failed)
+        chosen = head or _HEADS.get(encoder.name, "logistic")
+        classifier = FewShotClassifier(chosen, device=device).fit(x, y)
+        model = cls(encoder, classifier.calibrate(false_reject), false_reject)
         model.guess = guess
-        return model
+        return model if given is None else model._or_of_photos(given, device, cache)
+
+    def _or_of_photos(
+        self, examples: list[Example], device: str | None, cache: FeatureCache | None
+    ) -> "Model":
+        """This model of drawings; or one of photos, if it does clearly better on held-out examples.
+
+        Both learn from the same drawings. Photo features are far better for some that no pen drew.
+        """
+        own = self.classifier
+        if own.held_out_ < _ENOUGH or own.held_out_accuracy_ in (None, 1.0):
+            return self
+        try:
+            photo = load_encoder("efficientnet-lite0", device)
+        except ModuleNotFoundError:
+            return self
+        other = Model.learn(
+            examples,
+            encoder=photo,
+            false_reject=self.false_reject,
+            device=device,
+            cache=cache,
+            failed=[],
+        )
+        mine, others = (float(m.classifier.held_out_accuracy_ or 0) for m in (self, other))
+        noise = (mine * (1 - mine) + others * (1 - others)) / own.held_out_
+        better = other if others > mine + noise**0.5 else self
+        better.guess = (
+            f"{_INK}; right on held-out examples: drawing features {mine:.0%}, photo features "
+            f"{others:.0%}; {'photo' if better is other else 'drawing'} features are taken"
+        )
+        return better
 
     def predict(
         self,
@@ -288,8 +321,7 @@ def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
             return "efficientnet-lite0", why, chain(seen, examples)
     if not seen:
         raise ValueError("there are no examples")
-    why = "taken for drawings: all are ink on paper, without colour"
-    return "drawing", f"{why} (--encoder efficientnet-lite0 for photos)", iter(seen)
+    return "drawing", f"{_INK} (--encoder efficientnet-lite0 for photos)", iter(seen)
 
 
 def _drawn(example: Example) -> bool:

@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="needs quickstudy[app]")
 from fastapi.testclient import TestClient
 
+import quickstudy
 from quickstudy.app import Limits, Workbench, create_app
 from quickstudy.data import alphabets
+from quickstudy.encoders import load_encoder
+from quickstudy.examples import Example
+from quickstudy.experiments.architecture import LearnerSpec
 
 DRAWN = alphabets(6, 6, size=84, first_class=40)
 
@@ -365,10 +370,42 @@ def test_photos(client: TestClient) -> None:
 
 
 def test_a_missing_package_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: str) -> None:
+    def missing(*_: object) -> None:
         raise ModuleNotFoundError("this needs x: pip install 'quickstudy[text]'")
 
     monkeypatch.setattr("quickstudy.app.workbench._encoder", missing)
     answer = client.post("/api/tasks", json={"kind": "text"})
     assert answer.status_code == 501
     assert "quickstudy[text]" in answer.json()["detail"]
+
+
+def test_learners_that_you_trained_are_shown_and_see_what_they_were_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another size than the shipped ones', and colour."""
+    monkeypatch.chdir(tmp_path)
+    for name, spec in (
+        ("mine", LearnerSpec(learner="protonet", size=40, filters=4)),
+        ("colour", LearnerSpec(learner="protonet", size=32, channels=3, filters=4)),
+    ):
+        spec.build().save_pretrained(name)
+    bench = Workbench(learners=["mine", "colour"])
+    client = TestClient(create_app(bench, requests_a_second=1e6))
+    task = make(client, examples=examples(2))
+    answer = client.post(f"/api/tasks/{task}/predict", json={"items": [{"image": drawing(0, 3)}]})
+    learners = answer.json()["learners"]
+    assert [*learners][-1] == "mine"
+    assert sum(learners["mine"]["answers"][0]["probabilities"]) == pytest.approx(1, abs=1e-3)
+    trained, encoder = quickstudy.load("mine"), load_encoder("drawing:40")
+    read = [Example(base64.b64decode(e["image"]), None, "") for e in examples(2)]
+    x = torch.from_numpy(encoder(read)).unsqueeze(0)
+    z = torch.from_numpy(encoder([Example(base64.b64decode(drawing(0, 3)), None, "")]))
+    phi = trained.adapt(x, torch.tensor([[0, 1]]), 2)
+    expected = trained.predict(phi, z.unsqueeze(0)).softmax(-1)[0, 0]
+    found = learners["mine"]["answers"][0]["probabilities"]
+    assert found == pytest.approx(expected.tolist(), abs=1e-2)
+    LearnerSpec(learner="protonet", inputs="sinusoid").build().save_pretrained("numbers")
+    with pytest.raises(ValueError, match="numbers takes no images"):
+        Workbench(learners=["numbers"])
+    with pytest.raises(FileNotFoundError, match="none is neither a run folder nor a file"):
+        Workbench(learners=["none"])

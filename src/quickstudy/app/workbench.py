@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from quickstudy.data.folder import decode_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example
+from quickstudy.experiments.pretrained import taken_images
 from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
@@ -87,9 +89,18 @@ class Item:
 
 
 @dataclass(frozen=True)
+class _Shown:
+    """A learner on the page: what it is called, where it is from, and who prepares its inputs."""
+
+    name: str
+    source: str
+    encoder: str
+
+
+@dataclass(frozen=True)
 class _Stored:
     label: str
-    numbers: Any
+    numbers: dict[str, Any]  # by the name of the encoder
     shown: str
 
 
@@ -128,6 +139,11 @@ class Workbench:
         limits: what it accepts.
         clock: monotonic seconds.
         device: where to compute, see `quickstudy.devices.find_device`.
+        learners: more learners to show, of images: run folders, files of weights, shipped names.
+
+    Raises:
+        FileNotFoundError: there is no such learner.
+        ValueError: a learner takes no images.
     """
 
     def __init__(
@@ -136,9 +152,20 @@ class Workbench:
         clock: Callable[[], float] = time.monotonic,
         *,
         device: str | None = None,
+        learners: Sequence[str] = (),
     ) -> None:
         self.limits = limits or Limits()
         self.device = find_device(device)
+        self._shown = {
+            kind: [_Shown(name, source, ENCODERS[kind]) for name, source in those.items()]
+            for kind, those in SHOWN.items()
+        }
+        for source in learners:
+            images = taken_images(source)
+            if images is None:
+                raise ValueError(f"{source} takes no images; the page can show none else of yours")
+            kind: Kind = "photo" if images.startswith("pixels") else "drawing"
+            self._shown[kind].append(_Shown(Path(source).name, source, images))
         self._clock = clock
         self._tasks: dict[str, LiveTask] = {}
         self._lock = threading.RLock()
@@ -155,7 +182,7 @@ class Workbench:
             FullError: the server already holds as many tasks as it accepts.
             ModuleNotFoundError: the encoder of this kind is not installed.
         """
-        _encoder(kind, self.device)
+        _encoder(ENCODERS[kind], self.device)
         with self._lock:
             self._forget()
             if len(self._tasks) >= self.limits.tasks:
@@ -191,13 +218,15 @@ class Workbench:
             read = [
                 self._read(live.kind, item, f"example {i + 1}") for i, (_, item) in enumerate(items)
             ]
-            numbers = _encoder(live.kind, self.device)(read)
+            numbers = self._encoded(live.kind, read)
             ids = []
-            for (label, _), example, z in zip(items, read, numbers, strict=True):
+            for i, ((label, _), example) in enumerate(zip(items, read, strict=True)):
                 ids.append(secrets.token_urlsafe(6))
                 data = example.item
                 live.examples[ids[-1]] = _Stored(
-                    label, z, data if isinstance(data, str) else _url(data)
+                    label,
+                    {name: z[i] for name, z in numbers.items()},
+                    data if isinstance(data, str) else _url(data),
                 )
             live.fitted.clear()
             return ids
@@ -264,14 +293,22 @@ class Workbench:
         with self._lock:
             live = self._task(task)
             read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
-            numbers = _encoder(live.kind, self.device)(read)
-            x = torch.from_numpy(numbers).unsqueeze(0).to(self.device)
+            x = {
+                name: torch.from_numpy(z).unsqueeze(0).to(self.device)
+                for name, z in self._encoded(live.kind, read).items()
+            }
             result: dict[str, Any] = {"classes": live.classes, "learners": {}}
-            for name, source in SHOWN[live.kind].items():
-                result["learners"][name] = self._ask(live, name, source, x)
+            for shown in self._shown[live.kind]:
+                result["learners"][shown.name] = self._ask(live, shown, x[shown.encoder])
             return result
 
-    def _ask(self, live: LiveTask, name: str, source: str, x: Tensor) -> dict[str, Any]:
+    def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
+        """What each encoder in use makes of examples."""
+        names = {shown.encoder for shown in self._shown[kind]}
+        return {name: _encoder(name, self.device)(read) for name in names}
+
+    def _ask(self, live: LiveTask, shown: _Shown, x: Tensor) -> dict[str, Any]:
+        name, source = shown.name, shown.source
         classes, learner = live.classes, _learner(source, self.device)
         if len(classes) < 2:
             return {"waiting": "needs examples of two classes"}
@@ -280,7 +317,7 @@ class Workbench:
             return {"waiting": f"was trained for at most {max_way} classes"}
         labels = torch.tensor([classes.index(example.label) for example in live.examples.values()])
         support = torch.from_numpy(
-            np.stack([example.numbers for example in live.examples.values()])
+            np.stack([example.numbers[shown.encoder] for example in live.examples.values()])
         )
         support, labels = support.unsqueeze(0).to(self.device), labels.to(self.device)
         with torch.no_grad():
@@ -359,8 +396,8 @@ def _url(data: bytes) -> str:
 
 
 @cache
-def _encoder(kind: Kind, device: torch.device) -> Encoder:
-    return load_encoder(ENCODERS[kind], device)
+def _encoder(name: str, device: torch.device) -> Encoder:
+    return load_encoder(name, device)
 
 
 @cache

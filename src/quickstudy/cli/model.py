@@ -220,6 +220,10 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="Name the server is called by, if not by its address.")
     ] = None,
+    learner: Annotated[
+        list[str] | None,
+        typer.Option(help="Show a learner that you trained, too: a run folder; may be repeated."),
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """A page to draw, drop photos and type on, and its REST API; stop it with Ctrl-C.
@@ -240,7 +244,7 @@ def serve(
     from quickstudy.app.workbench import Workbench
 
     torch.set_num_threads(1)
-    bench = Workbench(device=device)
+    bench = Workbench(device=device, learners=learner or [])
     local = host in ("127.0.0.1", "localhost", "::1")
     token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
     app = create_app(bench, token=token, hosts=None if local else [*(name or ["*"])])
