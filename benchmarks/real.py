@@ -2,7 +2,7 @@
 
     python benchmarks/real.py DATA_FOLDER [photos] [sentences] [icons]
 
-measures those named, or all, and writes ``benchmarks/results/real.json``, from which
+measures those named, or all, and writes them into ``benchmarks/results/real.json``, from which
 ``tools/results.py`` makes the section "Real use" of docs/results.md. In DATA_FOLDER:
 ``tiny-imagenet-dev100x150.zip`` (photos of ImageNet's classes, 64x64; the 50 classes that
 ``tools/average_photo.py`` does not use), ``photos-other20x60.zip`` (flowers, textures, materials),
@@ -66,7 +66,13 @@ DATA = {
 HEADS = {
     "efficientnet-lite0": ("photo", "logistic", "ridge", "centroid", "proto-maml"),
     "minilm": ("logistic", "ridge", "centroid", "proto-maml"),
-    "drawing": ("protonet-omniglot", "matching-omniglot", "r2d2-omniglot", "maml-omniglot-5w1s"),
+    "drawing": (
+        "protonet-drawings",
+        "protonet-omniglot",
+        "matching-omniglot",
+        "r2d2-omniglot",
+        "maml-omniglot-5w1s",
+    ),
 }
 RIVALS: dict[str, Callable[[], Any]] = {
     "LogisticRegression(C=1)": lambda: LogisticRegression(C=1, max_iter=300),
@@ -83,8 +89,8 @@ Drawn = tuple[Floats, NDArray[np.int64], Floats, NDArray[np.int64], list[int]]
 def main(root: Path, *chosen: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    parts = []
     for kind in chosen or DATA:
+        parts = []
         for title, path, encoder, first, ways in DATA[kind]:
             classes = features(root / path, encoder, first)
             for way in ways:
@@ -93,10 +99,11 @@ def main(root: Path, *chosen: str) -> None:
                         continue  # too few of each
                     print(title, flush=True)
                     parts.append({"data": title, **table(classes, encoder, way, sizes)})
-    if not chosen:
         about = {"date": time.strftime("%Y-%m-%d"), "commit": code_commit(), "seed": 0}
-        OUT.parent.mkdir(exist_ok=True)
-        write_atomically(OUT, json.dumps({**about, "parts": parts}, indent=1) + "\n")
+        kept = json.loads(OUT.read_text()) if OUT.exists() else {}
+        kept[kind] = {**about, "parts": parts}
+        found = {name: kept[name] for name in DATA if name in kept}
+        write_atomically(OUT, json.dumps(found, indent=1) + "\n")
 
 
 def features(path: Path, encoder: str, first: int) -> list[Floats]:

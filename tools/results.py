@@ -85,8 +85,7 @@ in five has 10 examples and the rest have 1, or each has 1 to 5. Accuracy in %, 
 and after the stroke in classes of one example alone; in brackets, where it was kept, the difference
 from the first row on the same tasks, with the p of a paired t-test where it is 0.01 or more. The
 heads' few constants were chosen on these data; nothing else of them was. 200 tasks, 50 of 20 ways
-(linear discriminant analysis, which takes seconds each, answers 15). Seed {seed}, commit
-`{commit}`, {date}.
+(linear discriminant analysis, which takes seconds each, answers 15).
 
 ```
 python benchmarks/real.py DATA_FOLDER
@@ -169,19 +168,25 @@ def real_use() -> list[str]:
     found = _measured("real")
     if found is None:
         return []
-    lines = ["## Real use", "", REAL.format(**found), "", SURE, ""]
-    for data in dict.fromkeys(part["data"] for part in found["parts"]):
-        parts = [part for part in found["parts"] if part["data"] == data]
-        heads = [f"{part['way']}-way, {part['sizes']}" for part in parts]
-        lines += [f"### {data}", "", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
-        for name in dict.fromkeys(row["learner"] for part in parts for row in part["rows"]):
-            cells = [_accuracy(part["rows"], name) for part in parts]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines += ["", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
-        for said, cell in SURENESS.items():
-            lines.append(f"| {said} | {' | '.join(cell(part['sure']) for part in parts)} |")
-        lines.append("")
+    lines = ["## Real use", "", REAL, "", SURE, ""]
+    for kind in found.values():
+        for data in dict.fromkeys(part["data"] for part in kind["parts"]):
+            lines += _of_data(data, [part for part in kind["parts"] if part["data"] == data])
+            lines += [f"Seed {kind['seed']}, commit `{kind['commit']}`, {kind['date']}.", ""]
     return lines
+
+
+def _of_data(data: str, parts: list[dict[str, Any]]) -> list[str]:
+    """How right the classifiers are, and how sure the first of them."""
+    heads = [f"{part['way']}-way, {part['sizes']}" for part in parts]
+    lines = [f"### {data}", "", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
+    for name in dict.fromkeys(row["learner"] for part in parts for row in part["rows"]):
+        cells = [_accuracy(part["rows"], name) for part in parts]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
+    for said, cell in SURENESS.items():
+        lines.append(f"| {said} | {' | '.join(cell(part['sure']) for part in parts)} |")
+    return [*lines, ""]
 
 
 def _accuracy(rows: list[dict[str, Any]], name: str) -> str:
