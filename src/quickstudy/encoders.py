@@ -24,6 +24,7 @@ from quickstudy.data.omniglot import cache_dir
 from quickstudy.devices import find_device
 from quickstudy.examples import Example
 from quickstudy.extras import need
+from quickstudy.memory import keep_memory
 
 __all__ = [
     "DrawingEncoder",
@@ -312,6 +313,7 @@ def load_encoder(name: str, device: str | torch.device | None = None) -> Encoder
         ModuleNotFoundError: its package is not installed; says how to install it.
     """
     source, _, model = name.partition(":")
+    keep_memory()
     device = find_device(device)
     if source == "timm" and model:
         return _timm(model, device)
