@@ -157,7 +157,7 @@ def test_from_a_folder_of_drawings_to_answers(
     assert (code, out) == (0, "")
     assert "left out: cannot read the image" in err
     assert "broken.png" in err
-    assert "drawing features, protonet-omniglot" in err
+    assert "drawing features, protonet-drawings" in err
 
     code, out, _ = run(capsys, "predict", model, drawings / "test", "--json")
     answers = [json.loads(line) for line in out.splitlines()]

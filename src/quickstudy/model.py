@@ -19,7 +19,7 @@ __all__ = ["Answer", "Model"]
 
 _ENOUGH = 8  # examples to hold out, for a choice between encoders
 _INK = "taken for drawings: all are ink on paper, without colour"
-_HEADS = {"drawing": "protonet-omniglot", "efficientnet-lite0": "photo"}
+_HEADS = {"drawing": "protonet-drawings", "efficientnet-lite0": "photo"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Model(Shareable):
                 images are ink on paper, ``drawing``, or ``efficientnet-lite0`` where it does
                 clearly better on held-out examples.
             head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
-                weights. Default: ``protonet-omniglot`` for the encoder ``drawing``, ``photo`` for
+                weights. Default: ``protonet-drawings`` for the encoder ``drawing``, ``photo`` for
                 ``efficientnet-lite0``, ``logistic`` for any other.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.

@@ -67,7 +67,7 @@ def make(client: TestClient, **body: Any) -> str:
 def test_every_learner_learns_a_task_and_gives_its_reasons(client: TestClient) -> None:
     task = make(client)
     added = client.post(f"/api/tasks/{task}/examples", json={"examples": examples(3, 2)}).json()
-    asked = [{"image": drawing(c, 5)} for c in range(3)]
+    asked = [{"image": drawing(c, 4)} for c in range(3)]
     found = client.post(f"/api/tasks/{task}/predict", json={"items": asked}).json()
     assert found["classes"] == ["symbol 0", "symbol 1", "symbol 2"]
     learners = found["learners"]

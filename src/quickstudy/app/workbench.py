@@ -44,7 +44,7 @@ _ON_FEATURES = {
 }
 SHOWN: dict[Kind, dict[str, str]] = {
     "drawing": {
-        "ProtoNet": "protonet-omniglot",
+        "ProtoNet": "protonet-drawings",
         "Matching network": "matching-omniglot",
         "MAML": "maml-omniglot-5w1s",
         "LSTM": "lstm-omniglot-5w1s",
