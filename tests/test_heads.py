@@ -101,7 +101,9 @@ def test_classes_of_one_example_are_not_forgotten(name: str, sizes: tuple[int, .
     _check_small_classes(name, sizes, lambda t, y: centres[t, y] + rng.normal(0, 0.6, (len(y), 40)))
 
 
-@pytest.mark.parametrize("name", ["protonet-omniglot", "protonet-drawings", "r2d2-omniglot", "maml-omniglot-5w1s"])
+@pytest.mark.parametrize(
+    "name", ["protonet-omniglot", "protonet-drawings", "r2d2-omniglot", "maml-omniglot-5w1s"]
+)
 def test_nor_are_they_by_learners_that_come_with_it(name: str) -> None:
     drawn = data.alphabets(24, 20, seed=5)
     images = torch.stack([drawn.read(*_rows(c, 20)) for c in range(24)]).numpy() / 255
