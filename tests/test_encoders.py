@@ -93,6 +93,10 @@ def test_what_was_encoded_is_not_encoded_again(tmp_path: Path) -> None:
     own.fingerprint = "counting 2"
     list(encode(own, examples[:3], cache=cache))
     assert own.asked[3:] == [3]
+    (tmp_path / "a file").write_text("")
+    nowhere = FeatureCache(tmp_path / "a file" / "f.sqlite")
+    with pytest.warns(UserWarning, match="features are not kept: "):
+        assert len(list(encode(own, examples[:3], cache=nowhere))) == 3
     (tmp_path / "bad.sqlite").write_text("this is no database, but long enough to be one" * 50)
     with pytest.raises(ValueError, match=r"bad\.sqlite is not a feature cache"):
         FeatureCache(tmp_path / "bad.sqlite").get("x", ["y"])

@@ -1,7 +1,9 @@
 """Labelled examples from folders, tables and JSON lines."""
 
+import re
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -9,7 +11,14 @@ import torch
 from PIL import Image
 
 from quickstudy.encoders import PixelEncoder
-from quickstudy.examples import Example, as_example, as_examples, read_examples, read_item
+from quickstudy.examples import (
+    Example,
+    as_example,
+    as_examples,
+    label_form,
+    read_examples,
+    read_item,
+)
 from quickstudy.model import Model
 from quickstudy.report import Report
 
@@ -161,3 +170,162 @@ def test_a_model_takes_what_people_hold(tmp_path: Path) -> None:
     assert (Report.of(model, tested).tested, Report.of(model, tested).accuracy) == (3, 1.0)
     with pytest.raises(TypeError, match="takes a list of examples; for a single one"):
         list(model.predict("a.png"))
+
+
+TWO = [("a", "1"), ("b", "2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        (
+            "a.csv",
+            "Text;LABEL\nhello, you;greet\nbye;leave\n",
+            [("hello, you", "greet"), ("bye", "leave")],
+        ),
+        ("a.csv", "label\ttext\nx\ta, b\n", [("a, b", "x")]),
+        ("a.csv", '"label"|"text"\nx|a\n', [("a", "x")]),
+        ("a.tsv", "label\ttext\nx\ta\n", [("a", "x")]),
+        ("a.csv", "\ufeffText,Label\r\na,x\r\n", [("a", "x")]),
+        ("a.csv", "text,label\na,x\n,\n , \n", [("a", "x")]),
+        ("a.csv", "text,label\na,x,,\n", [("a", "x")]),
+        ("a.csv", "text,label\n" + "a" * 300_000 + ",x\n", [("a" * 300_000, "x")]),
+        (
+            "a.json",
+            '[{"text": "a", "label": 1}, {"Text": "b", "Label": 2.0}]',
+            [("a", "1"), ("b", "2")],
+        ),
+        ("a.jsonl", '\ufeff{"text": "a", "label": true}\n', [("a", "True")]),
+        ("a.jsonl", '{"text": "a", "label": "cafe\\u0301 "}\n', [("a", "caf\u00e9")]),
+    ],
+)
+def test_tables_are_read_as_programs_write_them(
+    tmp_path: Path, name: str, content: str, found: list[tuple[str, str]]
+) -> None:
+    (tmp_path / name).write_text(content, "utf-8", newline="")
+    assert [(e.item, e.label) for e in read_examples(tmp_path / name)] == found
+
+
+BAD_ROWS = [
+    (
+        "a.csv",
+        "text,label\nok,x\nplease, now,x\nfine,y\n",
+        r"3 has 3 fields, and the header 2",
+    ),
+    ("a.csv", "text,note,label\nok,,x\nshort\nfine,,y\n", r"3 has 1 fields, and the header 3"),
+    ("a.csv", "text,label\nok,x\nnothing,\nfine,y\n", r"line 3 has no label"),
+    ("a.csv", "path,text,label\n,ok,x\nnone.png,,x\n,fine,y\n", r"no such file: .*none\.png"),
+    (
+        "a.jsonl",
+        '{"text": "ok", "label": "x"}\n{"text": "b", "label": ["x", "y"]}\n'
+        '{"text": "fine", "label": "y"}\n',
+        r"line 2 has the label \['x', 'y'\]; expected one",
+    ),
+    (
+        "a.jsonl",
+        '{"text": "ok", "label": "x"}\n{"text": "b", "label": NaN}\n'
+        '{"text": "fine", "label": "y"}\n',
+        r"line 2 has no label",
+    ),
+    (
+        "a.jsonl",
+        '{"text": "ok", "label": "x"}\n{"text": "\\ud83d", "label": "x"}\n'
+        '{"text": "fine", "label": "y"}\n',
+        r"line 2 has half a character",
+    ),
+    (
+        "a.jsonl",
+        '{"text": "ok", "label": "x"}\n{"text": \n{"text": "fine", "label": "y"}\n',
+        r"line 2 is not JSON",
+    ),
+    (
+        "a.json",
+        '[{"text": "ok", "label": "x"}, 7, {"text": "fine", "label": "y"}]',
+        r"entry 2 is int; expected an object",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_ROWS)
+def test_a_bad_row_is_named_and_the_others_are_used(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    failed: list[str] = []
+    assert [e.item for e in read_examples(tmp_path / name, failed)] == ["ok", "fine"]
+    assert len(failed) == 1
+    assert re.search(message, failed[0])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        list(read_examples(tmp_path / name))
+
+
+def test_an_empty_text_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("text,label\nok,x\n,x\nfine,y\n")
+    with pytest.warns(UserWarning, match=r"left out: .*line 3 has neither a text nor a path"):
+        assert [e.item for e in read_examples(table)] == ["ok", "fine"]
+    failed: list[str] = []
+    assert len(list(read_examples(table, failed))) == 2
+    assert "line 3" in failed[0]
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_used(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        picture(tmp_path / "mine" / name)
+    (tmp_path / "mine" / "cat" / "3.png").symlink_to(tmp_path / "nowhere.png")
+    failed: list[str] = []
+    assert len(list(read_examples(tmp_path / "mine", failed))) == 3
+    assert "3.png" in failed[0]
+    packed = tmp_path / "mine.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as file:
+        for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+            file.write(tmp_path / "mine" / name, name)
+    data = bytearray(packed.read_bytes())
+    at = data.index(b"cat/2.png") + len("cat/2.png") + 40
+    data[at] ^= 0xFF
+    packed.write_bytes(data)
+    failed = []
+    assert [e.label for e in read_examples(packed, failed)] == ["cat", "dog"]
+    assert len(failed) == 1
+    assert "2.png" in failed[0]
+
+
+def test_a_label_has_one_form() -> None:
+    forms = [1, 1.0, "1", " 1 ", np.int64(1), np.float32(1)]
+    assert {label_form(value, "it") for value in forms} == {"1"}
+    assert label_form("cafe\u0301", "it") == label_form("caf\u00e9", "it")
+    assert label_form(0.5, "it") == "0.5"
+    for nothing in (None, "", "  ", float("nan"), np.nan):
+        with pytest.raises(ValueError, match="it has no label"):
+            label_form(nothing, "it")
+    for several in (["a"], {"a": 1}, ("a", "b")):
+        with pytest.raises(ValueError, match="several labels of one example are not supported"):
+            label_form(several, "it")
+
+
+def test_one_item_under_two_labels_is_reported() -> None:
+    few = [("my card", "bank"), ("my card", "weather"), ("rain", "weather")]
+    with pytest.warns(UserWarning, match="two labels, weather and bank"):
+        Model.learn(few, encoder=Letters(), head="centroid")
+
+
+def test_what_arrives_is_answered_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.learn([("aaa", "a"), ("eee", "e")], encoder=Letters(), head="centroid")
+    taken = []
+
+    def typed() -> Any:
+        for text in ("a", "e", "aa"):
+            taken.append(text)
+            yield text
+
+    answers = model.predict(typed(), at_once=1)
+    assert next(answers).label == "a"
+    assert taken == ["a"]
+
+
+class Letters:
+    name, fingerprint = "letters", "1"
+    kind: Literal["image", "text"] = "text"
+
+    def __call__(self, examples: Any) -> Any:
+        return np.array([[e.item.count(c) for c in "aeiou"] for e in examples], np.float32)

@@ -376,3 +376,61 @@ def test_of_drawings_the_better_features_are_taken_and_that_is_said(
     one = {str(e.label): e for e in examples}
     assert Model.learn(one.values()).encoder.name == "drawing", "nothing can be held out"
     assert Model.learn(confusing, head="protonet-omniglot").encoder.name == "drawing"
+
+
+@pytest.fixture
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of texts that needs no package, and the folder it is in."""
+    import quickstudy.model as module
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "load_encoder", lambda name, device=None: Points())
+    few = [Example("0 0", "[old] café", ""), Example("5 5", "[/red]", "")]
+    Model.learn(few, encoder=Points(), head="centroid").save("m.qs")
+    return tmp_path
+
+
+def test_names_are_shown_as_they_are(letters: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "info", "m.qs")
+    assert code == 0
+    assert "[old] café" in out
+    assert "[/red]" in out
+    code, _, err = run(capsys, "add", "m.qs", "--text", "9 9", "--class", " [old] cafe\u0301 ")
+    assert code == 0, err
+    assert Model.load("m.qs").counts == {"[/red]": 1, "[old] café": 2}
+
+
+def test_text_files_are_read_as_editors_write_them(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.txt").write_bytes(b"\xef\xbb\xbf0 1\r\n\r\n5 4\r\n")
+    code, out, _ = run(capsys, "predict", "m.qs", "a.txt", "--json", "--no-cache")
+    assert code == 0
+    assert [json.loads(line)["where"] for line in out.splitlines()] == ["0 1", "5 4"]
+    Path("b.txt").write_bytes("0 1 schön".encode("latin-1"))
+    code, _, err = run(capsys, "predict", "m.qs", "b.txt", "--no-cache")
+    assert code == 2
+    assert "error: b.txt is not a text in UTF-8" in err
+
+
+def test_one_missing_file_does_not_end_the_others(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Model.learn(drawings / "test", encoder="drawing").save(tmp_path / "m.qs")
+    there = drawings / "test" / "symbol 1" / "5.png"
+    code, out, err = run(capsys, "predict", tmp_path / "m.qs", "none.png", there, "--no-cache")
+    assert code == 1
+    assert out.startswith(f"{there}: ")
+    assert "left out: no such file: none.png" in err
+
+
+def test_a_test_may_be_of_one_class(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Model.learn(drawings / "test", encoder="drawing").save(tmp_path / "m.qs")
+    shutil.copytree(drawings / "test" / "symbol 2", tmp_path / "one" / "symbol 2")
+    code, out, _ = run(
+        capsys, "report", tmp_path / "m.qs", tmp_path / "one", "-o", tmp_path / "r.html"
+    )
+    assert code == 0
+    assert "on 5 examples" in out

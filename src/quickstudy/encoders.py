@@ -7,6 +7,7 @@ depends on nothing else, so its answers are kept on disk by content (`FeatureCac
 import hashlib
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -396,34 +397,49 @@ def encode(
     *,
     cache: FeatureCache | None = None,
     failed: list[str] | None = None,
+    at_once: int = _AT_ONCE,
 ) -> Iterator[tuple[Example, Array]]:
     """Examples with their numbers, as they come, a few at a time.
 
     Args:
         encoder: what turns them into numbers.
         examples: may be endless; only a few are held at once.
-        cache: where to look first, and to keep what is new.
+        cache: where to look first, and to keep what is new. One that fails is done without, and a
+            warning says so.
         failed: receives what is wrong with each example that cannot be read; such an example is
             left out. Without it the first one raises.
+        at_once: how many are read before they are encoded together, at most 32.
 
     Raises:
         ValueError: an example cannot be read, and ``failed`` is not given.
     """
     stream = iter(examples)
     cache = None if isinstance(encoder, PixelEncoder) else cache  # pixels are larger than files
-    while batch := list(islice(stream, _AT_ONCE)):
+    while batch := list(islice(stream, min(at_once, _AT_ONCE))):
         keys = [_key(example) for example in batch]
-        cached = cache.get(encoder.fingerprint, keys) if cache else [None] * len(batch)
+        cached: list[Array | None] = [None] * len(batch)
+        try:
+            cached = cache.get(encoder.fingerprint, keys) if cache else cached
+        except (OSError, ValueError, sqlite3.Error) as fault:
+            cache = None
+            _warn_without_cache(fault)
         new = [i for i, z in enumerate(cached) if z is None]
         computed = dict(zip(new, _each([batch[i] for i in new], encoder, failed), strict=True))
         if cache:
-            cache.put(
-                encoder.fingerprint, [(keys[i], z) for i, z in computed.items() if z is not None]
-            )
+            found = [(keys[i], z) for i, z in computed.items() if z is not None]
+            try:
+                cache.put(encoder.fingerprint, found)
+            except (OSError, ValueError, sqlite3.Error) as fault:
+                cache = None
+                _warn_without_cache(fault)
         for i, example in enumerate(batch):
             z = cached[i] if cached[i] is not None else computed[i]
             if z is not None:
                 yield example, z
+
+
+def _warn_without_cache(fault: Exception) -> None:
+    warnings.warn(f"features are not kept: {fault}", stacklevel=3)
 
 
 def _each(

@@ -1,9 +1,12 @@
 """Examples as people keep them: class folders, a zip, a CSV or JSON lines; or held in memory."""
 
+import codecs
 import csv
 import io
 import json
 import os
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +18,21 @@ from PIL import Image, ImageOps
 
 from quickstudy.data.folder import Files, class_folders, is_image
 
-__all__ = ["Example", "Item", "as_example", "as_examples", "read_examples", "read_item"]
+__all__ = [
+    "Example",
+    "Item",
+    "as_example",
+    "as_examples",
+    "label_form",
+    "read_examples",
+    "read_item",
+]
 
 Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any]]
 
 _LABELS = ("label", "class", "intent", "category")
+_TABLES = (".csv", ".tsv", ".jsonl", ".json")
+_LONGEST = 1 << 24  # characters of a field
 
 
 @dataclass(frozen=True)
@@ -37,26 +50,38 @@ class Example:
     where: str
 
 
-def read_examples(path: str | os.PathLike[str]) -> Iterator[Example]:
+def read_examples(
+    path: str | os.PathLike[str], failed: list[str] | None = None
+) -> Iterator[Example]:
     """Examples one by one, so that a large collection never stands in memory as a whole.
 
     Args:
-        path: a folder or ``.zip`` with a folder of images for each class; or a ``.csv`` (with a
-            header) or ``.jsonl`` whose rows have a ``label`` and either a ``text`` or the ``path``
-            of an image, relative to the file.
+        path: a folder or ``.zip`` with a folder of images for each class; or a ``.csv``, ``.tsv``
+            (with a header), ``.jsonl`` or ``.json`` (a list) whose rows have a ``label`` and either
+            a ``text`` or the ``path`` of an image, relative to the file.
+        failed: receives what is wrong with a file or a row, which is left out; without it the first
+            one raises, but for a row whose text is empty, of which a warning tells.
 
     Raises:
         FileNotFoundError: there is no such path, or a row names an image that is not there.
-        ValueError: it is none of these; names the file, the row and what is missing.
+        ValueError: it is none of these, or nothing in it can be used; names the file, the row and
+            what is missing.
     """
     path = Path(path)
-    if path.suffix.lower() in (".csv", ".jsonl"):
-        yield from _table(path)
+    if path.suffix.lower() in _TABLES:
+        yield from _table(path, failed)
         return
     with Files(path) as files:
         for label, names in class_folders(files).items():
             for name in names:
-                yield Example(files.read(name), label, files.where(name))
+                try:
+                    data = files.read(name)
+                except ValueError as fault:
+                    if failed is None:
+                        raise
+                    failed.append(str(fault))
+                    continue
+                yield Example(data, label_form(label, files.where(name)), files.where(name))
 
 
 def read_item(path: str | os.PathLike[str]) -> Example:
@@ -71,29 +96,65 @@ def read_item(path: str | os.PathLike[str]) -> Example:
     return Example(path.read_bytes(), None, str(path))
 
 
-def as_examples(given: str | os.PathLike[str] | Iterable[Any]) -> Iterator[Example]:
+def as_examples(
+    given: str | os.PathLike[str] | Iterable[Any], failed: list[str] | None = None
+) -> Iterator[Example]:
     """Labelled examples, in whatever form you hold them.
 
     Args:
         given: a path, as `read_examples` takes; or `Example`s, or pairs of an item (see
             `as_example`) and its label.
+        failed: as for `read_examples`.
 
     Raises:
         ValueError: one of them is neither; says which.
     """
     if isinstance(given, str | os.PathLike):
-        yield from read_examples(given)
+        yield from read_examples(given, failed)
         return
     for i, pair in enumerate(given):
         if isinstance(pair, Example):
             yield pair
             continue
+        where = f"example {i + 1}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(
-                f"example {i + 1} is {_a(pair)}; expected a pair of an item and its label"
-            )
+            raise ValueError(f"{where} is {_a(pair)}; expected a pair of an item and its label")
         item, label = pair
-        yield as_example(item, f"example {i + 1}", label=str(label))
+        try:
+            yield as_example(item, where, label=label_form(label, where))
+        except (OSError, ValueError) as fault:
+            if failed is None:
+                raise
+            failed.append(str(fault))
+
+
+def label_form(value: Any, where: str) -> str:
+    """A label as it is kept: text, composed (Unicode's NFC), without blanks around it.
+
+    Numbers of one value are one label: 1, 1.0 and ``"1"``.
+
+    Args:
+        value: a text, a number or a truth value.
+        where: what to call its example in a message.
+
+    Raises:
+        ValueError: it is missing, or several.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value != value:
+        text = ""
+    elif isinstance(value, str | bool | int | float):
+        whole = isinstance(value, float) and value.is_integer()
+        text = unicodedata.normalize("NFC", str(int(value) if whole else value)).strip()
+    else:
+        raise ValueError(
+            f"{where} has the label {value!r}; expected one text or number: several labels of one "
+            "example are not supported"
+        )
+    if not text:
+        raise ValueError(f"{where} has no label")
+    return text
 
 
 def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Example:
@@ -165,46 +226,121 @@ def _a(value: Any) -> str:
     return f"of type {type(value).__name__}"
 
 
-def _table(path: Path) -> Iterator[Example]:
+class _EmptyError(ValueError):
+    """A row has a label, and nothing that it is of."""
+
+
+def _table(path: Path, failed: list[str] | None) -> Iterator[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    rows = _csv(path) if path.suffix.lower() == ".csv" else _json_lines(path)
-    empty = True
-    for where, row in rows:
-        empty = False
-        label = next((row[name] for name in _LABELS if row.get(name) not in (None, "")), None)
-        if label is None:
-            raise ValueError(f"{where} has no label; it has: {', '.join(map(str, row))}")
-        if isinstance(text := row.get("text"), str) and text.strip():
-            yield Example(text, str(label), where)
-        elif isinstance(name := row.get("path"), str) and name:
-            yield Example(read_item(path.parent / name).item, str(label), str(path.parent / name))
-        else:
-            raise ValueError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
+    rows = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
+    first: Exception | None = None
+    some, empty = False, list[str]()
+    for where, row in rows(path):
+        try:
+            if isinstance(row, Exception):
+                raise row
+            example = _of_row(path, where, row)
+        except (OSError, ValueError) as fault:
+            first = first or fault
+            if failed is not None:
+                failed.append(str(fault))
+            elif isinstance(fault, _EmptyError):
+                empty.append(str(fault))
+            else:
+                raise
+            continue
+        some = True
+        yield example
+    if not some:
+        raise first or ValueError(f"{path} holds no examples")
     if empty:
-        raise ValueError(f"{path} holds no examples")
+        more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
+        warnings.warn(f"left out: {empty[0]}{more}", stacklevel=2)
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _of_row(path: Path, where: str, row: dict[str, Any]) -> Example:
+    row = {str(name).strip().lower(): value for name, value in row.items()}
+    given = next((row[name] for name in _LABELS if row.get(name) not in (None, "")), None)
+    if given is None:
+        raise ValueError(f"{where} has no label; it has: {', '.join(row)}")
+    label = label_form(given, where)
+    if isinstance(text := row.get("text"), str) and text.strip():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{where} has half a character in its text: {error}") from error
+        return Example(text, label, where)
+    if isinstance(name := row.get("path"), str) and name:
+        return Example(read_item(path.parent / name).item, label, str(path.parent / name))
+    raise _EmptyError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
+
+
+def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield f"{path}, line {reader.line_num}", row
+            top = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=_delimiter(path, top))
+            head = [name.strip().lower() for name in next(reader, [])]
+            for fields in reader:
+                while len(fields) > len(head) and not fields[-1].strip():
+                    fields.pop()
+                if not any(field.strip() for field in fields):
+                    continue  # as spreadsheets leave them at the end
+                where = f"{path}, line {reader.line_num}"
+                if len(fields) != len(head):
+                    yield (
+                        where,
+                        ValueError(
+                            f"{where} has {len(fields)} fields, and the header {len(head)}; a text "
+                            "that holds the separator stands in quotes"
+                        ),
+                    )
+                    continue
+                yield where, dict(zip(head, fields, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _delimiter(path: Path, head: str) -> str:
+    """What separates fields: whatever makes a label's name stand in the header."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    for mark in ",;\t|":
+        names = {name.strip().strip('"').lower() for name in head.split(mark)}
+        if names & {*_LABELS} and len(names) > 1:
+            return mark
+    return ","
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{where} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{where} is {type(row).__name__}; expected an object")
-            yield where, row
+                row = json.loads(line.removeprefix(codecs.BOM_UTF8))
+            except (RecursionError, ValueError) as error:
+                yield where, ValueError(f"{where} is not JSON: {error}")
+                continue
+            yield where, _object(row, where)
+
+
+def _json_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+    try:
+        rows = json.loads(path.read_text("utf-8-sig"))
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds {_a(rows)}; expected a list of objects")
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, entry {number}", _object(row, f"{path}, entry {number}")
+
+
+def _object(row: Any, where: str) -> dict[str, Any] | Exception:
+    if isinstance(row, dict):
+        return row
+    return ValueError(f"{where} is {type(row).__name__}; expected an object")

@@ -1,8 +1,10 @@
 """A task learned from a handful of examples, in one file: learn, predict, add, save."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,7 @@ class Model(Shareable):
             ValueError: an example cannot be read or has no label, or there are fewer than 2
                 classes.
         """
-        stream, guess = as_examples(examples), None
+        stream, guess = as_examples(examples, failed), None
         if encoder is None and head is not None and head not in (*HEADS, "photo"):
             from quickstudy.experiments.pretrained import taken_images
 
@@ -158,6 +160,7 @@ class Model(Shareable):
         *,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
+        at_once: int = 64,
     ) -> Iterator[Answer]:
         """Answers, one after another as examples come.
 
@@ -165,6 +168,7 @@ class Model(Shareable):
             examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays.
             cache: as in `learn`, also below.
             failed: receives what is wrong with examples that cannot be read.
+            at_once: how many to wait for before they are answered together.
 
         Raises:
             ValueError: an example cannot be read.
@@ -175,9 +179,9 @@ class Model(Shareable):
             as_example(item, item if isinstance(item, str) else f"example {i + 1}")
             for i, item in enumerate(examples)
         )
-        stream = encode(self.encoder, items, cache=cache, failed=failed)
+        stream = encode(self.encoder, items, cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
-        while batch := list(islice(stream, 64)):
+        while batch := list(islice(stream, at_once)):
             p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
@@ -196,7 +200,7 @@ class Model(Shareable):
         failed: list[str] | None = None,
     ) -> int:
         """Learn more examples, of known or new classes; returns the number added. See `learn`."""
-        x, y = _gather(self.encoder, as_examples(examples), cache, failed)
+        x, y = _gather(self.encoder, as_examples(examples, failed), cache, failed)
         self.classifier.partial_fit(x, y)
         self.classifier.calibrate(self.false_reject)
         return len(y)
@@ -294,11 +298,23 @@ def _gather(
     failed: list[str] | None,
 ) -> tuple[Any, list[str]]:
     numbers, labels = [], []
+    seen: dict[bytes | str, Example] = {}
+    twice: list[str] = []
     for example, z in encode(encoder, examples, cache=cache, failed=failed):
         if example.label is None:
             raise ValueError(f"{example.where} has no label")
         numbers.append(z)
         labels.append(example.label)
+        item = example.item
+        before = seen.setdefault(item if isinstance(item, str) else sha256(item).digest(), example)
+        if before.label != example.label:
+            twice.append(
+                f"{example.where} is the same as {before.where}, and they have two labels, "
+                f"{example.label} and {before.label}"
+            )
+    if twice:
+        more = f" ({len(twice)} of this kind)" if len(twice) > 1 else ""
+        warnings.warn(twice[0] + more, stacklevel=3)
     if not numbers:
         raise ValueError(
             "none of the examples could be read" if failed else "there are no examples"

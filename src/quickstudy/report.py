@@ -70,7 +70,7 @@ class Report:
         pending: dict[str, Example] = {}
 
         def remember() -> Iterable[Example]:
-            for example in as_examples(examples):
+            for example in as_examples(examples, failed):
                 if example.label is None:
                     raise ValueError(f"{example.where} has no label")
                 pending[example.where] = example

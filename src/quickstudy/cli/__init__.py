@@ -1,6 +1,8 @@
 """The command line. Everything heavy is imported inside the commands, so that help is instant."""
 
+import io
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -37,6 +39,10 @@ for _command in _COMMANDS:
 def main() -> None:
     """Run the command line; bad input gives one clear line and exit status 2."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show are escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
     try:
         sys.exit(app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False) or 0)
     except (StoppedError, KeyboardInterrupt, typer.Abort) as stop:

@@ -66,7 +66,7 @@ def learn(
 
     failed: list[str] = []
     model = Model.learn(
-        _progress(read_examples(support), "learning"),
+        _progress(read_examples(support, failed), "learning"),
         encoder=encoder,
         head=head,
         false_reject=unknown,
@@ -107,12 +107,16 @@ def predict(
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
     loaded = Model.load(model, device=device)
-    examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
+    examples = _examples(loaded, files or [], text or [], failed)
+    live = "-" in (files or [])
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         rows.writerow(["example", "label", "probability"])
-    for answer in loaded.predict(examples, cache=_cache(cache), failed=failed):
+    answers = loaded.predict(
+        examples, cache=_cache(cache), failed=failed, at_once=1 if live else 64
+    )
+    for answer in answers:
         label = "unknown" if answer.label is None else answer.label
         if as_json:
             print(json.dumps({**vars(answer)}, ensure_ascii=False))
@@ -120,6 +124,8 @@ def predict(
             rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
         else:
             print(f"{answer.where}: {label} ({answer.probability:.0%})")
+        if live:
+            sys.stdout.flush()
     _say_failed(failed)
     if failed:
         raise typer.Exit(1)
@@ -138,12 +144,14 @@ def add(
     """Teach a model more examples of a class, or a new class. Nothing is trained again."""
     import dataclasses
 
+    from quickstudy.examples import label_form
     from quickstudy.model import Model
 
     loaded = Model.load(model, device=device)
-    examples = _examples(loaded, files or [], text or [])
     failed: list[str] = []
-    labelled = (dataclasses.replace(example, label=label) for example in examples)
+    examples = _examples(loaded, files or [], text or [], failed)
+    name = label_form(label, "--class")
+    labelled = (dataclasses.replace(example, label=name) for example in examples)
     loaded.add(labelled, cache=_cache(cache), failed=failed)
     loaded.save(model)
     _say_failed(failed)
@@ -204,7 +212,7 @@ def report(
 
     loaded = Model.load(model, device=device)
     failed: list[str] = []
-    examples = _progress(read_examples(test), "testing")
+    examples = _progress(read_examples(test, failed), "testing")
     result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
     write_atomically(out, result.html(model.name))
     _say_failed(failed)
@@ -257,8 +265,10 @@ def serve(
 COMMANDS = (learn, predict, add, info, report, export, serve)
 
 
-def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["Example"]:
-    """What the arguments name, one by one."""
+def _examples(
+    model: "Model", files: list[str], texts: list[str], failed: list[str]
+) -> Iterator["Example"]:
+    """What the arguments name, one by one; ``failed`` receives what cannot be read."""
     from quickstudy.data.folder import Files, is_image
     from quickstudy.examples import Example, read_item
 
@@ -272,19 +282,40 @@ def _examples(model: "Model", files: list[str], texts: list[str]) -> Iterator["E
             yield Example(text, None, text)
         for file in files:
             if model.encoder.kind == "text":
-                lines = sys.stdin if file == "-" else Path(file).open(encoding="utf-8")  # noqa: SIM115
-                with lines:
-                    for line in map(str.strip, lines):
-                        if line:
-                            yield Example(line, None, line)
+                yield from _lines(file)
             elif Path(file).is_dir():
                 with Files(file) as inside:
                     for name in filter(is_image, inside.names):
-                        yield Example(inside.read(name), None, inside.where(name))
-            else:
+                        try:
+                            yield Example(inside.read(name), None, inside.where(name))
+                        except ValueError as fault:
+                            failed.append(str(fault))
+            elif len(files) == 1:
                 yield read_item(file)
+            else:
+                try:
+                    yield read_item(file)
+                except OSError as fault:
+                    failed.append(str(fault))
 
     return each()
+
+
+def _lines(file: str) -> Iterator["Example"]:
+    """A sentence a line, of a text file or, for ``-``, of what is being typed or piped in."""
+    from quickstudy.examples import Example
+
+    if file == "-":
+        sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]
+    lines = sys.stdin if file == "-" else Path(file).open(encoding="utf-8-sig")  # noqa: SIM115
+    with lines:
+        try:
+            for line in map(str.strip, lines):
+                if line:
+                    yield Example(line, None, line)
+        except UnicodeDecodeError as error:
+            name = "standard input" if file == "-" else file
+            raise ValueError(f"{name} is not a text in UTF-8: {error}") from error
 
 
 def _progress(examples: Iterator["Example"], label: str) -> Iterator["Example"]:
@@ -309,12 +340,13 @@ def _cache(wanted: bool) -> "FeatureCache | None":
 def _describe(model: "Model", file: Any = None) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     about = model.about()
     table = Table("class", "examples")
     for name, count in about["classes"].items():
-        table.add_row(name, str(count))
-    console = Console(file=file or sys.stderr)
+        table.add_row(Text(name), str(count))  # no markup: a class may be called [old]
+    console = Console(file=file or sys.stderr, markup=False)
     console.print(table)
     console.print(f"{about['encoder']} features, {about['head']}")
     if about["held_out"]:

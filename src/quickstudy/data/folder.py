@@ -162,14 +162,14 @@ def class_folders(files: "Files") -> dict[str, list[str]]:
     """The image files of each class, by the name that `image_folder` gives it, both sorted.
 
     Raises:
-        ValueError: there are fewer than two classes, or one of them is empty; names the folder.
+        ValueError: there are no classes, or one of them is empty; names the folder.
     """
-    classes = _classes(files)
+    classes = _classes(files, least=1)
     names, _ = _names(list(classes))
     return dict(zip(names, classes.values(), strict=True))
 
 
-def _classes(files: "Files") -> dict[str, list[str]]:
+def _classes(files: "Files", least: int = 2) -> dict[str, list[str]]:
     """The images of each folder that holds some, both sorted."""
     classes: dict[str, list[str]] = {}
     for name in files.names:
@@ -184,7 +184,7 @@ def _classes(files: "Files") -> dict[str, list[str]]:
     inner = {parent for folder in files.folders for parent in _parents(folder)}
     if empty := [f for f in files.folders if f not in classes and f not in inner]:
         raise ValueError(f"class folder {files.where(empty[0])} holds no images")
-    if len(classes) < 2:
+    if len(classes) < least:
         content = f"only the class {next(iter(classes))!r}" if classes else "no images"
         raise ValueError(
             f"{files.path} holds {content}; expected a folder for each of at least 2 classes"
