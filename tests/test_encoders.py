@@ -71,6 +71,24 @@ def test_any_module_sees_normalised_pixels_and_maps_are_averaged() -> None:
     assert seen[0].shape == (1, 3, 16, 16)
 
 
+def test_photos_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large ones would not fit into memory together."""
+    steps: list[str] = []
+    opened = encoders.open_image
+
+    def opening(data: bytes, where: str, mode: Literal["L", "RGB"]) -> Image.Image:
+        steps.append("open")
+        return opened(data, where, mode)
+
+    def prepare(image: Image.Image) -> torch.Tensor:
+        steps.append("prepare")
+        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    monkeypatch.setattr(encoders, "open_image", opening)
+    PhotoEncoder(nn.Flatten(), size=4, prepare=prepare)([png(np.zeros((9, 9, 3)))] * 3)
+    assert steps == ["open", "prepare"] * 3
+
+
 def test_a_fingerprint_is_of_weights_and_preparation() -> None:
     layer = nn.Linear(2, 2)
     first = PhotoEncoder(layer, size=8).fingerprint

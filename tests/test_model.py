@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -434,3 +435,37 @@ def test_a_test_may_be_of_one_class(
     )
     assert code == 0
     assert "on 5 examples" in out
+
+
+def test_a_large_collection_is_not_kept_while_it_is_learned() -> None:
+    """Neither by the search for one item under two labels."""
+    alive: list[weakref.ref[Example]] = []
+    most = 0
+
+    def stream() -> Any:
+        nonlocal most
+        for i in range(200):
+            example = Example(f"{i} {i % 2}", "ab"[i % 2], f"{i}")
+            alive.append(weakref.ref(example))
+            most = max(most, sum(reference() is not None for reference in alive))
+            yield example
+
+    Model.learn(stream(), encoder=Points(), head="centroid")
+    assert most <= 70
+
+
+@pytest.mark.parametrize("command", ["learn", "predict", "add", "report", "serve"])
+def test_a_device_that_is_not_there_is_named_by_every_command(
+    command: str, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Model.learn(drawings / "test", encoder="drawing").save(tmp_path / "m.qs")
+    words: dict[str, tuple[Any, ...]] = {
+        "learn": (drawings / "test", "-o", tmp_path / "n.qs"),
+        "predict": (tmp_path / "m.qs", drawings / "test"),
+        "add": (tmp_path / "m.qs", drawings / "test", "--class", "x"),
+        "report": (tmp_path / "m.qs", drawings / "test", "-o", tmp_path / "r.html"),
+        "serve": (),
+    }
+    code, _, err = run(capsys, command, *words[command], "--device", "tpu")
+    assert code == 2
+    assert "there is no device 'tpu' here" in err

@@ -36,6 +36,7 @@ __all__ = [
     "PhotoNetwork",
     "PixelEncoder",
     "SentenceEncoder",
+    "content_key",
     "efficientnet",
     "encode",
     "load_encoder",
@@ -227,7 +228,7 @@ class PhotoEncoder:
         mean: of each channel.
         std: of each channel.
         device: where it computes; the module goes there.
-        prepare: RGB images to pixels ``[n,3,size,size]``, 0..255. Default: cut to a square in the
+        prepare: an RGB image to pixels ``[3,size,size]``, 0..255. Default: cut to a square in the
             middle, and resized.
         prepared: says what ``prepare`` does; its answers are known by it.
     """
@@ -243,7 +244,7 @@ class PhotoEncoder:
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
         device: str | torch.device | None = None,
-        prepare: Callable[[list[Image.Image]], Tensor] | None = None,
+        prepare: Callable[[Image.Image], Tensor] | None = None,
         prepared: str = "",
     ) -> None:
         self.device = find_device(device)
@@ -253,16 +254,16 @@ class PhotoEncoder:
         self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}{prepared}")
 
     def __call__(self, examples: Sequence[Example]) -> Array:
-        images = [open_image(_bytes(e), e.where, "RGB") for e in examples]
+        # One after another: decoded, a telephone's photo takes 36 MB.
+        pixels = [self.prepare(open_image(_bytes(e), e.where, "RGB")) for e in examples]
         with torch.no_grad():
-            x = self.prepare(images).to(self.device).float() / 255
+            x = torch.stack(pixels).to(self.device).float() / 255
             z: Array = self.network(x).cpu().numpy()
         return z
 
-    def _fit(self, images: list[Image.Image]) -> Tensor:
-        size = (self.size, self.size)
-        fitted = [np.asarray(ImageOps.fit(i, size, Image.Resampling.LANCZOS)) for i in images]
-        return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous()
+    def _fit(self, image: Image.Image) -> Tensor:
+        fitted = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).contiguous()
 
 
 class SentenceEncoder:
@@ -416,7 +417,7 @@ def encode(
     stream = iter(examples)
     cache = None if isinstance(encoder, PixelEncoder) else cache  # pixels are larger than files
     while batch := list(islice(stream, min(at_once, _AT_ONCE))):
-        keys = [_key(example) for example in batch]
+        keys = [content_key(example) for example in batch]
         cached: list[Array | None] = [None] * len(batch)
         try:
             cached = cache.get(encoder.fingerprint, keys) if cache else cached
@@ -459,7 +460,8 @@ def _each(
     return [z for example in examples for z in _each([example], encoder, failed)]
 
 
-def _key(example: Example) -> str:
+def content_key(example: Example) -> str:
+    """SHA-256 of an example's content."""
     item = example.item
     return hashlib.sha256(item.encode() if isinstance(item, str) else item).hexdigest()
 
@@ -523,7 +525,7 @@ def _timm(model: str, device: torch.device) -> PhotoEncoder:
         mean=about["mean"],
         std=about["std"],
         device=device,
-        prepare=lambda images: 255 * torch.stack([transform(image) for image in images]),
+        prepare=lambda image: 255 * transform(image),
         prepared=str(about),
     )
 
@@ -553,15 +555,15 @@ def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
     network = transformers.AutoModel.from_pretrained(model)
     processor = transformers.AutoImageProcessor.from_pretrained(model)
 
-    def prepare(images: list[Image.Image]) -> Tensor:
-        pixels = processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")
-        x: Tensor = pixels["pixel_values"]
+    def prepare(image: Image.Image) -> Tensor:
+        pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+        x: Tensor = pixels["pixel_values"][0]
         return x
 
     return PhotoEncoder(
         _Pooled(network),
         name=f"hf:{model}",
-        size=prepare([Image.new("RGB", (64, 64))]).shape[-1],
+        size=prepare(Image.new("RGB", (64, 64))).shape[-1],
         mean=processor.image_mean,
         std=processor.image_std,
         device=device,

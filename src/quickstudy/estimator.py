@@ -5,7 +5,7 @@ brings along what it has learned from other tasks.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -30,7 +30,7 @@ from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
 
-__all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape"]
+__all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape", "map_tensors"]
 
 _CALIBRATION = (
     "temperature_",
@@ -138,7 +138,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         fitted.about_ = state["about"]
         fitted._build(state.get("described"))
         fitted.learner_.load_state_dict(state["weights"])
-        fitted.phi_ = _moved(state["phi"], fitted.device_)
+        fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
         if state.get("format") != _FORMAT:
             fitted._renew()
         return fitted
@@ -663,14 +663,14 @@ def _weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array,
     return x[counts], y[counts], whole[counts]
 
 
-def _moved(value: Any, device: torch.device) -> Any:
-    """A nesting of tensors on another device."""
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nesting of dicts, lists and tuples with each of its tensors changed."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return change(value)
     if isinstance(value, dict):
-        return {key: _moved(each, device) for key, each in value.items()}
+        return {key: map_tensors(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device) for each in value)
+        return type(value)(map_tensors(each, change) for each in value)
     return value
 
 

@@ -218,7 +218,7 @@ def _pixels(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "png")
+    image.save(file, "png", compress_level=1)
     return file.getvalue()
 
 

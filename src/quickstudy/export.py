@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.encoders import DrawingEncoder, LearnedEncoder, PhotoEncoder, PixelEncoder
-from quickstudy.estimator import image_shape
+from quickstudy.estimator import image_shape, map_tensors
 from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.model import Model
@@ -56,7 +56,7 @@ class Deployed(nn.Module):
             self.input_shape = model.classifier.support_x_.shape[1:]
         classifier = model.classifier
         self.learner: MetaLearner = classifier.learner_
-        self.phi: Phi = _float(classifier.phi_)
+        self.phi: Phi = map_tensors(classifier.phi_, _single)
         self.temperature = classifier.temperature_
         sizes = torch.bincount(torch.from_numpy(classifier.support_y_))
         self.register_buffer("allowance", (sizes == 1).float() * classifier.allowance_)
@@ -145,10 +145,6 @@ def _ready(model: Model | LearnedEncoder) -> tuple[Deployed | _Embedding, Tensor
     return deployed, torch.rand(2, *deployed.input_shape)
 
 
-def _float(value: Any) -> Any:
-    """Single precision throughout, like the encoders."""
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {k: _float(v) for k, v in value.items()}
-    return type(value)(_float(v) for v in value) if isinstance(value, list | tuple) else value
+def _single(z: Tensor) -> Tensor:
+    """Single precision, like the encoders."""
+    return z.float() if z.is_floating_point() else z

@@ -4,14 +4,20 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quickstudy.encoders import Encoder, FeatureCache, LearnedEncoder, encode, load_encoder
+from quickstudy.encoders import (
+    Encoder,
+    FeatureCache,
+    LearnedEncoder,
+    content_key,
+    encode,
+    load_encoder,
+)
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.examples import Example, Item, as_example, as_examples
 from quickstudy.heads import HEADS
@@ -298,19 +304,18 @@ def _gather(
     failed: list[str] | None,
 ) -> tuple[Any, list[str]]:
     numbers, labels = [], []
-    seen: dict[bytes | str, Example] = {}
+    seen: dict[str, tuple[str, str]] = {}  # of each content: its first place and label
     twice: list[str] = []
     for example, z in encode(encoder, examples, cache=cache, failed=failed):
         if example.label is None:
             raise ValueError(f"{example.where} has no label")
         numbers.append(z)
         labels.append(example.label)
-        item = example.item
-        before = seen.setdefault(item if isinstance(item, str) else sha256(item).digest(), example)
-        if before.label != example.label:
+        where, label = seen.setdefault(content_key(example), (example.where, example.label))
+        if label != example.label:
             twice.append(
-                f"{example.where} is the same as {before.where}, and they have two labels, "
-                f"{example.label} and {before.label}"
+                f"{example.where} is the same as {where}, and they have two labels, "
+                f"{example.label} and {label}"
             )
     if twice:
         more = f" ({len(twice)} of this kind)" if len(twice) > 1 else ""

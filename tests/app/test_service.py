@@ -409,3 +409,15 @@ def test_learners_that_you_trained_are_shown_and_see_what_they_were_trained_on(
         Workbench(learners=["numbers"])
     with pytest.raises(FileNotFoundError, match="none is neither a run folder nor a file"):
         Workbench(learners=["none"])
+
+
+def test_a_label_has_one_form_on_the_page_too(client: TestClient) -> None:
+    labels = ("cafe\u0301", " tea ")
+    two = [{**e, "label": label} for e, label in zip(examples(2), labels, strict=True)]
+    task = make(client, examples=[*two, {**examples(1, 2)[1], "label": "caf\u00e9"}])
+    shown = client.get(f"/api/tasks/{task}").json()["examples"]
+    assert [e["label"] for e in shown] == ["caf\u00e9", "tea", "caf\u00e9"]
+    renamed = client.post(f"/api/tasks/{task}/rename", json={"old": "tea", "new": " cafe\u0301"})
+    assert renamed.status_code < 300
+    shown = client.get(f"/api/tasks/{task}").json()["examples"]
+    assert {e["label"] for e in shown} == {"caf\u00e9"}

@@ -21,7 +21,7 @@ from quickstudy.app.explain import loss_curve, reasons
 from quickstudy.data.folder import decode_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import Encoder, load_encoder
-from quickstudy.examples import Example
+from quickstudy.examples import Example, label_form
 from quickstudy.experiments.pretrained import taken_images
 from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
@@ -211,6 +211,10 @@ class Workbench:
         """
         with self._lock:
             live = self._task(task)
+            items = [
+                (label_form(label, f"example {i + 1}"), item)
+                for i, (label, item) in enumerate(items)
+            ]
             if len(live.examples) + len(items) > self.limits.examples:
                 raise FullError(f"a task takes at most {self.limits.examples} examples")
             if len({*live.classes, *(label for label, _ in items)}) > self.limits.classes:
@@ -252,6 +256,7 @@ class Workbench:
             live = self._task(task)
             if old not in live.classes:
                 raise KeyError(old)
+            new = label_form(new, "the class")
             live.examples = {
                 key: _Stored(
                     new if example.label == old else example.label, example.numbers, example.shown
