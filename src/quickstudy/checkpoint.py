@@ -7,12 +7,14 @@ import json
 import os
 import random
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 __all__ = [
     "load_state",
     "load_weights",
+    "reading",
     "restore_rng",
     "rng_state",
     "save_state",
@@ -61,6 +64,25 @@ def save_state(path: Pathlike, state: Any) -> None:
     write_atomically(path, serialise(tensors, metadata={"layout": layout}))
 
 
+@contextmanager
+def reading(path: Pathlike, what: str) -> Iterator[None]:
+    """Within the block, whatever a damaged file makes Python raise becomes one ``ValueError``.
+
+    Args:
+        path: the file, which the error names.
+        what: what it was to be, such as ``"a result card"``.
+    """
+    try:
+        yield
+    except (OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path} is not {what} that can be read: {reason}") from error
+
+
 def load_state(path: Pathlike) -> Any:
     """Read what `save_state` wrote, on the CPU.
 
@@ -72,7 +94,8 @@ def load_state(path: Pathlike) -> Any:
     layout = metadata.get("layout")
     if layout is None:
         raise ValueError(f"{path} was not written by quickstudy: it has no layout")
-    return _unpack(json.loads(layout), tensors)
+    with reading(path, "a file of quickstudy"):
+        return _unpack(json.loads(layout), tensors)
 
 
 def save_weights(
@@ -132,7 +155,8 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
                 f"{path} does not fit this {type(module).__name__}: it has {saved} for "
                 f"{name!r}, where {expected} is expected"
             )
-    module.load_state_dict(state)
+    with reading(path, "a file of weights"):
+        module.load_state_dict(state)
 
 
 def rng_state() -> dict[str, Any]:
@@ -164,7 +188,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
     """The tensors of a file, or none of them, and its metadata."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
+    with reading(path, "a safetensors file"):
         if tensors:  # read once: a training that goes on may replace the file at any moment
             data = path.read_bytes()
             found = deserialise(data)
@@ -172,8 +196,6 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
             return found, header.get("__metadata__", {})
         with safe_open(path, framework="pt") as file:
             return {}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -7,6 +7,7 @@ depends on nothing else, so its answers are kept on disk by content (`FeatureCac
 import hashlib
 import os
 import sqlite3
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -280,6 +281,15 @@ class SentenceEncoder:
         self.model, self.name = model, name
         self.fingerprint = _fingerprint(model, name)
 
+    def cuts(self, example: Example) -> bool:
+        """Whether the model reads only the beginning of a text."""
+        longest = self.model.max_seq_length
+        text = example.item
+        if not longest or isinstance(text, bytes) or len(text) < longest - 2:
+            return False  # a token has a character at least
+        tokens = self.model.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        return bool(len(tokens) > longest)
+
     def __call__(self, examples: Sequence[Example]) -> Array:
         texts = [_text(e) for e in examples]
         vectors: Array = self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
@@ -414,7 +424,7 @@ def encode(
     Raises:
         ValueError: an example cannot be read, and ``failed`` is not given.
     """
-    stream = iter(examples)
+    stream, cut = iter(examples), list[str]()
     cache = None if isinstance(encoder, PixelEncoder) else cache  # pixels are larger than files
     while batch := list(islice(stream, min(at_once, _AT_ONCE))):
         keys = [content_key(example) for example in batch]
@@ -436,7 +446,16 @@ def encode(
         for i, example in enumerate(batch):
             z = cached[i] if cached[i] is not None else computed[i]
             if z is not None:
+                if isinstance(encoder, SentenceEncoder) and encoder.cuts(example):
+                    cut.append(example.where)
                 yield example, z
+    if cut:
+        warnings.warn(
+            f"{len(cut)} texts are too long for {encoder.name}, which reads the first "
+            f"{encoder.model.max_seq_length} tokens of each: {textwrap.shorten(cut[0], 80)}"  # type: ignore[attr-defined]
+            + (", ..." if len(cut) > 1 else ""),
+            stacklevel=2,
+        )
 
 
 def _warn_without_cache(fault: Exception) -> None:

@@ -23,7 +23,7 @@ from quickstudy.calibration import (
     probabilities,
     reject_threshold,
 )
-from quickstudy.checkpoint import load_state, save_state
+from quickstudy.checkpoint import load_state, reading, save_state
 from quickstudy.devices import find_device
 from quickstudy.heads import describe_learner, mean_shot, rebuild_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
@@ -63,6 +63,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
         self.support_x_, self.support_y_ = x, y
+        if n_way == 1:  # the beginning of a stream: nothing to tell apart
+            self.phi_ = {}
+            return
         if self.support_weight_ is not None:
             x, y = (np.repeat(each, self.support_weight_, 0) for each in (x, y))
         with torch.no_grad():
@@ -80,6 +83,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         x = _plain(validate_data(self, X, reset=False, allow_nd=True))
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
+        if not self.phi_:
+            return np.zeros((len(x), 1))
         with torch.no_grad():
             parts = [
                 self.learner_.predict(self.phi_, part.unsqueeze(0))[0]
@@ -129,18 +134,20 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         state = load_state(path)
         if not isinstance(state, dict) or state.get("estimator") != cls.__name__:
             raise ValueError(f"{path} does not hold a {cls.__name__}")
-        if state["module"] and learner is None:
+        if state.get("module") and learner is None:
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
-        source = learner if state["module"] else state["learner"]
+        source = learner if state.get("module") else state.get("learner")
         settings = state.get("settings", {})
-        fitted = cls(source, batch_size=state["batch_size"], device=device, **settings)
-        fitted._restore(state)
-        fitted.about_ = state["about"]
-        fitted._build(state.get("described"))
-        fitted.learner_.load_state_dict(state["weights"])
-        fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
-        if state.get("format") != _FORMAT:
-            fitted._renew()
+        find_device(device)
+        with reading(path, f"a {cls.__name__}"):
+            fitted = cls(source, batch_size=state["batch_size"], device=device, **settings)
+            fitted._restore(state)
+            fitted.about_ = state["about"]
+            fitted._build(state.get("described"))
+            fitted.learner_.load_state_dict(state["weights"])
+            fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
+            if state.get("format") != _FORMAT:
+                fitted._renew()
         return fitted
 
     def _renew(self) -> None:
@@ -161,6 +168,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             if self.support_weight_ is None
             else torch.from_numpy(self.support_weight_),
             "n_features": self.n_features_in_,
+            "feature_names": [*map(str, getattr(self, "feature_names_in_", ()))],
             "white": self.white_,
             "batch_size": self.batch_size,
         }
@@ -172,6 +180,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         if (weight := state.get("support_weight")) is not None:
             self.support_weight_ = weight.numpy()
         self.n_features_in_ = state["n_features"]
+        if names := state.get("feature_names"):
+            self.feature_names_in_ = np.array(names, dtype=object)
         self.white_ = state.get("white", 1.0)
 
     def _build(self, described: dict[str, Any] | None = None) -> None:
@@ -279,11 +289,14 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         Raises:
             ValueError: the learner cannot take such examples or so many classes.
         """
+        return self._fit(X, y, sample_weight, least=2)
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, least: int) -> Self:
         x, y = validate_data(self, X, y, allow_nd=True)
         check_classification_targets(y)
         x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        if len(self.classes_) < least:
             (only,) = self.classes_.tolist()
             raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
         self._build()
@@ -304,14 +317,22 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         Args:
             X: more examples.
             y: their labels; a label not seen before makes a new class.
-            classes: accepted for scikit-learn's sake; a class is known from its first example.
+            classes: on the first call, that there will be these: examples may then begin with one
+                class alone. A class is in ``classes_`` from its first example.
             sample_weight: as for `fit`.
+
+        Raises:
+            ValueError: labels of another type than those of ``classes_``, or as for `fit`.
         """
         if not hasattr(self, "phi_"):
-            return self.fit(X, y, sample_weight)
+            return self._fit(X, y, sample_weight, least=2 if classes is None else 1)
         x, y = validate_data(self, X, y, reset=False, allow_nd=True)
         check_classification_targets(y)
         x, y, weight = _weighted(_plain(x), y, sample_weight)
+        if (self.classes_.dtype.kind in "SU") != (y.dtype.kind in "SU"):
+            raise ValueError(
+                f"y holds {y[0]!r}; expected labels of the type of {self.classes_[0]!r}, as before"
+            )
         if weight is not None or self.support_weight_ is not None:
             before, new = (
                 np.ones(len(labels), np.int64) if each is None else each
@@ -321,6 +342,27 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         everything = np.concatenate([self.classes_[self.support_y_], y])
         self.classes_, labels = np.unique(everything, return_inverse=True)
         self._learn(np.concatenate([self.support_x_, x]), labels)
+        return self
+
+    def forget(self, label: Any) -> Self:
+        """Take all examples of a class away, and adapt anew to the others.
+
+        Raises:
+            ValueError: there is no such class, or fewer than 2 others.
+        """
+        check_is_fitted(self, "phi_")
+        labels = self.classes_[self.support_y_]
+        keep = labels != label
+        if keep.all():
+            raise ValueError(
+                f"there is no class {label!r}; there are: {', '.join(map(str, self.classes_))}"
+            )
+        if len(self.classes_) < 3:
+            raise ValueError("there are only 2 classes; a classifier needs at least 2")
+        self.classes_, rest = np.unique(labels[keep], return_inverse=True)
+        if self.support_weight_ is not None:
+            self.support_weight_ = self.support_weight_[keep]
+        self._learn(self.support_x_[keep], rest)
         return self
 
     def calibrate(self, false_reject: float = 0.0, *, folds: int = 10, seed: int = 0) -> Self:

@@ -1,5 +1,6 @@
 """How good is a learner, how sure are we, and is it better than another?"""
 
+import hashlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from quickstudy.checkpoint import load_state, save_state, write_atomically
+from quickstudy.checkpoint import load_state, reading, save_state, write_atomically
 from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
@@ -41,7 +42,9 @@ class Evaluation:
     Attributes:
         scores: one number per task: accuracy 0..1, or the mean squared error of a regression task.
         metric: ``"accuracy"`` or ``"mean squared error"``, see `Metric`.
-        batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm).
+        batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm). It is
+            ``"transductive"`` wherever a query's answer changed with the other queries of its task,
+            whatever layer did that.
         about: what was evaluated on what; free text and numbers for the reader.
     """
 
@@ -91,7 +94,7 @@ class Evaluation:
         Raises:
             ValueError: the file is not an evaluation.
         """
-        try:
+        with reading(path, "a saved evaluation"):
             data = json.loads(Path(path).read_text())
             return cls(
                 tuple(float(score) for score in data["scores"]),
@@ -99,8 +102,6 @@ class Evaluation:
                 data["batch_norm"],
                 data["about"],
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a saved evaluation: {error!r}") from error
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,38 @@ def evaluate(
     scores: list[float] = []
     metric = Metric.ACCURACY
     with temporarily(learner, training=False, batch_norm=batch_norm):
-        policy = batch_norm_policy(learner)
+        policy: str | None = batch_norm_policy(learner)
         with torch.no_grad(), torch.random.fork_rng():
             for batch in _batches(tasks, n_tasks):
                 task = batch.to(_device(learner))
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
+                if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
+                    policy = "transductive"
                 scores += task_scores(learner(task), task.query_y).tolist()
     return Evaluation(tuple(scores[:n_tasks]), metric, policy, about or {})
+
+
+def _queries_meet(learner: nn.Module, task: Task) -> bool:
+    """Whether the first query is answered differently alone than in company."""
+    if not isinstance(learner, MetaLearner) or task.query_x.shape[1] < 2:
+        return False
+    with torch.random.fork_rng():
+        phi = learner.adapt(task.support_x, task.support_y, task.n_way)
+    together = learner.predict(phi, task.query_x)[:, :1]
+    try:
+        alone = learner.predict(phi, task.query_x[:, :1])
+    except ValueError:  # one example cannot be normalised by its own batch
+        return True
+    return not torch.allclose(alone, together, rtol=1e-2, atol=1e-2)
+
+
+def _fingerprint(frozen: dict[str, Tensor]) -> str:
+    """SHA-256 (16 hex digits) of frozen tasks."""
+    shape = frozen["examples"].shape[1:]
+    digest = hashlib.sha256(f"{frozen['n_way']} {shape}".encode())
+    for part in ("examples", "support_x", "support_y", "query_x", "query_y"):
+        digest.update(frozen[part].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
@@ -358,8 +384,6 @@ class FrozenTasks:
         cls, tasks: TaskSource, n_tasks: int, about: dict[str, Any] | None = None
     ) -> "FrozenTasks":
         """Take the first ``n_tasks`` tasks of a source; all must have one way, ``S`` and ``Q``."""
-        import hashlib
-
         batches: list[Task] = []
         while sum(map(len, batches)) < n_tasks:
             batches.append(tasks[len(batches)])
@@ -393,10 +417,7 @@ class FrozenTasks:
                 for part in ("support_y", "query_y")
             },
         }
-        digest = hashlib.sha256(f"{first.n_way} {shape}".encode())
-        for part in ("examples", "support_x", "support_y", "query_x", "query_y"):
-            digest.update(state[part].contiguous().numpy().tobytes())
-        return cls({**state, "fingerprint": digest.hexdigest()[:16]})
+        return cls({**state, "fingerprint": _fingerprint(state)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tasks (safetensors)."""
@@ -412,7 +433,10 @@ class FrozenTasks:
         state = load_state(path)
         if not isinstance(state, dict) or "examples" not in state or "fingerprint" not in state:
             raise ValueError(f"{path} does not hold frozen tasks")
-        return cls(state, batch)
+        with reading(path, "frozen tasks"):
+            if _fingerprint(state) != state["fingerprint"]:
+                raise ValueError("the tasks are not those of its fingerprint")
+            return cls(state, batch)
 
     def __len__(self) -> int:
         """Number of batches."""

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from quickstudy.checkpoint import save_weights
 from quickstudy.functional import example_loss
 from quickstudy.hub import Shareable
-from quickstudy.nn.norm import Policy, batch_norm_policy, set_batch_norm_policy
+from quickstudy.nn.norm import (
+    Policy,
+    batch_norm_policy,
+    mixes_examples,
+    set_batch_norm_policy,
+)
 from quickstudy.task import Task, check_support
 
 if TYPE_CHECKING:
@@ -71,7 +76,7 @@ class MetaLearner(Shareable, nn.Module, ABC):
     @property
     def transductive(self) -> bool:
         """Whether the answer to a query depends on the other queries of its task."""
-        return batch_norm_policy(self) == "transductive"
+        return batch_norm_policy(self) == "transductive" or mixes_examples(self)
 
     @abstractmethod
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
@@ -128,6 +133,15 @@ class MetaLearner(Shareable, nn.Module, ABC):
         """
         self.check_way(n_way, regression=regression)
         check_support(support_x, support_y, n_way)
+        own = {p.dtype: None for p in self.parameters() if p.is_floating_point()}
+        device = support_x.device.type
+        mixed = device != "meta" and torch.is_autocast_enabled(device)
+        if own and support_x.dtype not in own and not mixed:
+            dtype = next(iter(own))
+            raise ValueError(
+                f"support_x is {support_x.dtype}, and this {type(self).__name__} computes in "
+                f"{dtype}; convert one of them: support_x.to({dtype})"
+            )
         d = support_y.shape[-1]
         if n_way is None and self.max_way not in (None, d):
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from quickstudy.checkpoint import reading
 from quickstudy.encoders import (
     Encoder,
     FeatureCache,
@@ -19,7 +20,7 @@ from quickstudy.encoders import (
     load_encoder,
 )
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.examples import Example, Item, as_example, as_examples
+from quickstudy.examples import Example, Item, as_example, as_examples, label_form
 from quickstudy.heads import HEADS
 from quickstudy.hub import Shareable
 
@@ -57,6 +58,7 @@ class Model(Shareable):
 
     Attributes:
         guess: what the examples were taken for, and why, if `learn` had to guess.
+        added: how many examples `add` has added.
 
     Example:
         >>> class Letters:
@@ -71,6 +73,7 @@ class Model(Shareable):
 
     imported_from = ("quickstudy.model", "Model")
     guess: str | None = None
+    added: int = 0
 
     def __init__(
         self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
@@ -205,11 +208,37 @@ class Model(Shareable):
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
     ) -> int:
-        """Learn more examples, of known or new classes; returns the number added. See `learn`."""
-        x, y = _gather(self.encoder, as_examples(examples, failed), cache, failed)
-        self.classifier.partial_fit(x, y)
-        self.classifier.calibrate(self.false_reject)
+        """Learn more examples, of known or new classes; returns the number added. See `learn`.
+
+        A warning says if held-out accuracy falls by more than chance.
+
+        Raises:
+            ValueError: as of `learn`; or an example is held already, under another label.
+        """
+        own = self.classifier
+        x, y = _gather(self.encoder, as_examples(examples, failed), cache, failed, held=own)
+        before = own.held_out_accuracy_
+        own.partial_fit(x, y)
+        own.calibrate(self.false_reject)
+        self.added += len(y)
+        after = own.held_out_accuracy_
+        if before is not None and after is not None:
+            noise = (before * (1 - before) + after * (1 - after)) / own.held_out_
+            if after < before - max(noise, 1 / own.held_out_**2) ** 0.5:
+                warnings.warn(
+                    f"held-out accuracy fell from {before:.1%} to {after:.1%} with these examples",
+                    stacklevel=2,
+                )
         return len(y)
+
+    def remove(self, label: str) -> None:
+        """Forget a class and all its examples.
+
+        Raises:
+            ValueError: there is no such class, or fewer than 2 others.
+        """
+        self.classifier.forget(label_form(label, "the class"))
+        self.classifier.calibrate(self.false_reject)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -242,6 +271,7 @@ class Model(Shareable):
             "encoder": self.encoder.name,
             "fingerprint": self.encoder.fingerprint,
             "false_reject": self.false_reject,
+            "added": self.added,
         }
         if isinstance(self.encoder, LearnedEncoder):
             about["learned"] = {
@@ -274,19 +304,22 @@ class Model(Shareable):
         about = classifier.about_.get("model")
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
-        if encoder is None:
-            learned = about.get("learned")
-            encoder = (
-                load_encoder(about["encoder"], device)
-                if learned is None
-                else LearnedEncoder(about["encoder"], **learned, device=device)
-            )
-        if encoder.fingerprint != about["fingerprint"]:
-            raise ValueError(
-                f"{path} was learned with another {about['encoder']} than the one installed now; "
-                "learn it again"
-            )
-        return cls(encoder, classifier, about["false_reject"])
+        with reading(path, "a model"):
+            if encoder is None:
+                learned = about.get("learned")
+                encoder = (
+                    load_encoder(about["encoder"], device)
+                    if learned is None
+                    else LearnedEncoder(about["encoder"], **learned, device=device)
+                )
+            if encoder.fingerprint != about["fingerprint"]:
+                raise ValueError(
+                    f"{path} was learned with another {about['encoder']} than the one installed "
+                    "now; learn it again"
+                )
+            model = cls(encoder, classifier, about["false_reject"])
+            model.added = about.get("added", 0)
+        return model
 
     def _write_file(self, path: Path) -> dict[str, Any]:
         self.save(path)
@@ -302,13 +335,21 @@ def _gather(
     examples: Iterable[Example],
     cache: FeatureCache | None,
     failed: list[str] | None,
+    held: FewShotClassifier | None = None,
 ) -> tuple[Any, list[str]]:
+    """Numbers and labels of examples; none that ``held`` knows by another label."""
     numbers, labels = [], []
     seen: dict[str, tuple[str, str]] = {}  # of each content: its first place and label
     twice: list[str] = []
     for example, z in encode(encoder, examples, cache=cache, failed=failed):
         if example.label is None:
             raise ValueError(f"{example.where} has no label")
+        if held is not None and (known := _labels_of(held, z)) and example.label not in known:
+            reason = f"{example.where} is held already, as an example of {known[0]}"
+            if failed is None:
+                raise ValueError(reason)
+            failed.append(reason)
+            continue
         numbers.append(z)
         labels.append(example.label)
         where, label = seen.setdefault(content_key(example), (example.where, example.label))
@@ -325,6 +366,13 @@ def _gather(
             "none of the examples could be read" if failed else "there are no examples"
         )
     return np.stack(numbers), labels
+
+
+def _labels_of(classifier: FewShotClassifier, z: Any) -> list[str]:
+    """The labels under which it holds this very example."""
+    x = classifier.support_x_
+    far = np.abs(x - z).reshape(len(x), -1).max(1) > 1e-4 * np.abs(z).max()
+    return [str(classifier.classes_[y]) for y in classifier.support_y_[~far]]
 
 
 def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:

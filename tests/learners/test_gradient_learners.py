@@ -840,7 +840,10 @@ def test_bad_inner_arguments(options: dict[str, float], message: str) -> None:
         (lambda f: MAML(f, inner_optimizer="lbfgs"), "inner_optimizer is 'lbfgs'; expected an"),
         (lambda f: Scratch(f, inner_optimizer=torch.optim.SGD), "expected an InnerOptimizer"),
         (lambda f: Reptile(f, inner_optimizer="adam"), "expected an InnerOptimizer such as SGD"),
-        (lambda f: MAML(f.requires_grad_(False))(make_task((2,), 2)), "no parameter to adapt"),
+        (
+            lambda f: MAML(f.double().requires_grad_(False))(make_task((2,), 2)),
+            "no parameter to adapt",
+        ),
         (lambda f: Reptile(f, inner_batch=0), "inner_batch is 0; expected at least 1, or None"),
         (lambda f: Reptile(f, inner_batch=-2), "inner_batch is -2; expected at least 1"),
         (lambda f: MAMLPlusPlus(f, inner_steps=0), "must each be at least 1"),

@@ -111,7 +111,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(ValueError, match="expected neither of the first two below 0"):
             PMF(encoder(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no weights to fine-tune"):
-        PMF(nn.Identity(), inner_steps=1)(make_task((6,), 3))
+        PMF(nn.Identity(), inner_steps=1).double()(make_task((6,), 3))
 
 
 def test_a_pretrained_backbone_is_trained_but_keeps_its_statistics() -> None:

@@ -55,6 +55,7 @@ SHOWN: dict[Kind, dict[str, str]] = {
 }
 _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _STORED_BYTES = 1 << 16
+_FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
 
 class FullError(Exception):
@@ -357,6 +358,7 @@ class Workbench:
         if item.image is None:
             raise ValueError(f"{where} has no image; this task is of {kind}s")
         encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
+        encoded = "".join(encoded.split()).translate(_FOR_URLS)
         try:
             data = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:

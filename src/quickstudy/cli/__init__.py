@@ -42,6 +42,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.simplefilter("default", UserWarning)  # they are our words, whatever Python was told
     warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
     try:
         sys.exit(app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False) or 0)

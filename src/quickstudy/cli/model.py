@@ -1,4 +1,4 @@
-"""The commands for models of your own data: learn, predict, add, info, report, export, serve."""
+"""The commands for models of your own data: learn, predict, add, remove, info and more."""
 
 import csv
 import json
@@ -20,8 +20,14 @@ ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy lea
 CacheOption = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep the features of examples on disk.")
 ]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Where to write it; default: over the model.")
+]
 DeviceOption = Annotated[
     str, typer.Option(help="Where to compute: cpu, cuda, mps, or auto for the fastest.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
@@ -54,6 +60,10 @@ def learn(
         float,
         typer.Option(help='Rate at which known classes may be called "unknown"; 0: never.'),
     ] = 0.0,
+    strict: StrictOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that holds more than a learned model.")
+    ] = False,
     cache: CacheOption = True,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -64,6 +74,10 @@ def learn(
     from quickstudy.examples import read_examples
     from quickstudy.model import Model
 
+    if not 0 <= unknown < 1:
+        raise ValueError(f"--unknown is {unknown:g}; expected a rate from 0 to 1, such as 0.05")
+    if out.exists() and not force:
+        _refuse_to_replace(out)
     failed: list[str] = []
     model = Model.learn(
         _progress(read_examples(support, failed), "learning"),
@@ -74,8 +88,10 @@ def learn(
         cache=_cache(cache),
         failed=failed,
     )
+    _say_failed(failed, strict)
+    if out.exists():
+        _say(f"{out} is replaced")
     model.save(out)
-    _say_failed(failed)
     if model.guess:
         _say(model.guess)
     _describe(model)
@@ -138,6 +154,8 @@ def add(
     ] = None,
     label: Annotated[str, typer.Option("--class", help="Of all of these, known or new.")] = ...,  # type: ignore[assignment]
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
+    out: OutOption = None,
+    strict: StrictOption = False,
     cache: CacheOption = True,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -153,8 +171,22 @@ def add(
     name = label_form(label, "--class")
     labelled = (dataclasses.replace(example, label=name) for example in examples)
     loaded.add(labelled, cache=_cache(cache), failed=failed)
-    loaded.save(model)
-    _say_failed(failed)
+    _say_failed(failed, strict)
+    loaded.save(out or model)
+    _describe(loaded)
+
+
+def remove(
+    model: ModelArgument,
+    label: Annotated[str, typer.Option("--class", help="The class to forget.")],
+    out: OutOption = None,
+) -> None:
+    """Make a model forget a class and all its examples."""
+    from quickstudy.model import Model
+
+    loaded = Model.load(model)
+    loaded.remove(label)
+    loaded.save(out or model)
     _describe(loaded)
 
 
@@ -201,6 +233,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
+    strict: StrictOption = False,
     cache: CacheOption = True,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -214,8 +247,8 @@ def report(
     failed: list[str] = []
     examples = _progress(read_examples(test, failed), "testing")
     result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
+    _say_failed(failed, strict)
     write_atomically(out, result.html(model.name))
-    _say_failed(failed)
     print(f"accuracy {result.accuracy:.1%} on {result.tested} examples")
     _say(f"the full report is in {out}")
 
@@ -262,14 +295,14 @@ def serve(
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
-COMMANDS = (learn, predict, add, info, report, export, serve)
+COMMANDS = (learn, predict, add, remove, info, report, export, serve)
 
 
 def _examples(
     model: "Model", files: list[str], texts: list[str], failed: list[str]
 ) -> Iterator["Example"]:
     """What the arguments name, one by one; ``failed`` receives what cannot be read."""
-    from quickstudy.data.folder import Files, is_image
+    from quickstudy.data.folder import Files, is_image, not_read
     from quickstudy.examples import Example, read_item
 
     if not files and not texts:
@@ -285,6 +318,8 @@ def _examples(
                 yield from _lines(file)
             elif Path(file).is_dir():
                 with Files(file) as inside:
+                    if other := not_read(inside.names):
+                        _say(f"{file}: {other}")
                     for name in filter(is_image, inside.names):
                         try:
                             yield Example(inside.read(name), None, inside.where(name))
@@ -361,9 +396,26 @@ def _describe(model: "Model", file: Any = None) -> None:
         )
 
 
-def _say_failed(failed: list[str]) -> None:
+def _refuse_to_replace(out: Path) -> None:
+    """Unless there is a model that learning the same again would give again."""
+    from quickstudy.checkpoint import load_state
+
+    try:
+        added = load_state(out)["about"]["model"].get("added", 0)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        raise FileExistsError(f"{out} exists and is no model; --force replaces it") from None
+    if added:
+        raise FileExistsError(
+            f"{out} exists, with {added} examples that were added to it; --force replaces it, "
+            "--out writes elsewhere"
+        )
+
+
+def _say_failed(failed: list[str], strict: bool = False) -> None:
     for reason in failed:
         _say(f"left out: {reason}")
+    if strict and failed:
+        raise ValueError(f"{len(failed)} examples cannot be read, and --strict was given")
 
 
 def _say(line: str) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from quickstudy.checkpoint import reading
 
 __all__ = ["ClassDataset", "atomic_folder"]
 
@@ -71,6 +73,8 @@ class ClassDataset:
         if int(self.sizes.min()) < 1:
             empty = self.names[int(self.sizes.argmin())]
             raise ValueError(f"class {empty!r} has no examples")
+        if int(self.first.min()) < 0 or int((self.first + self.sizes).max()) > len(self.storage):
+            raise ValueError(f"classes reach beyond the {len(self.storage)} examples in storage")
 
     @classmethod
     def from_arrays(
@@ -326,19 +330,26 @@ class ClassDataset:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> "ClassDataset":
-        """Read what `save` wrote; with ``mmap`` only the examples that are sampled are loaded."""
+        """Read what `save` wrote; with ``mmap`` only the examples that are sampled are loaded.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or not all of its files.
+            ValueError: a file is damaged; names the folder.
+        """
         path = Path(path)
-        meta = json.loads((path / "classes.json").read_text(encoding="utf-8"))
-        array = np.load(path / "storage.npy", mmap_mode="c" if mmap else None)
-        return cls(
-            torch.from_numpy(array),
-            torch.tensor(meta["first"]),
-            torch.tensor(meta["sizes"]),
-            tuple(meta["names"]),
-            None if meta["groups"] is None else tuple(meta["groups"]),
-            tuple(meta["roots"]),
-            None if meta["turns"] is None else torch.tensor(meta["turns"]),
-        )
+        with reading(path, "a saved ClassDataset"):
+            meta = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+            mode: Literal["c"] | None = "c" if mmap else None
+            array = np.load(path / "storage.npy", mmap_mode=mode, allow_pickle=False)
+            return cls(
+                torch.from_numpy(array),
+                torch.tensor(meta["first"]),
+                torch.tensor(meta["sizes"]),
+                tuple(meta["names"]),
+                None if meta["groups"] is None else tuple(meta["groups"]),
+                tuple(meta["roots"]),
+                None if meta["turns"] is None else torch.tensor(meta["turns"]),
+            )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Images in class folders, or in a zip of class folders."""
 
 import hashlib
+import importlib.util
 import io
+import lzma
 import math
 import os
 import posixpath
@@ -9,22 +11,42 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset, atomic_folder
 
-__all__ = ["Files", "class_folders", "decode_image", "image_folder", "is_image", "read_image"]
+__all__ = [
+    "Files",
+    "class_folders",
+    "decode_image",
+    "image_folder",
+    "is_image",
+    "not_read",
+    "read_image",
+]
 
-_FORMATS = {"bmp", "gif", "jp2", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"}
+_FORMATS = {"bmp", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm"}
+_FORMATS |= {"tif", "tiff", "webp"}  # of any Pillow
+_NEEDS = {
+    "avif": "a Pillow that was built with AVIF",
+    "heic": "quickstudy[heic]",
+    "heif": "quickstudy[heic]",
+}
+_SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
+_SYSTEM_FILES = {"desktop.ini", "ehthumbs.db", "icon\r", "picasa.ini", "thumbs.db"}
+_PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 _MOST_BYTES = 1 << 28
+_SAID_UTF8 = 0x800  # a flag of a zip's member
+_FAULTS = (EOFError, OSError, RuntimeError, ValueError, lzma.LZMAError, zlib.error)  # of a file
 
 
 def image_folder(
@@ -41,13 +63,18 @@ def image_folder(
     A folder that holds images is a class, at any depth. Its name is its path below the deepest
     folder that holds all the classes; if every class lies two levels or more below that, the
     folder around a class is its group (``Greek/character01`` has the group ``Greek``). Classes
-    and images stand in the order of their names. Hidden files and files that are not named like
-    an image are left out.
+    and images stand in the order of their names.
+
+    Files that are not named like an image, folders with nothing else in them and images beside the
+    class folders are left out, and a warning counts them. Where ``train`` and ``test`` hold the
+    same classes, ``train`` is read, and a warning says so. Hidden files and what systems put into
+    folders (thumbnails, ``desktop.ini``) are left out.
 
     Images are turned as their EXIF tag says, laid over white where they are transparent, shrunk
     or enlarged (Lanczos) until they just cover ``size``, and cut to it around the centre. With a
     square ``size`` that is the common "resize the short side, then centre crop". 16-bit images
-    keep their upper 8 bits; of an animation the first frame is read.
+    keep their upper 8 bits (of those in use: 16, 12 or 8); of an animation the first frame is read.
+    White on transparent ground is laid over black.
 
     Args:
         root: folder or ``.zip``.
@@ -154,8 +181,39 @@ def _check_size(size: int | tuple[int, int], channels: int) -> tuple[int, int]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is named like an image."""
-    return name.rpartition(".")[2].lower() in _FORMATS
+    """Whether a file is named like an image that can be read here.
+
+    AVIF needs a Pillow that was built with it, HEIC and HEIF the extra ``quickstudy[heic]``.
+    """
+    return _suffix(name) in _formats()
+
+
+def not_read(names: Iterable[str]) -> str | None:
+    """How many of these files are no images, by what their names end with; ``None`` if none is."""
+    other = [name.rpartition("/")[2] for name in names if not is_image(name)]
+    ends = Counter(_suffix(name) for name in other if name.lower() not in _SYSTEM_FILES)
+    if not ends:
+        return None
+    return "not read: " + ", ".join(
+        f"{count} {'.' + end if end else 'without an ending'}"
+        + (f" (needs {_NEEDS[end]})" if end in _NEEDS else "")
+        for end, count in ends.most_common()
+    )
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1][1:].lower()
+
+
+@cache
+def _formats() -> set[str]:
+    found = set(_FORMATS)
+    if features.check("avif"):
+        found.add("avif")
+    if importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+        found |= {"heic", "heif"}
+    return found
 
 
 def class_folders(files: "Files") -> dict[str, list[str]]:
@@ -170,26 +228,55 @@ def class_folders(files: "Files") -> dict[str, list[str]]:
 
 
 def _classes(files: "Files", least: int = 2) -> dict[str, list[str]]:
-    """The images of each folder that holds some, both sorted."""
+    """The images of each folder that holds some, both sorted; warns of what is left out."""
     classes: dict[str, list[str]] = {}
     for name in files.names:
-        folder, _, file = name.rpartition("/")
-        if is_image(file):
-            classes.setdefault(folder, []).append(name)
-    if "" in classes:
-        raise ValueError(
-            f"{files.where(classes[''][0])} lies in no class folder; expected "
-            f"{files.path}/CLASS/IMAGE"
-        )
+        if is_image(name):
+            classes.setdefault(name.rpartition("/")[0], []).append(name)
+    left_out = [not_read(files.names)]
+    if stray := classes.pop("", []):
+        if not classes:
+            raise ValueError(
+                f"{files.where(stray[0])} lies in no class folder; expected "
+                f"{files.path}/CLASS/IMAGE"
+            )
+        more = f", nor do {len(stray) - 1} more images" if len(stray) > 1 else ""
+        left_out.append(f"left out: {files.where(stray[0])} lies in no class folder{more}")
     inner = {parent for folder in files.folders for parent in _parents(folder)}
-    if empty := [f for f in files.folders if f not in classes and f not in inner]:
-        raise ValueError(f"class folder {files.where(empty[0])} holds no images")
+    for folder in files.folders:
+        if folder not in classes and folder not in inner:
+            content = not_read(name for name in files.names if name.startswith(folder + "/"))
+            if content is None:
+                raise ValueError(f"class folder {files.where(folder)} holds no images")
+            left_out.append(
+                f"left out: the class folder {files.where(folder)} holds no images ({content})"
+            )
     if len(classes) < least:
         content = f"only the class {next(iter(classes))!r}" if classes else "no images"
+        known = f" ({left_out[0]})" if left_out[0] else ""
         raise ValueError(
-            f"{files.path} holds {content}; expected a folder for each of at least 2 classes"
+            f"{files.path} holds {content}{known}; expected a folder for each of at least 2 classes"
         )
+    for line in filter(None, [*left_out, files.doubt, _keep_one_part(classes)]):
+        warnings.warn(f"{files.path}: {line}", stacklevel=4)
     return dict(sorted(classes.items()))
+
+
+def _keep_one_part(classes: dict[str, list[str]]) -> str | None:
+    """Of classes that stand in ``train`` and again in ``test``, keep the former; says so."""
+    parts: dict[str, dict[str, str]] = {}
+    for folder, name in zip(classes, _names(list(classes))[0], strict=True):
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, {})[rest] = folder
+    if len(parts) < 2 or not {part.lower() for part in parts} <= {*_PARTS}:
+        return None
+    first, *others = sorted(parts, key=lambda part: _PARTS.index(part.lower()))
+    if not any(parts[first].keys() & parts[other].keys() for other in others):
+        return None
+    for other in others:
+        for folder in parts[other].values():
+            del classes[folder]
+    return f"{first} and {' and '.join(others)} hold the same classes; only {first} is read"
 
 
 def _names(folders: list[str]) -> tuple[list[str], list[str] | None]:
@@ -239,15 +326,31 @@ def open_image(data: bytes, where: str, mode: Literal["L", "RGB"]) -> Image.Imag
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+    """Grey or RGB, 8 bits.
+
+    Of 16-bit pixels the upper 8 bits, or, if none is that large, of 12-bit or 8-bit ones, as
+    microscopes and scanners put them into such files. On white where it is transparent; on black,
+    if only that shows anything.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floats, of which nothing says what is white")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).clip(0, 65535) >> 8
-        image = Image.fromarray(wide.astype(np.uint8))
+        wide = np.asarray(image).clip(0, 65535)
+        bits = next(bits for bits in (8, 12, 16) if wide.max() < 1 << bits)
+        image = Image.fromarray((wide >> (bits - 8)).astype(np.uint8))
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        on_white, on_black = (
+            Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
+            for ground in ("white", "black")
+        )
+        image = on_black if _is_blank(on_white) and not _is_blank(on_black) else on_white
     return image.convert("RGB").convert(mode)
+
+
+def _is_blank(image: Image.Image) -> bool:
+    pixels = np.asarray(image.convert("L"))
+    return bool(pixels.min() == pixels.max())
 
 
 def _warn(failed: list[str]) -> None:
@@ -258,12 +361,14 @@ def _warn(failed: list[str]) -> None:
 class Files:
     """The files below a folder or inside a ``.zip``, which is read without extracting it.
 
-    Hidden files and folders, and ``__MACOSX``, are left out. Links are followed, once each.
+    Hidden files and folders, and those that systems make (``__MACOSX``, ``@eaDir``), are left out.
+    Links are followed, once each.
 
     Attributes:
         path: the folder or zip.
         names: the files' paths relative to it, with ``/``, sorted.
         folders: the folders' paths, likewise.
+        doubt: what is uncertain about the names, if anything is.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
@@ -273,20 +378,27 @@ class Files:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._zip: zipfile.ZipFile | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self.doubt: str | None = None
         if self.path.is_dir():
             names, folders = _walk(self.path)
         elif self.path.exists():
             try:
                 self._zip = zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile as error:
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(
                     f"{self.path} is not a zip file that can be read ({error}); "
                     "if it was downloaded, delete it and download it again"
                 ) from error
-            entries = [entry.filename for entry in self._zip.infolist()]
-            names = [name for name in entries if not name.endswith("/")]
-            folders = [name.rstrip("/") for name in entries if name.endswith("/")]
+            self._members = _member_names(self._zip)
+            names = [name for name in self._members if not name.endswith("/")]
+            folders = [name.rstrip("/") for name in self._members if name.endswith("/")]
             folders += [str(parent) for name in names for parent in _parents(name)]
+            if any(
+                not name.isascii() and name == entry.filename and not entry.flag_bits & _SAID_UTF8
+                for name, entry in self._members.items()
+            ):
+                self.doubt = "names that are not in UTF-8 were read as code page 437 has them"
         else:
             raise FileNotFoundError(f"no such folder or zip: {self.path}")
         self.names = sorted({name for name in names if not _hidden(name)})
@@ -301,10 +413,12 @@ class Files:
         try:
             if self._zip is None:
                 return (self.path / name).read_bytes()
-            if self._zip.getinfo(name).file_size > _MOST_BYTES:
+            with self._zip.open(self._members[name]) as file:
+                data = file.read(_MOST_BYTES + 1)  # whatever size the directory says
+            if len(data) > _MOST_BYTES:
                 raise ValueError(f"unpacks to more than {_MOST_BYTES >> 20} MiB")
-            return self._zip.read(name)
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as e:
+            return data
+        except (*_FAULTS, zipfile.BadZipFile) as e:
             raise ValueError(f"cannot read {self.where(name)}: {e}") from e
 
     def where(self, name: str) -> str:
@@ -334,26 +448,50 @@ class Files:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Files and folders below. What a link leads to is read where it really is, if it is here."""
     names, folders = [], []
     seen: set[str] = set()
+    waiting = [str(root)]
 
     def fail(error: OSError) -> None:
         raise error
 
-    for here, below, files in os.walk(root, onerror=fail, followlinks=True):
-        below[:] = [name for name in below if not _hidden(name)]
-        if (real := os.path.realpath(here)) in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        relative = Path(here).relative_to(root)
-        names += [(relative / name).as_posix() for name in files]
-        folders += [(relative / name).as_posix() for name in below]
-    return names, folders
+    while waiting:
+        for here, below, files in os.walk(waiting.pop(0), onerror=fail):
+            if (real := os.path.realpath(here)) in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            relative = Path(here).relative_to(root)
+            names += [(relative / name).as_posix() for name in files]
+            folders.append(relative.as_posix())
+            below[:] = sorted(name for name in below if not _hidden(name))
+            links = [name for name in below if os.path.islink(os.path.join(here, name))]
+            waiting += [os.path.join(here, name) for name in links]
+            below[:] = [name for name in below if name not in links]
+    return names, folders[1:]
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in name.split("/"))
+
+
+def _member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by path. Some programs of Windows write backslashes between folders."""
+    members = {_member_name(entry): entry for entry in archive.infolist()}
+    if any("/" in name for name in members):
+        return members
+    return {name.replace("\\", "/"): entry for name, entry in members.items()}
+
+
+def _member_name(entry: zipfile.ZipInfo) -> str:
+    """As whoever wrote it meant it: many programs do not say that their names are in UTF-8."""
+    if entry.flag_bits & _SAID_UTF8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
 
 
 def _parents(name: str) -> Iterator[str]:

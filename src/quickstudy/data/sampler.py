@@ -99,6 +99,8 @@ class EpisodeSampler:
             )
 
     def __getitem__(self, index: int) -> Task:
+        if index < 0:
+            raise IndexError(f"there is no batch {index}: batches are numbered from 0, without end")
         counts, classes, rng = self._choose(index)
         examples = self._examples(classes, int(counts.max()) + self.query, rng)
         rank = np.arange(examples.shape[2])

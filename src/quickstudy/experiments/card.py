@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from quickstudy._moved import refused_from
-from quickstudy.checkpoint import write_atomically
+from quickstudy.checkpoint import reading, write_atomically
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.policy import Policy
 
@@ -163,7 +163,9 @@ class Card(_Model):
             ValueError: it is not a card; names the field.
         """
         try:
-            return cls.model_validate_json(Path(path).read_text())
+            with reading(path, "a result card"):
+                text = Path(path).read_text("utf-8")
+            return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quickstudy._moved import names_from
+from quickstudy.checkpoint import reading
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -224,7 +225,8 @@ def load_recipe(name: str) -> Recipe:
     """
     file, _, run = name.partition(":")
     if file.endswith(".toml"):
-        recipes = _read(Path(file).stem, Path(file).read_text(), file)
+        with reading(file, "a recipe"):
+            recipes = _read(Path(file).stem, Path(file).read_text("utf-8"), file)
         if len(recipes) > 1 or run:
             key = f"{Path(file).stem}-{run}"
             if key not in recipes:
@@ -255,7 +257,7 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
     """The recipes of one file: a run's tables are laid over those that all runs share."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (RecursionError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{where} is not TOML: {error}") from error
     runs = data.pop("runs", {"": {}})
     if not isinstance(runs, dict) or not runs:

@@ -5,11 +5,11 @@ import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from quickstudy.checkpoint import load_state, load_weights
+from quickstudy.checkpoint import load_state, load_weights, reading
 from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
 from quickstudy.processes import launch
@@ -54,8 +54,9 @@ class Machine:
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Machine":
         """The machine of a run folder."""
-        options: dict[str, Any] = json.loads((Path(run) / "run.json").read_text())
-        return cls(**options["machine_options"])
+        path = Path(run) / "run.json"
+        with reading(path, "the description of a run"):
+            return cls(**json.loads(path.read_text())["machine_options"])
 
 
 def run_experiment(
@@ -78,9 +79,13 @@ def run_experiment(
         minutes: stop after this many, to be resumed.
 
     Raises:
+        ValueError: the run in the folder is of another experiment (but for its steps), or its data
+            have changed.
         LostProcessError: another process of this training is gone.
     """
     keep_memory()
+    if resume:
+        _check_same(experiment, folder)
     learner, tasks = experiment.build_learner(), experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
     fabric = launch(machine.accelerator, machine.devices, machine.precision)
@@ -132,6 +137,27 @@ def run_experiment(
     return result
 
 
+def _check_same(experiment: Experiment, folder: Path) -> None:
+    """Raise ``ValueError`` unless the run in a folder, if there is one, is of this experiment."""
+    if not (folder / "run.json").exists():
+        return
+    before, now = Experiment.load(folder), experiment.with_classes()
+    for name in type(now).model_fields:
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and name not in ("root", "steps"):
+            raise ValueError(
+                f"{folder} was begun with {name} {old!r}, not {new!r}; go on as it began, or train "
+                "in another folder"
+            )
+    begun = json.loads((folder / "run.json").read_text()).get("split_fingerprint")
+    found = experiment.about_data().get("split_fingerprint")
+    if begun not in (None, found):
+        raise ValueError(
+            f"{folder} was begun on other data: the fingerprint of its classes and examples was "
+            f"{begun} and is {found}. Put them back, or train in another folder"
+        )
+
+
 def load_run(
     run: str | os.PathLike[str], weights: Weights = "auto"
 ) -> tuple[Experiment, "MetaLearner"]:
@@ -154,10 +180,11 @@ def load_run(
         chosen = next((name for name, file in files.items() if file.exists()), "checkpoint")
     if chosen == "checkpoint":
         saved = load_state(folder / CHECKPOINT)
-        state, average = saved["learner"], saved.get("averaged") or {}
         prefix = "module."
-        averaged = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
-        learner.load_state_dict(averaged or state)
+        with reading(folder / CHECKPOINT, "a checkpoint"):
+            state, average = saved["learner"], saved.get("averaged") or {}
+            whole = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
+            learner.load_state_dict(whole or state)
     else:
         load_weights(files[chosen], learner)
     return experiment, learner

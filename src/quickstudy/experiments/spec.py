@@ -166,7 +166,7 @@ class Experiment(Setup, Schema):
             return cls(**json.loads(path.read_text())["experiment"])
         except KeyError as error:
             raise ValueError(f"{path} does not describe a run: it has no {error}") from error
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a run: {error}") from error
 
     def about(self) -> dict[str, Any]:

@@ -1,21 +1,32 @@
 """One network with each task's own weights, on each task's own examples."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.execution import execution
 from quickstudy.inner.optimizers import Parameters
 from quickstudy.inner.stacked import can_stack, run_stacked
 from quickstudy.nn.norm import Source, statistics_from
 
-__all__ = ["call_with", "run_tasks", "stacks"]
+__all__ = ["call_with", "goes_alone", "run_tasks", "stacks"]
+
+_ALONE: WeakSet[nn.Module] = WeakSet()
 
 
 def run_tasks(
     network: nn.Module, state: Parameters, x: Tensor, source: Source
 ) -> tuple[Tensor, Parameters]:
     """Each task's network on its own examples: ``[T,n,...] -> [T,n,outputs]``.
+
+    A network that `torch.func.vmap` cannot run (that looks at its numbers to decide, changes its
+    buffers, or has a layer without a batched form) is run task by task. Where a gradient is wanted,
+    attention is computed by plain products, whose derivatives have derivatives.
 
     Args:
         network: its own parameters are not used.
@@ -35,12 +46,40 @@ def run_tasks(
         output: Tensor = call_with(network, updated, x)
         return output, {name: updated[name] for name in buffers}
 
-    with statistics_from(network, source):
-        if len(x) > 1:
-            several: tuple[Tensor, Parameters] = vmap(run, randomness="different")(state, x)
-            return several
-        output, recorded = run({name: p[0] for name, p in state.items()}, x[0])
-    return output.unsqueeze(0), {name: value.unsqueeze(0) for name, value in recorded.items()}
+    with statistics_from(network, source), _differentiable_attention():
+        failed = False
+        if len(x) > 1 and not goes_alone(network):
+            try:
+                several: tuple[Tensor, Parameters] = vmap(run, randomness="different")(state, x)
+            except (NotImplementedError, RuntimeError, ValueError):
+                failed = True  # the network's own errors will be raised again below
+            else:
+                return several
+        each = [run({k: p[i] for k, p in state.items()}, x[i]) for i in range(len(x))]
+    if failed:
+        _ALONE.add(network)
+    outputs, recorded = zip(*each, strict=True)
+    return torch.stack(outputs), {k: torch.stack([r[k] for r in recorded]) for k in buffers}
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """Within the block, attention is made of what has second derivatives and batched forms."""
+    if not torch.is_grad_enabled():
+        yield
+        return
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def goes_alone(network: nn.Module) -> bool:
+    """Whether `torch.func.vmap` has failed on this network, which since goes task by task."""
+    return network in _ALONE
 
 
 def call_with(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:

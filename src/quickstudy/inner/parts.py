@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from quickstudy.execution import execution
-from quickstudy.inner.networks import stacks
+from quickstudy.inner.networks import goes_alone, stacks
 from quickstudy.inner.repeated import check_reached, differentiable_once
 from quickstudy.task import Task
 
@@ -88,7 +88,11 @@ def tasks_at_once(network: nn.Module, *x: Tensor) -> int:
     """
     tasks, stacked = len(x[0]), stacks(network, x[0])
     alone = (nn.modules.batchnorm._BatchNorm, nn.RNNBase)
-    if tasks == 1 or (not stacked and any(isinstance(part, alone) for part in network.modules())):
+    if (
+        tasks == 1
+        or goes_alone(network)
+        or (not stacked and any(isinstance(part, alone) for part in network.modules()))
+    ):
         return 1
     if (chosen := execution().tasks_at_once) is not None:
         return chosen

@@ -15,6 +15,7 @@ __all__ = [
     "Policy",
     "Source",
     "batch_norm_policy",
+    "mixes_examples",
     "norm_parameters",
     "set_batch_norm_policy",
     "statistics_from",
@@ -142,6 +143,14 @@ def batch_norm_policy(module: nn.Module) -> Policy | None:
     if len(policies) > 1:
         raise ValueError("the batch norm layers of one network follow different policies")
     return policies.pop() if policies else None
+
+
+def mixes_examples(module: nn.Module) -> bool:
+    """Whether PyTorch's own batch norm in ``module`` uses the batch at hand in evaluation, too."""
+    return any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None
+        for layer in module.modules()
+    )
 
 
 def set_batch_norm_policy(module: nn.Module, policy: Policy) -> None:

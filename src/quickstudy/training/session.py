@@ -207,6 +207,7 @@ class Session:
         )
         over = self._over(impatient, self.validation.ended)
         if step % self.checkpoint_every == 0 or over or asked or spent or failed:
+            self._check_finite()
             self.save()
         if error is not None:
             raise error
@@ -250,6 +251,14 @@ class Session:
         figures |= {"validation": evaluation.mean, "validation_ci95": evaluation.ci95}
         self.log.row(step, figures)
         return validation.tell(step, evaluation)
+
+    def _check_finite(self) -> None:
+        """What cannot be gone on from is not saved: the checkpoint before stays."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.learner.parameters()):
+            raise FloatingPointError(
+                f"the weights are no longer finite at step {self.step}; the checkpoint before is "
+                "kept (lower the learning rate, or look for extreme numbers in the data)"
+            )
 
     def _over(self, impatient: bool, ended: bool) -> Stopped | None:
         """Why the run is over, if it is."""
