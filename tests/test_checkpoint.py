@@ -84,7 +84,7 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     whole = (tmp_path / "w").read_bytes()
     (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
     for load in (load_state, lambda p: load_weights(p, network)):
-        with pytest.raises(ValueError, match="not a readable safetensors file"):
+        with pytest.raises(ValueError, match="is not a safetensors file that can be read"):
             load(tmp_path / "half")
         with pytest.raises(FileNotFoundError):
             load(tmp_path / "none")

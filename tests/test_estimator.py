@@ -293,3 +293,47 @@ def test_a_gpu_answers_as_the_cpu_does(tmp_path: Path, name: str) -> None:
     there = FewShotClassifier(trained).fit(x, y)
     assert there.device_.type == "cuda"
     assert np.isfinite(there.predict_proba(x)).all()
+
+
+def test_a_stream_may_begin_with_one_class(tmp_path: Path) -> None:
+    x, y = np.array([[0.0, 0], [0, 1], [5, 5], [6, 5]]), np.array([1, 1, 0, 0])
+    model = FewShotClassifier("logistic").partial_fit(x[:1], y[:1], classes=[0, 1])
+    assert model.predict(x).tolist() == [1, 1, 1, 1]
+    model.calibrate().save(tmp_path / "m.qs")
+    again = FewShotClassifier.load(tmp_path / "m.qs")
+    assert again.predict_proba(x[:1]).tolist() == [[1.0]]
+    for i in range(1, 4):
+        again.partial_fit(x[i : i + 1], y[i : i + 1])
+    whole = FewShotClassifier("logistic").fit(x, y)
+    assert np.allclose(again.predict_proba(x), whole.predict_proba(x), atol=1e-5)
+    with pytest.raises(ValueError, match="only 1 class, 1; a classifier needs at least 2"):
+        FewShotClassifier().partial_fit(x[:1], y[:1])
+
+
+def test_labels_keep_their_type() -> None:
+    model = FewShotClassifier().fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(ValueError, match="y holds 'two'; expected labels of the type of 0"):
+        model.partial_fit([[2.0]], ["two"])
+
+
+def test_names_of_features_are_kept_and_checked(tmp_path: Path) -> None:
+    columns = np.array(["height", "width"], dtype=object)
+    model = FewShotClassifier().fit([[0.0, 1.0], [5.0, 9.0]], ["a", "b"])
+    model.feature_names_in_ = columns
+    model.save(tmp_path / "m.qs")
+    again = FewShotClassifier.load(tmp_path / "m.qs")
+    assert again.feature_names_in_.tolist() == columns.tolist()
+    assert again.feature_names_in_.dtype == object
+
+
+def test_a_class_is_forgotten_with_its_examples() -> None:
+    x, y = np.eye(6), [*"aabbcc"]
+    model = FewShotClassifier().fit(x, y, sample_weight=[1, 2, 1, 1, 2, 1]).forget("b")
+    keep = [0, 1, 4, 5]
+    whole = FewShotClassifier().fit(x[keep], [*"aacc"], sample_weight=[1, 2, 2, 1])
+    assert model.classes_.tolist() == ["a", "c"]
+    assert np.allclose(model.predict_proba(x), whole.predict_proba(x))
+    with pytest.raises(ValueError, match="there is no class 'b'; there are: a, c"):
+        model.forget("b")
+    with pytest.raises(ValueError, match="there are only 2 classes"):
+        model.forget("a")

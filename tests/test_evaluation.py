@@ -1,12 +1,15 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler
+from quickstudy.checkpoint import load_state, save_state
+from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, alphabets
 from quickstudy.evaluation import (
     Evaluation,
     FrozenTasks,
@@ -204,7 +207,39 @@ def test_frozen_tasks_need_one_shape() -> None:
 
 def test_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"not safetensors at all")
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file that can be read"):
         FrozenTasks.load(tmp_path / "x")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         FrozenTasks.load(tmp_path / "y")
+
+
+@pytest.mark.parametrize("learner", [ProtoNet, MAML])
+def test_queries_that_see_each_other_are_noticed_whatever_the_layer(learner: Any) -> None:
+    """PyTorch's own batch norm; a layer of the user's; and a network in which nothing is mixed."""
+
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean(0)
+
+    tasks = EpisodeSampler(alphabets(6, 6, size=8), way=2, shot=2, query=3)
+    for layer, seen in (
+        (nn.BatchNorm1d(8, track_running_stats=False), "transductive"),
+        (Centred(), "transductive"),
+        (nn.LayerNorm(8), None),
+    ):
+        torch.manual_seed(0)
+        own = learner(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer, nn.Linear(8, 2)))
+        assert evaluate(own, tasks, n_tasks=2).batch_norm == seen
+        if isinstance(layer, nn.BatchNorm1d):
+            assert own.transductive
+
+
+def test_tasks_that_were_changed_are_refused(tmp_path: Path) -> None:
+    FrozenTasks.freeze(EpisodeSampler(alphabets(4, 4, size=8), way=2, shot=1, query=1), 3).save(
+        tmp_path / "t"
+    )
+    state = load_state(tmp_path / "t")
+    state["support_y"] = 1 - state["support_y"]
+    save_state(tmp_path / "t", state)
+    with pytest.raises(ValueError, match="the tasks are not those of its fingerprint"):
+        FrozenTasks.load(tmp_path / "t")

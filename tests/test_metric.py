@@ -26,7 +26,9 @@ def test_an_unknown_metric_is_refused(tmp_path: Path) -> None:
         Evaluation((0.5,), "luck")  # type: ignore[arg-type]
     data = {"scores": [0.5], "metric": "luck", "batch_norm": None, "about": {}}
     (tmp_path / "scores.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"scores.json is not a saved evaluation: .*luck"):
+    with pytest.raises(
+        ValueError, match=r"scores.json is not a saved evaluation that can be read: .*luck"
+    ):
         Evaluation.load(tmp_path / "scores.json")
 
 

@@ -133,7 +133,7 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not hold a FewShotClassifier"):
         Model.load(tmp_path / "other.qs")
     (tmp_path / "pickle.qs").write_bytes(b"\x80\x04cos\nsystem\n(S'echo no'\ntR.")
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file that can be read"):
         Model.load(tmp_path / "pickle.qs")
 
 
@@ -469,3 +469,90 @@ def test_a_device_that_is_not_there_is_named_by_every_command(
     code, _, err = run(capsys, command, *words[command], "--device", "tpu")
     assert code == 2
     assert "there is no device 'tpu' here" in err
+
+
+def test_an_example_of_another_label_is_not_added(letters: Path) -> None:
+    model, failed = Model.load("m.qs"), list[str]()
+    with pytest.raises(ValueError, match=r"it is held already, as an example of \[old\] café"):
+        model.add([Example("0 0", "new", "it")])
+    added = model.add([Example("0 0", "new", "it"), Example("9 0", "new", "that")], failed=failed)
+    assert (added, len(failed)) == (1, 1)
+    assert model.counts == {"[/red]": 1, "[old] café": 1, "new": 1}
+
+
+def test_a_fall_of_accuracy_is_said() -> None:
+    model = Model.learn(cloud("a", 0, 20) + cloud("b", 5, 20), encoder=Points(), head="centroid")
+    assert model.classifier.held_out_accuracy_ == 1
+    with pytest.warns(UserWarning, match=r"held-out accuracy fell from 100\.0% to [0-9.]+% with"):
+        model.add(cloud("a", 5, 20, seed=1))
+
+
+def test_a_class_is_forgotten(letters: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "remove", "m.qs", "--class", "[/red]")
+    assert (code, "only 2 classes" in err) == (2, True)
+    code, _, err = run(capsys, "add", "m.qs", "--text", "9 0", "--class", "new", "--out", "n.qs")
+    assert code == 0, err
+    assert Model.load("m.qs").counts == {"[/red]": 1, "[old] café": 1}, "--out leaves the model"
+    code, _, err = run(capsys, "remove", "n.qs", "--class", "none")
+    assert (code, "there is no class 'none'; there are: [/red], [old] café, new" in err) == (
+        2,
+        True,
+    )
+    code, _, err = run(capsys, "remove", "n.qs", "--class", " [old] cafe\u0301")
+    assert code == 0, err
+    left = Model.load("n.qs")
+    assert left.counts == {"[/red]": 1, "new": 1}
+    assert [a.label for a in left.predict(["0 0", "9 0", "5 5"])] == ["[/red]", "new", "[/red]"]
+
+
+def test_what_was_added_by_hand_is_not_replaced_in_silence(
+    letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("t.csv").write_text("text,label\n0 0,a\n5 5,b\n")
+    again = ("learn", "t.csv", "-o", "m.qs", "--encoder", "points", "--head", "centroid")
+    code, _, err = run(capsys, *again, "--no-cache")
+    assert code == 0, err
+    assert "m.qs is replaced" in err
+    assert run(capsys, "add", "m.qs", "--text", "9 0", "--class", "c", "--no-cache")[0] == 0
+    code, _, err = run(capsys, *again)
+    assert code == 2
+    assert "m.qs exists, with 1 examples that were added to it; --force replaces it" in err
+    assert "c" in Model.load("m.qs").counts
+    assert run(capsys, *again, "--force", "--no-cache")[0] == 0
+    assert "c" not in Model.load("m.qs").counts
+    Path("m.qs").write_text("a letter")
+    code, _, err = run(capsys, *again)
+    assert (code, "m.qs exists and is no model; --force replaces it" in err) == (2, True)
+    assert Path("m.qs").read_text() == "a letter"
+
+
+def test_strict_refuses_what_would_be_left_out(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.qs"
+    code, _, err = run(capsys, "learn", drawings / "learn", "-o", out, "--strict", "--no-cache")
+    assert code == 2
+    assert "broken.png" in err
+    assert "1 examples cannot be read, and --strict was given" in err
+    assert not out.exists()
+
+
+def test_what_is_left_out_is_said_whatever_python_was_told(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import warnings
+
+    Path("t.csv").write_text("text,label\n0 0,a\n0 0,b\n5 5,b\n")
+    words = ("learn", "t.csv", "-o", "n.qs", "--encoder", "points", "--no-cache")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        assert run(capsys, *words)[0] == 0
+    assert any("they have two labels" in str(warning.message) for warning in said)
+
+
+def test_a_rate_that_is_none_is_refused_in_the_commands_words(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "learn", "t.csv", "--unknown", "5")
+    assert code == 2
+    assert "--unknown is 5; expected a rate from 0 to 1, such as 0.05" in err

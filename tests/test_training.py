@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
-from quickstudy.training import train
+from quickstudy.training import CHECKPOINT, train
 
 
 class Tasks:
@@ -307,3 +308,18 @@ def test_a_budget_of_minutes_leaves_a_checkpoint_and_no_final_weights(tmp_path: 
     assert result.steps == 1
     assert (tmp_path / "r" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "r" / "final.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+    learner = build("protonet")
+
+    class Breaking(Tasks):
+        def __getitem__(self, index: int) -> Task:
+            task = super().__getitem__(index)
+            return replace(task, query_x=task.query_x * 1e30) if index == 7 else task
+
+    with pytest.raises(FloatingPointError, match="no longer finite at step 8; the checkpoint befo"):
+        quick(learner, Breaking(), steps=20, run_dir=tmp_path, checkpoint_every=2, log_every=20)
+    saved = load_state(tmp_path / CHECKPOINT)
+    assert saved["step"] == 6
+    assert all(bool(torch.isfinite(value).all()) for value in saved["learner"].values())

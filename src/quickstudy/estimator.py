@@ -330,8 +330,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         check_classification_targets(y)
         x, y, weight = _weighted(_plain(x), y, sample_weight)
         if (self.classes_.dtype.kind in "SU") != (y.dtype.kind in "SU"):
+            new, known = y[:1].tolist()[0], self.classes_[:1].tolist()[0]
             raise ValueError(
-                f"y holds {y[0]!r}; expected labels of the type of {self.classes_[0]!r}, as before"
+                f"y holds {new!r}; expected labels of the type of {known!r}, as before"
             )
         if weight is not None or self.support_weight_ is not None:
             before, new = (

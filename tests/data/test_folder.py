@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
+from quickstudy.data import folder
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.folder import Files, image_folder
+from quickstudy.data.folder import Files, image_folder, is_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -32,11 +33,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def pack(folder: Path, to: Path, *, folders: bool = False) -> Path:
+def pack(files: Path, to: Path, *, folders: bool = False) -> Path:
     with zipfile.ZipFile(to, "w") as archive:
-        for path in sorted(folder.rglob("*"), reverse=True):
+        for path in sorted(files.rglob("*"), reverse=True):
             if path.is_file() or folders:
-                archive.write(path, path.relative_to(folder.parent))
+                archive.write(path, path.relative_to(files.parent))
     return to
 
 
@@ -51,8 +52,6 @@ def one(path: Path, image: Image.Image, name: str = "x.png", **options: object) 
 
 
 def test_classes_and_images_stand_in_order(root: Path) -> None:
-    (root / "a" / "notes.txt").touch()
-    (root / "SOURCES.json").touch()
     (root / ".cache").mkdir()
     (root / "a" / "._1.png").touch()
     save(root / ".cache" / "x.png")
@@ -218,9 +217,126 @@ def test_too_few_classes(tmp_path: Path, root: Path) -> None:
         with pytest.raises(ValueError, match=r"class folder .*/empty holds no images"):
             image_folder(source)
     (root / "empty").rmdir()
-    save(root / "stray.png")
+    save(tmp_path / "flat" / "stray.png")
     with pytest.raises(ValueError, match=r"stray\.png lies in no class folder; expected .*/CLASS/"):
-        image_folder(root)
+        image_folder(tmp_path / "flat")
+
+
+def test_images_beside_the_class_folders_are_left_out_and_named(root: Path) -> None:
+    for name in ("stray.png", "other.png"):
+        save(root / name)
+    with pytest.warns(UserWarning, match=r"other\.png lies in no class folder, nor do 1 more"):
+        assert image_folder(root, size=4).sizes.tolist() == [2, 1]
+
+
+def test_what_is_not_read_is_counted_by_its_ending(root: Path) -> None:
+    for name in ("a/1.mov", "a/2.MOV", "b/notes.txt", "b/README", "a/Thumbs.db", "b/desktop.ini"):
+        (root / name).touch()
+    with pytest.warns(UserWarning, match=r"not read: 2 \.mov, 1 without an ending, 1 \.txt"):
+        assert image_folder(root, size=4).sizes.tolist() == [2, 1]
+
+
+def test_a_class_of_files_that_are_not_read_is_left_out_and_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_formats", lambda: {"png", "bmp"})
+    (root / "phone").mkdir()
+    (root / "phone" / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    says = r"class folder .*phone holds no images \(not read: 1 \.heic \(needs quickstudy\[heic\]\)"
+    with pytest.warns(UserWarning, match=says):
+        assert image_folder(root, size=4).names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["x.jfif", "x.jpe", "x.pnm", "x.avif", "x.heic", "x.HEIF"])
+def test_formats_of_cameras_and_browsers_are_read(tmp_path: Path, name: str) -> None:
+    kinds = {"jfif": "JPEG", "jpe": "JPEG", "pnm": "PPM", "avif": "AVIF"}
+    kind = kinds.get(name[2:].lower(), "HEIF")
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason="needs quickstudy[heic]")
+    if not is_image(name):
+        raise AssertionError("it is not taken for an image")
+    pixels = one(tmp_path, Image.new("RGB", (64, 64), GREEN), name, format=kind)
+    assert torch.allclose(pixels[:, 2, 2].int(), torch.tensor(GREEN).int(), atol=12)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "Validation", "Testing")])
+def test_of_parts_with_the_same_classes_the_first_is_read(
+    tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    for i, part in enumerate(parts):
+        for name in ("cat", "dog"):
+            save(tmp_path / part / name / f"{i}.png")
+    with pytest.warns(UserWarning, match=f"hold the same classes; only {parts[0]} is read"):
+        data = image_folder(tmp_path, size=4)
+    assert data.n_classes == 2
+    assert data.n_examples == 2
+
+
+def test_parts_with_classes_of_their_own_are_all_read(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "test/bird"):
+        save(tmp_path / name / "1.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_folder(tmp_path, size=4).groups == ("test", "train", "train")
+
+
+def test_folders_that_systems_make_are_no_classes(root: Path) -> None:
+    for name in ("a/@eaDir/1.png", "__MACOSX/a", "#recycle", "$RECYCLE.BIN"):
+        save(root / name / "thumb.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_folder(root, size=4).names == ("a", "b")
+
+
+@pytest.mark.parametrize("first", ["a first", "z last"])
+def test_a_link_leads_to_what_is_really_there(tmp_path: Path, first: str) -> None:
+    for name in (first, "middle"):
+        save(tmp_path / name / "1.png")
+    (tmp_path / "middle" / "again").symlink_to(tmp_path)
+    (tmp_path / "middle" / "other").symlink_to(tmp_path / first)
+    (tmp_path.parent / "elsewhere").mkdir(exist_ok=True)
+    save(tmp_path.parent / "elsewhere" / "2.png")
+    (tmp_path / "outside").symlink_to(tmp_path.parent / "elsewhere")
+    assert set(image_folder(tmp_path, size=4).names) == {first, "middle", "outside"}
+
+
+def test_names_in_zips_are_read_as_they_were_meant(root: Path, tmp_path: Path) -> None:
+    packed = pack(root, tmp_path / "x.zip")
+    data = packed.read_bytes()
+    for part in (b"root/a/", b"root/b/", b"root/"):
+        data = data.replace(part, part.replace(b"/", b"\\"))
+    packed.write_bytes(data)
+    assert image_folder(packed, size=4).fingerprint == image_folder(root, size=4).fingerprint
+
+    def renamed(raw: bytes) -> Path:
+        """A zip whose second class has this name, not said to be in UTF-8."""
+        plain = b"_" * len(raw)
+        with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
+            for name in ("a", plain.decode()):
+                archive.write(root / "b" / "2.png", f"{name}/1.png")
+        (tmp_path / "y.zip").write_bytes((tmp_path / "y.zip").read_bytes().replace(plain, raw))
+        return tmp_path / "y.zip"
+
+    assert image_folder(renamed("ключ".encode()), size=4).names == ("a", "ключ")
+    with pytest.warns(UserWarning, match="not in UTF-8 were read as code page 437"):
+        assert image_folder(renamed("Grün".encode("cp437")), size=4).names == ("Grün", "a")
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_bits_in_use_are_kept(tmp_path: Path, bits: int) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 16).astype(np.uint16)
+    pixels = one(tmp_path, Image.fromarray(np.tile(ramp, (16, 1))), "x.tif", size=16)
+    assert pixels[0, 0].tolist() == (ramp >> (bits - 8)).tolist()
+
+
+def test_white_on_transparent_ground_is_seen(tmp_path: Path) -> None:
+    ink = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
+    ink.putpixel((2, 2), (255, 255, 255, 255))
+    pixels = one(tmp_path, ink)
+    assert pixels[0, 2, 2] == 255
+    assert pixels[0, 0, 0] == 0
 
 
 def test_bad_arguments(root: Path) -> None:

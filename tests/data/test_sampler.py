@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, prefetch, to_float
+from quickstudy.data import (
+    ClassDataset,
+    EpisodeSampler,
+    SinusoidSampler,
+    alphabets,
+    prefetch,
+    to_float,
+)
 from quickstudy.task import Task
 
 
@@ -260,3 +267,9 @@ def test_sinusoids_are_sinusoids() -> None:
         phase = math.atan2(-float(weights[1]), float(weights[0]))
         assert 0.1 - 1e-3 <= amplitude <= 5 + 1e-3
         assert -1e-3 <= phase <= math.pi + 1e-3
+
+
+def test_batches_are_numbered_from_0() -> None:
+    sampler = EpisodeSampler(alphabets(4, 4, size=8), way=2, shot=1, query=1)
+    with pytest.raises(IndexError, match="there is no batch -1: batches are numbered from 0"):
+        sampler[-1]

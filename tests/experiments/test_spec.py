@@ -2,13 +2,17 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from quickstudy.experiments.recipe import TrainingProtocol, load_recipe
+from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerSpec, Setup
 
 OLD_RUN = {
@@ -147,3 +151,33 @@ def test_a_learner_that_counts_classes_says_so() -> None:
     with pytest.raises(ValueError, match="baseline needs the option 'classes'"):
         LearnerSpec(learner="baseline").build()
     assert LearnerSpec(learner="baseline", options={"classes": 7}).build().max_way is None
+
+
+def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
+    """With its seed, its rates and its very data; more steps may follow, from wherever they lie."""
+    rng = np.random.default_rng(0)
+    for place in ("here", "there"):
+        for name in range(6):
+            (tmp_path / place / str(name)).mkdir(parents=True)
+            for i in range(4):
+                file = tmp_path / "here" / str(name) / f"{i}.png"
+                if place == "there":
+                    shutil.copy(file, tmp_path / place / str(name))
+                else:
+                    Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(file)
+    chosen = {"data": "folder", "size": 8, "backbone": "mlp", "way": 2, "query": 2, "channels": 1}
+    chosen |= {"learner": "protonet", "split": "random", "root": str(tmp_path / "here")}
+    machine, run = Machine(validation=None), tmp_path / "run"
+    experiment = Experiment(**chosen, steps=2)
+    run_experiment(experiment, run, machine, quiet=True)
+    moved = Experiment(**{**chosen, "root": str(tmp_path / "there")}, steps=3)
+    assert run_experiment(moved, run, machine, resume=True, quiet=True).steps == 3
+    for change in ({"seed": 1}, {"lr": 0.5}, {"way": 3}):
+        ((name, value),) = change.items()
+        other = Experiment(**{**chosen, **change}, steps=4)
+        says = rf"run was begun with {name} .*, not {value!r}; go on"
+        with pytest.raises(ValueError, match=says):
+            run_experiment(other, run, machine, resume=True, quiet=True)
+    Image.new("L", (8, 8), 7).save(tmp_path / "here" / "0" / "0.png")
+    with pytest.raises(ValueError, match=r"run was begun on other data: the fingerprint of its"):
+        run_experiment(Experiment(**chosen, steps=4), run, machine, resume=True, quiet=True)

@@ -9,11 +9,12 @@ from types import FrameType
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import quickstudy
 from quickstudy.execution import executing
 from quickstudy.inner import GradientLearner, Parameters, gradient_learner
+from quickstudy.inner.networks import goes_alone
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     ANIL,
@@ -155,3 +156,76 @@ def test_what_is_not_adapted_is_learned_all_the_same() -> None:
         for a, b in zip(other, found[0], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11 * scale)
     assert float(found[0][0].abs().max()) > 1e-6 * scale
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.layer(x).mean(1))
+        return out
+
+
+class _Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(12, 2)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        out: Tensor = self.out(x.flatten(1))
+        return out
+
+
+class _Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        out: Tensor = self.out(x if x.mean() < 10 else -x)
+        return out
+
+
+def _spectral() -> nn.Module:
+    linear = nn.Linear(12, 2)
+    return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.spectral_norm(linear))
+
+
+@pytest.mark.parametrize("make", [_Attention, _Counting, _Deciding, _spectral])
+def test_networks_that_cannot_be_batched_go_task_by_task(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    learner = MAML(make().double(), inner_steps=2).eval()
+    task = make_task((3, 4), 2, tasks=2)
+
+    def gradient() -> list[Tensor]:
+        return list(torch.autograd.grad(learner.loss(task), [*learner.parameters()]))
+
+    with executing(tasks_at_once=1):
+        expected = gradient()
+    with executing(tasks_at_once=2):
+        found = gradient()
+        with torch.no_grad():
+            learner(task)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs)
+
+
+def test_an_error_of_the_networks_own_is_raised_as_it_is() -> None:
+    learner = MAML(nn.Sequential(nn.Flatten(), _Deciding())).double()
+    task = make_task((3, 5), 2, tasks=2)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        learner.loss(task)
+    assert not goes_alone(learner.network)
+
+
+def test_numbers_of_another_type_are_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"support_x is torch.float64, and this MAML computes in t"
+    ):
+        MAML(nn.Linear(3, 2))(make_task((3,), 2))

@@ -197,7 +197,7 @@ def not_read(names: Iterable[str]) -> str | None:
     return "not read: " + ", ".join(
         f"{count} {'.' + end if end else 'without an ending'}"
         + (f" (needs {_NEEDS[end]})" if end in _NEEDS else "")
-        for end, count in ends.most_common()
+        for end, count in sorted(ends.items(), key=lambda pair: (-pair[1], pair[0]))
     )
 
 
