@@ -311,7 +311,7 @@ def test_a_budget_of_minutes_leaves_a_checkpoint_and_no_final_weights(tmp_path: 
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
-    learner = build("protonet")
+    learner = ProtoNet(MLP(256, [8], 4))
 
     class Breaking(Tasks):
         def __getitem__(self, index: int) -> Task:

@@ -571,6 +571,7 @@ class _Pooled(nn.Module):
 def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
     """Prepared by its own processor, less the normalisation, which `PhotoNetwork` does."""
     transformers = need("transformers", "vision")
+    _without_bars()
     network = transformers.AutoModel.from_pretrained(model)
     processor = transformers.AutoImageProcessor.from_pretrained(model)
 
@@ -592,4 +593,11 @@ def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
 
 
 def _sentence_transformer(model: str, device: torch.device) -> Any:
-    return need("sentence_transformers", "text").SentenceTransformer(model, device=str(device))
+    library = need("sentence_transformers", "text")
+    _without_bars()
+    return library.SentenceTransformer(model, device=str(device))
+
+
+def _without_bars() -> None:
+    """Loading a model takes a moment, and is nothing to tell of."""
+    need("transformers", "text").utils.logging.disable_progress_bar()

@@ -156,6 +156,8 @@ def evaluate(
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
+    if isinstance(tasks, FrozenTasks) and tasks.n_tasks < n_tasks:
+        raise ValueError(f"n_tasks is {n_tasks}, and there are {tasks.n_tasks} frozen tasks")
     scores: list[float] = []
     metric = Metric.ACCURACY
     with temporarily(learner, training=False, batch_norm=batch_norm):

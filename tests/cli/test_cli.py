@@ -372,3 +372,33 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "go on with: quickstudy train --resume r" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("train", "protonett"), "did you mean protonet?"),
+        (("train", "protonet", "--data", "omniglto"), "did you mean omniglot?"),
+        (("train", "protonet", "--dataa", "x"), "did you mean --data?"),
+        (("train", "maml", "--inner-steeps", "3"), "did you mean --inner-steps?"),
+    ],
+)
+def test_what_was_meant_is_asked(run: Run, words: tuple[str, ...], meant: str) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert meant in err
+    assert "Value error" not in err
+
+
+def test_ctrl_c_in_an_import_is_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numpy reports it, which says that it is badly installed."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise ImportError("the C-extensions failed") from stop
+
+    monkeypatch.setattr("quickstudy.cli.tables.learner_table", interrupted)
+    code, _, err = run("learners")
+    assert (code, err.strip()) == (130, "stopped")

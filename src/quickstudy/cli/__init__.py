@@ -1,6 +1,7 @@
 """The command line. Everything heavy is imported inside the commands, so that help is instant."""
 
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from quickstudy.cli.compare import compare
 from quickstudy.cli.data import data_app
 from quickstudy.cli.demo import demo
 from quickstudy.cli.evaluate import evaluate
-from quickstudy.cli.options import StoppedError, say
+from quickstudy.cli.options import StoppedError, nearest, say
 from quickstudy.cli.reproduce import reproduce
 from quickstudy.cli.train import train
 
@@ -51,15 +52,37 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own usage errors
+            if words := getattr(error, "message", ""):
+                error.message = _plain(words)  # type: ignore[attr-defined]
             error.show()
             sys.exit(BAD_INPUT)
         if debug:
             raise
+        if _was_interrupted(error):
+            say("stopped")
+            sys.exit(INTERRUPTED)
         if isinstance(error, ValueError | OSError | ArithmeticError | ModuleNotFoundError):
             say(f"error: {error}")
             sys.exit(BAD_INPUT)
         say(f"error: {error} [{type(error).__name__}; see it all with --debug]")
         sys.exit(1)
+
+
+def _plain(message: str) -> str:
+    """A usage error without the words of the library that found it, and with what was meant."""
+    message = message.replace("Value error, ", "").rstrip(".")
+    if wrong := re.search(r"'([^']*)' is not one of (.+)", message):
+        message += nearest(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
+    return message
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C came while a library was being imported, which then says that it is broken."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @app.callback(invoke_without_command=True)

@@ -1,6 +1,8 @@
 """What the commands share: options, and words to the user."""
 
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ __all__ = [
     "SplitOption",
     "StoppedError",
     "meaning",
+    "nearest",
     "say",
     "with_data",
 ]
@@ -37,6 +40,12 @@ DEFAULT = Experiment("protonet")
 
 class StoppedError(Exception):
     """The user pressed Ctrl-C; Typer would swallow the message of a `KeyboardInterrupt`."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question about what was meant by a word that is not known; empty if nothing is near."""
+    near = get_close_matches(word, list(known), 1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def say(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from quickstudy.cli.options import StoppedError, meaning, with_data
+from quickstudy.cli.options import StoppedError, meaning, nearest, with_data
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 
 __all__ = ["train"]
@@ -81,7 +81,7 @@ def train(
         assert learner is not None
         chosen = {name: value for name, value in settings.items() if _was_given(context, name)}
         root, split = chosen.pop("root", None), chosen.pop("split", None)
-        chosen["options"] = _learner_options(learner, context.args)
+        chosen["options"] = _learner_options(learner, context)
         suited = Experiment.suited(learner, **chosen)
         experiment = with_data(suited, chosen.get("data"), root, split)
         experiment = experiment.with_classes()
@@ -119,13 +119,13 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
 
 
-def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
+def _learner_options(learner: LearnerName, context: typer.Context) -> dict[str, Any]:
     """Options of the learner's class from the rest of the line: ``--inner-lr 0.5 --causal``."""
     from quickstudy.experiments.spec import learner_options
 
     known = learner_options(learner)
     options: dict[str, Any] = {}
-    remaining = [part for word in words for part in word.split("=", 1)]
+    remaining = [part for word in context.args for part in word.split("=", 1)]
     while remaining:
         word = remaining.pop(0)
         name = word.removeprefix("--").replace("-", "_")
@@ -134,7 +134,9 @@ def _learner_options(learner: LearnerName, words: list[str]) -> dict[str, Any]:
         if not word.startswith("--") or name not in known:
             flags = (f"--{option.replace('_', '-')}" for option in known)
             has = ", ".join(flags) or "none"
-            raise ValueError(f"{learner} has no option {word}; it has: {has}")
+            others = (option for parameter in context.command.params for option in parameter.opts)
+            near = nearest(word, [*(f"--{o.replace('_', '-')}" for o in known), *others])
+            raise ValueError(f"{learner} has no option {word}{near or f'; it has: {has}'}")
         kind = known[name]
         if kind is bool:
             options[name] = value
