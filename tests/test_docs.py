@@ -55,14 +55,14 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with what the examples speak of: ``photos/CLASS/*.png``, ``new.png``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
-    drawn = alphabets(16, 5)
+    drawn = alphabets(16, 6)
     for c in range(16):
         folder = tmp_path / "photos" / f"symbol{c:02}"
         folder.mkdir(parents=True)
-        for e in range(5):
+        for e in range(6):
             x = drawn.read(torch.tensor([c]), torch.tensor([e]))[0, 0]
             Image.fromarray((255 - x).numpy()).save(folder / f"{e}.png")
-    Image.open(tmp_path / "photos" / "symbol03" / "0.png").save(tmp_path / "new.png")
+    (tmp_path / "photos" / "symbol03" / "5.png").rename(tmp_path / "new.png")
     (tmp_path / "tiny.toml").write_text(TINY)
     return tmp_path
 

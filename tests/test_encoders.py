@@ -275,3 +275,24 @@ def test_a_text_longer_than_the_model_reads_is_said(tmp_path: Path) -> None:
         )
         with pytest.warns(UserWarning, match=says):
             assert len(list(encode(minilm, examples, cache=FeatureCache(tmp_path / "f")))) == 4
+
+
+def test_a_fault_of_the_encoder_is_not_blamed_on_the_files() -> None:
+    class Broken:
+        name, kind, fingerprint = "broken", "text", "1"
+
+        def __call__(self, examples: Sequence[Example]) -> Any:
+            if self.all or any(example.item == "bad" for example in examples):
+                raise ValueError("no input_ids")
+            return np.zeros((len(examples), 2), np.float32)
+
+        def __init__(self, all: bool) -> None:
+            self.all = all
+
+    texts = [Example(text, None, text) for text in ("one", "bad", "two")]
+    failed: list[str] = []
+    assert len(list(encode(Broken(False), texts, failed=failed))) == 2
+    assert failed == ["no input_ids"]
+    with pytest.raises(ValueError, match="no input_ids"):
+        list(encode(Broken(True), texts, failed=failed))
+    assert len(failed) == 1

@@ -18,6 +18,7 @@ from quickstudy.examples import (
     label_form,
     read_examples,
     read_item,
+    read_table,
 )
 from quickstudy.model import Model
 from quickstudy.report import Report
@@ -329,3 +330,28 @@ class Letters:
 
     def __call__(self, examples: Any) -> Any:
         return np.array([[e.item.count(c) for c in "aeiou"] for e in examples], np.float32)
+
+
+def test_a_table_is_answered_row_by_row_with_or_without_labels(tmp_path: Path) -> None:
+    contents = {
+        "a.csv": "Text\n1 2\n3 4\n",
+        "b.csv": "label,text\nx,1 2\ny,3 4\n",
+        "c.jsonl": '{"text": "1 2"}\n{"text": "3 4", "label": "y"}\n',
+        "d.tsv": "id\ttext\n7\t1 2\n8\t3 4\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        assert [e.item for e in read_table(tmp_path / name)] == ["1 2", "3 4"], name
+    failed: list[str] = []
+    (tmp_path / "e.csv").write_text("id,text\n7,1 2\n8,\n")
+    assert [e.item for e in read_table(tmp_path / "e.csv", failed)] == ["1 2"]
+    assert "e.csv, line 3 has neither a text nor a path" in failed[0]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "book.xlsx", "data.parquet"])
+def test_what_is_neither_a_table_nor_a_zip_is_refused_in_these_words(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("hello")
+    with pytest.raises(ValueError, match=rf"{name} is no folder, no zip and none of \.csv, \.tsv"):
+        list(read_examples(tmp_path / name))

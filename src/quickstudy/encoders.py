@@ -476,7 +476,12 @@ def _each(
         if len(examples) == 1:
             failed.append(str(error))
             return [None]
-    return [z for example in examples for z in _each([example], encoder, failed)]
+        reasons: list[str] = []
+        each = [z for example in examples for z in _each([example], encoder, reasons)]
+        if len(set(reasons)) == 1 and len(reasons) == len(examples):
+            raise  # all of them, and for one reason: that is not their fault
+    failed += reasons
+    return each
 
 
 def content_key(example: Example) -> str:

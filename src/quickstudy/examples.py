@@ -7,6 +7,7 @@ import json
 import os
 import unicodedata
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ __all__ = [
     "Item",
     "as_example",
     "as_examples",
+    "is_table",
     "label_form",
     "read_examples",
     "read_item",
+    "read_table",
 ]
 
 Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any]]
@@ -68,9 +71,14 @@ def read_examples(
             what is missing.
     """
     path = Path(path)
-    if path.suffix.lower() in _TABLES:
+    if is_table(path):
         yield from _table(path, failed)
         return
+    if path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is no folder, no zip and none of {', '.join(_TABLES)}; a table needs a column "
+            "label and a column text or path"
+        )
     with Files(path) as files:
         for label, names in class_folders(files).items():
             for name in names:
@@ -82,6 +90,16 @@ def read_examples(
                     failed.append(str(fault))
                     continue
                 yield Example(data, label_form(label, files.where(name)), files.where(name))
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is named like a table that can be read."""
+    return Path(path).suffix.lower() in _TABLES
+
+
+def read_table(path: str | os.PathLike[str], failed: list[str] | None = None) -> Iterator[Example]:
+    """The texts or images of a table, whether it has labels or not. See `read_examples`."""
+    yield from _table(Path(path), failed, labelled=False)
 
 
 def read_item(path: str | os.PathLike[str]) -> Example:
@@ -230,7 +248,7 @@ class _EmptyError(ValueError):
     """A row has a label, and nothing that it is of."""
 
 
-def _table(path: Path, failed: list[str] | None) -> Iterator[Example]:
+def _table(path: Path, failed: list[str] | None, labelled: bool = True) -> Iterator[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     rows = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
@@ -240,7 +258,7 @@ def _table(path: Path, failed: list[str] | None) -> Iterator[Example]:
         try:
             if isinstance(row, Exception):
                 raise row
-            example = _of_row(path, where, row)
+            example = _of_row(path, where, row, labelled)
         except (OSError, ValueError) as fault:
             first = first or fault
             if failed is not None:
@@ -259,12 +277,12 @@ def _table(path: Path, failed: list[str] | None) -> Iterator[Example]:
         warnings.warn(f"left out: {empty[0]}{more}", stacklevel=2)
 
 
-def _of_row(path: Path, where: str, row: dict[str, Any]) -> Example:
+def _of_row(path: Path, where: str, row: dict[str, Any], labelled: bool) -> Example:
     row = {str(name).strip().lower(): value for name, value in row.items()}
     given = next((row[name] for name in _LABELS if row.get(name) not in (None, "")), None)
-    if given is None:
+    if given is None and labelled:
         raise ValueError(f"{where} has no label; it has: {', '.join(row)}")
-    label = label_form(given, where)
+    label = None if given is None else label_form(given, where)
     if isinstance(text := row.get("text"), str) and text.strip():
         try:
             text.encode()
@@ -305,12 +323,12 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
 
 
 def _delimiter(path: Path, head: str) -> str:
-    """What separates fields: whatever makes a label's name stand in the header."""
+    """What separates fields: whatever makes a name that we know stand in the header."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     for mark in ",;\t|":
         names = {name.strip().strip('"').lower() for name in head.split(mark)}
-        if names & {*_LABELS} and len(names) > 1:
+        if names & {*_LABELS, "text", "path"} and len(names) > 1:
             return mark
     return ","
 

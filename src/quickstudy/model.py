@@ -363,7 +363,7 @@ def _gather(
         warnings.warn(twice[0] + more, stacklevel=3)
     if not numbers:
         raise ValueError(
-            "none of the examples could be read" if failed else "there are no examples"
+            f"none of the examples can be used: {failed[0]}" if failed else "there are no examples"
         )
     return np.stack(numbers), labels
 

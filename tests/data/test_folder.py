@@ -394,3 +394,15 @@ def test_no_warning_for_good_images(root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image_folder(root)
+
+
+def test_an_image_with_a_broken_tag_is_read_as_it_lies(tmp_path: Path) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\xff\xff\xff\xff"
+    pixels = one(tmp_path, Image.new("RGB", (16, 16), GREEN), "x.jpg", exif=exif)
+    assert torch.allclose(pixels[:, 2, 2].int(), torch.tensor(GREEN).int(), atol=12)
+
+
+def test_heic_without_its_package_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_formats", lambda: {"png"})
+    with pytest.raises(ValueError, match=r"x\.heic: HEIC needs quickstudy\[heic\]"):
+        folder.open_image(b"\0\0\0\x18ftypheic" + bytes(64), "x.heic", "RGB")

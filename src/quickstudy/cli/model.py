@@ -108,7 +108,7 @@ def predict(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images or folders; for sentences, text files with one per line, or -."
+            help="Images, folders or tables; for sentences, text files with one per line, or -."
         ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
@@ -303,7 +303,7 @@ def _examples(
 ) -> Iterator["Example"]:
     """What the arguments name, one by one; ``failed`` receives what cannot be read."""
     from quickstudy.data.folder import Files, is_image, not_read
-    from quickstudy.examples import Example, read_item
+    from quickstudy.examples import Example, is_table, read_item, read_table
 
     if not files and not texts:
         raise ValueError("name something to look at: files, folders, or --text")
@@ -314,7 +314,11 @@ def _examples(
         for text in texts:
             yield Example(text, None, text)
         for file in files:
-            if model.encoder.kind == "text":
+            if is_table(file):
+                for example in read_table(file, failed):
+                    shown = example.item if isinstance(example.item, str) else example.where
+                    yield Example(example.item, None, shown)
+            elif model.encoder.kind == "text":
                 yield from _lines(file)
             elif Path(file).is_dir():
                 with Files(file) as inside:

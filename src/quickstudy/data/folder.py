@@ -312,17 +312,27 @@ def open_image(data: bytes, where: str, mode: Literal["L", "RGB"]) -> Image.Imag
     Raises:
         ValueError: it cannot be read, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
+    heic = "heic" in _formats()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                return _to_mode(ImageOps.exif_transpose(image), mode)
+                return _to_mode(_upright(image), mode)
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"cannot read the image {where}: it is damaged, or no image at all"
-        ) from error
+        fault = "it is damaged, or no image at all"
+        if not heic and data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+            fault = "HEIC needs quickstudy[heic]"
+        raise ValueError(f"cannot read the image {where}: {fault}") from error
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise ValueError(f"cannot read the image {where}: {error!r}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says, if that can be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels of an image with a broken tag may be whole
+        return image
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
