@@ -90,7 +90,9 @@ class Report:
                 worst.append(_mistake(answer, example, truth))
                 worst = sorted(worst, key=lambda m: -m.answer.probability)[:_WORST]
         if not counts:
-            reason = f"none of the examples can be used: {failed[0]}" if failed else "nothing to test"
+            reason = (
+                f"none of the examples can be used: {failed[0]}" if failed else "nothing to test"
+            )
             raise ValueError(reason)
         confusion = np.zeros((len(classes), known + 1), np.int64)
         for cell, count in counts.items():
