@@ -350,11 +350,11 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
         image = Image.fromarray((wide >> (bits - 8)).astype(np.uint8))
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
-        on_white, on_black = (
-            Image.alpha_composite(Image.new("RGBA", image.size, ground), image)
-            for ground in ("white", "black")
-        )
-        image = on_black if _is_blank(on_white) and not _is_blank(on_black) else on_white
+        laid = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if _is_blank(laid):
+            on_black = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+            laid = laid if _is_blank(on_black) else on_black
+        image = laid
     return image.convert("RGB").convert(mode)
 
 
