@@ -1,6 +1,7 @@
 # Everything sets itself up: Python 3.11 or newer and make are all that is needed.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: demo test tests lint docs bench lock clean
@@ -25,8 +26,9 @@ docs: $(READY)  ## the documentation as a site: open site/index.html
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"quickstudy needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	grep -v '^#' requirements.txt | xargs -P 2 -n 41 $(PIP) --no-compile --no-deps  # two at once
+	$(PIP) --no-compile -r requirements.txt  # and what only this platform's wheels ask for
+	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
 bench: $(READY)  ## ours against the peers, about ten minutes on a quiet machine
