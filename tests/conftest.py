@@ -2,8 +2,11 @@
 
 import functools
 import importlib.util
+import multiprocessing
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +55,77 @@ def omniglot_root() -> Path:
         if any(folder.glob("images_background*")):
             return folder
     pytest.skip(f"no Omniglot in {root}; set QUICKSTUDY_DATA to a folder that holds its zips")
+
+
+BEGIN = """
+import os, runpy, sys
+for descriptor, name in enumerate(("out", "err"), start=1):
+    os.dup2(os.open(f"{written}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+os.chdir(cwd)
+os.environ.clear()
+os.environ.update(environment)
+sys.argv = words
+if words[0] == "quickstudy":
+    from quickstudy.cli import main
+    main()
+else:
+    runpy.run_path(words[0], run_name="__main__")
+"""
+
+
+class Started:
+    """A process of its own, which began as a fork of one that has imported everything.
+
+    It spares the seconds that torch and Lightning take to import; all else is as if a shell had
+    started it. Like a `subprocess.Popen`, but ``out`` and ``err`` can be read at any time.
+    """
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["quickstudy.experiments.run", "quickstudy.cli", "torch._dynamo"])
+
+    def __init__(self, *words: str, cwd: Path, **environment: str) -> None:
+        self._written = Path(tempfile.mkdtemp(dir=cwd), "written")
+        known = {
+            "words": list(words),
+            "cwd": str(cwd),
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            "written": str(self._written),
+        }
+        self.process = self.server.Process(target=exec, args=(BEGIN, known), daemon=True)
+        self.process.start()
+
+    @classmethod
+    def two(cls, *words: str, cwd: Path) -> "list[Started]":
+        """Two that are to work together, told so as torchrun would tell them."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "two"}
+        both |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"}
+        return [
+            cls(*words, cwd=cwd, **both, RANK=rank, LOCAL_RANK=rank, GROUP_RANK="0")
+            for rank in ("0", "1")
+        ]
+
+    out = property(lambda self: self._written.with_suffix(".out").read_text())
+    err = property(lambda self: self._written.with_suffix(".err").read_text())
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+    def wait(self, timeout: float = 100) -> int:
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"{timeout} seconds were not enough"
+        return self.process.exitcode
+
+
+@pytest.fixture(scope="session")
+def start() -> type[Started]:
+    """``start("quickstudy", *words, cwd=...)``, or a Python file: see `Started`."""
+    return Started
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,4 @@
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +101,11 @@ for step in itertools.count(1):
 """
 
 
-def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path) -> None:
+def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path, start: Any) -> None:
     """What a training that goes on does to a run that somebody evaluates."""
     path = tmp_path / "state"
-    writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=tmp_path)
+    (tmp_path / "writer.py").write_text(WRITER)
+    writer = start(str(tmp_path / "writer.py"), cwd=tmp_path)
     try:
         while not path.exists():
             assert writer.poll() is None
@@ -116,6 +115,6 @@ def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path) -> N
             assert bool((state["x"] == state["step"]).all())
             steps.add(state["step"])
     finally:
-        writer.kill()
+        writer.process.kill()
         writer.wait()
     assert len(steps) > 10, "the file was never replaced in between"

@@ -295,4 +295,6 @@ def test_a_fault_of_the_encoder_is_not_blamed_on_the_files() -> None:
     assert failed == ["no input_ids"]
     with pytest.raises(ValueError, match="no input_ids"):
         list(encode(Broken(True), texts, failed=failed))
+    with pytest.raises(ValueError, match="no input_ids"):
+        list(encode(Broken(True), texts, failed=failed, at_once=1))
     assert len(failed) == 1

@@ -516,8 +516,11 @@ def test_what_was_added_by_hand_is_not_replaced_in_silence(
     assert run(capsys, "add", "m.qs", "--text", "9 0", "--class", "c", "--no-cache")[0] == 0
     code, _, err = run(capsys, *again)
     assert code == 2
-    assert "m.qs exists, with 1 examples that were added to it; --force replaces it" in err
+    assert "m.qs exists, with 1 examples added to it or removed by hand; --force" in err
     assert "c" in Model.load("m.qs").counts
+    assert run(capsys, "remove", "m.qs", "--class", "c")[0] == 0
+    code, _, err = run(capsys, *again)
+    assert (code, "with 2 examples added to it or removed by hand" in err) == (2, True)
     assert run(capsys, *again, "--force", "--no-cache")[0] == 0
     assert "c" not in Model.load("m.qs").counts
     Path("m.qs").write_text("a letter")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -149,9 +150,9 @@ def test_two_processes_have_the_weights_of_one(trained: Path, name: str) -> None
 
 
 def test_a_killed_process_ends_the_other_and_the_run_resumes_exactly(
-    trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path, start: Any
 ) -> None:
-    """Killed under ``--devices 2``, resumed by torchrun, compared with a run that is whole."""
+    """Killed under ``--devices 2``, resumed as by torchrun, compared with a run that is whole."""
     (tmp_path / "faulty.py").write_text(FAULTY.format(fault="os.kill(os.getpid(), signal.SIGKILL)"))
     cut = run(sys.executable, "faulty.py", *TRAIN, "--devices", "2", "--out", "cut", cwd=tmp_path)
     assert cut.returncode == 1
@@ -159,8 +160,8 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes_exactly(
     assert "quickstudy train --resume cut" in cut.stderr
     assert load_state(tmp_path / "cut" / "checkpoint.safetensors")["step"] in (5, 10, 15, 20)
 
-    resumed = run(*TORCHRUN, "-m", "quickstudy", "train", "--resume", "cut", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    for process in start.two("quickstudy", "train", "--resume", "cut", cwd=tmp_path):
+        assert process.wait() == 0, process.err
     final = [run / "final.safetensors" for run in (tmp_path / "cut", trained / "whole")]
     assert final[0].read_bytes() == final[1].read_bytes()
 
@@ -173,15 +174,16 @@ def test_an_error_in_one_process_ends_the_other(tmp_path: Path) -> None:
     assert GONE in cut.stderr
 
 
-def test_processes_end_together(tmp_path: Path) -> None:
+def test_processes_end_together(tmp_path: Path, start: Any) -> None:
     """Whichever of them a callback ends, or fails in, and when patience has run out."""
     (tmp_path / "callbacks.py").write_text(CALLBACKS)
-    done = run(*TORCHRUN, "callbacks.py", cwd=tmp_path)
+    both = start.two(str(tmp_path / "callbacks.py"), cwd=tmp_path)
     ends = ["4 callback"] * 2 + ["6 patience"] * 2
-    said = sorted(f"{rank} {end}" for rank in (0, 1) for end in ends)
-    assert sorted(done.stdout.splitlines()) == said, done.stderr
-    assert done.returncode == 1
-    assert "ValueError: a slip" in done.stderr
+    for rank, process in enumerate(both):
+        assert process.wait() == 1, process.err
+        assert process.out.splitlines() == [f"{rank} {end}" for end in ends]
+    assert "ValueError: a slip" in both[1].err
+    assert "LostProcessError: a process of this training is gone" in both[0].err
     assert load_state(tmp_path / "raised" / "checkpoint.safetensors")["step"] == 4
     assert not (tmp_path / "raised" / "final.safetensors").exists()
 

@@ -5,8 +5,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -164,36 +162,32 @@ def test_signals_in_one_second_are_one_request(tmp_path: Path) -> None:
     assert (tmp_path / "cut" / "checkpoint.safetensors").exists()
 
 
-def test_kill_nine_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
+def test_kill_nine_and_resume_gives_the_same_bits(tmp_path: Path, start: Any) -> None:
     """A real process, killed twice at moments it does not choose."""
     command = [
-        *(sys.executable, "-m", "quickstudy", "train", "protonet", "--data", "alphabets"),
+        *("quickstudy", "train", "protonet", "--data", "alphabets"),
         *("--classes", "30", "--size", "8", "--backbone", "mlp", "--way", "3", "--steps", "200"),
         *("--checkpoint-every", "3", "--validate-every", "40", "--threads", "1", "--quiet"),
         *("--validation-tasks", "30"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(*words: str) -> None:
-        subprocess.run(words, cwd=tmp_path, env=environment, check=True)
-
-    run(*command, "--checkpoint-every", "200", "--out", "whole")
+    whole = start(*command, "--checkpoint-every", "200", "--out", "whole", cwd=tmp_path)
     checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
-    start = [*command, "--out", "cut"]
-    resume = [*command[:4], "--resume", "cut", "--quiet"]
+    begin = [*command, "--out", "cut"]
+    resume = ["quickstudy", "train", "--resume", "cut", "--quiet"]
     seen = 0
-    for arguments, reach in ((start, 20), (resume, 70)):
-        process = subprocess.Popen(arguments, cwd=tmp_path, env=environment)
+    for arguments, reach in ((begin, 20), (resume, 70)):
+        process = start(*arguments, cwd=tmp_path)
         while process.poll() is None:
             if checkpoint.exists() and load_state(checkpoint)["step"] >= reach:
-                process.kill()
+                process.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.02)
         assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
         step = load_state(checkpoint)["step"]
         assert seen < step < 200
         seen = step
-    run(*resume)
+    for process in (whole, start(*resume, cwd=tmp_path)):
+        assert process.wait() == 0, process.err
     for name in ("final.safetensors", "best.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     rows = metrics(tmp_path / "cut")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def run_demo(
     with tempfile.TemporaryDirectory() as folder:
         seen.save(Path(folder, "seen"))
         unseen.save(Path(folder, "unseen"))
-        with ProcessPoolExecutor(_cores(), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(_cores(), mp_context=_context()) as pool:
 
             def submit(rows: list[_Row]) -> dict[Any, _Row]:
                 return {pool.submit(_run, row, folder, n_tasks, seed): row for row in rows}
@@ -154,6 +154,15 @@ def run_demo(
     )
     ordered = {name: table[name] for name in _order(rows)}
     return DemoResult(ordered, curves, pictures, time.monotonic() - began)
+
+
+def _context() -> Any:
+    """How its processes begin: as forks of one that has imported all this, if possible."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, "lightning_fabric"])
+    return context
 
 
 def _data(root: Path | None, classes: int, seed: int) -> tuple[ClassDataset, ClassDataset]:

@@ -470,16 +470,20 @@ def _each(
         return []
     try:
         return list(encoder(examples))
-    except ValueError as error:
+    except ValueError:
         if failed is None:
             raise
-        if len(examples) == 1:
-            failed.append(str(error))
-            return [None]
-        reasons: list[str] = []
-        each = [z for example in examples for z in _each([example], encoder, reasons)]
-        if len(set(reasons)) == 1 and len(reasons) == len(examples):
-            raise  # all of them, and for one reason: that is not their fault
+        each: list[Array | None] = []
+        reasons = []
+        for example in examples:
+            try:
+                each += encoder([example])
+            except ValueError as error:
+                each.append(None)
+                reasons.append(str(error))
+        of_all = len(reasons) == len(examples) and len(set(reasons)) == 1
+        if of_all and examples[0].where not in reasons[0]:
+            raise  # for one reason, which names none of them: that is not their fault
     failed += reasons
     return each
 

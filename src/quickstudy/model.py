@@ -58,7 +58,7 @@ class Model(Shareable):
 
     Attributes:
         guess: what the examples were taken for, and why, if `learn` had to guess.
-        added: how many examples `add` has added.
+        by_hand: how many examples `add` and `remove` have added and taken away.
 
     Example:
         >>> class Letters:
@@ -73,7 +73,7 @@ class Model(Shareable):
 
     imported_from = ("quickstudy.model", "Model")
     guess: str | None = None
-    added: int = 0
+    by_hand: int = 0
 
     def __init__(
         self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
@@ -220,7 +220,7 @@ class Model(Shareable):
         before = own.held_out_accuracy_
         own.partial_fit(x, y)
         own.calibrate(self.false_reject)
-        self.added += len(y)
+        self.by_hand += len(y)
         after = own.held_out_accuracy_
         if before is not None and after is not None:
             noise = (before * (1 - before) + after * (1 - after)) / own.held_out_
@@ -237,7 +237,9 @@ class Model(Shareable):
         Raises:
             ValueError: there is no such class, or fewer than 2 others.
         """
+        count = len(self.classifier.support_y_)
         self.classifier.forget(label_form(label, "the class"))
+        self.by_hand += count - len(self.classifier.support_y_)
         self.classifier.calibrate(self.false_reject)
 
     @property
@@ -271,7 +273,7 @@ class Model(Shareable):
             "encoder": self.encoder.name,
             "fingerprint": self.encoder.fingerprint,
             "false_reject": self.false_reject,
-            "added": self.added,
+            "by_hand": self.by_hand,
         }
         if isinstance(self.encoder, LearnedEncoder):
             about["learned"] = {
@@ -318,7 +320,7 @@ class Model(Shareable):
                     "now; learn it again"
                 )
             model = cls(encoder, classifier, about["false_reject"])
-            model.added = about.get("added", 0)
+            model.by_hand = about.get("by_hand", 0)
         return model
 
     def _write_file(self, path: Path) -> dict[str, Any]:

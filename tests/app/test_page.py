@@ -3,9 +3,8 @@
 import math
 import os
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -43,22 +42,23 @@ ZIGZAG: Strokes = [[(0.2, 0.3), (0.8, 0.3), (0.2, 0.75), (0.8, 0.75)]]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "quickstudy", "serve", "--port", str(port)]
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/api/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.1)
-        yield url
-        process.terminate()
+    folder = tmp_path_factory.mktemp("server")
+    process = start("quickstudy", "serve", "--port", str(port), cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/api/health", timeout=1)
+            break
+        except OSError:
+            assert process.poll() is None, process.err
+            time.sleep(0.1)
+    yield url
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() in (0, -signal.SIGTERM)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -356,22 +356,16 @@ def test_help_is_light() -> None:
         subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "quickstudy", "train", "protonet", *SMALL, "--size", "8"]
-    process = subprocess.Popen(
-        [*command, "--steps", "100000", "--checkpoint-every", "10", "--out", "r"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, start: Any) -> None:
+    words = ("train", "protonet", *SMALL, "--size", "8", "--steps", "100000", "--out", "r")
+    process = start("quickstudy", *words, "--checkpoint-every", "10", cwd=tmp_path)
     while not (tmp_path / "r" / "checkpoint.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "go on with: quickstudy train --resume r" in err
-    assert "Traceback" not in err
+    assert process.wait() == 130
+    assert "go on with: quickstudy train --resume r" in process.err
+    assert "Traceback" not in process.err
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,19 +98,17 @@ def test_what_is_wrong_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, start: Any) -> None:
     (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "1000000"))
-    words = [sys.executable, "-m", "quickstudy", "reproduce", "mine.toml", "--quiet"]
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = start("quickstudy", "reproduce", "mine.toml", "--quiet", cwd=tmp_path)
     checkpoint = tmp_path / "runs" / "mine" / "checkpoint.safetensors"
     for _ in range(600):
         if checkpoint.exists():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on with mine.toml" in err
+    assert process.wait() == 130
+    assert "the same command goes on with mine.toml" in process.err
     assert checkpoint.exists()
 
 
@@ -131,11 +129,11 @@ def test_shipped_weights_are_evaluated_by_name(
     assert Path(found["file"]).is_relative_to(Path("runs") / name)
 
 
-def test_two_processes_write_one_card(tmp_path: Path) -> None:
+def test_two_processes_write_one_card(tmp_path: Path, start: Any) -> None:
     (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "3"))
-    words = [sys.executable, "-m", "quickstudy", "reproduce", "mine.toml", "--quiet"]
-    words += ["--device", "cpu", "--devices", "2", "--threads", "1"]
-    subprocess.run(words, cwd=tmp_path, check=True, timeout=120)
+    words = ("reproduce", "mine.toml", "--quiet", "--device", "cpu", "--threads", "1")
+    for process in start.two("quickstudy", *words, cwd=tmp_path):
+        assert process.wait() == 0, process.err
     card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
     assert (card["steps"], len(card["results"])) == (3, 1)
     assert card["machine"].endswith("2 processes of 1 thread")

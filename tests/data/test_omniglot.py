@@ -1,16 +1,14 @@
 import hashlib
 import importlib
 import io
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -252,21 +250,17 @@ def test_an_unwritable_cache_is_no_error(
     assert caught[0].filename == __file__
 
 
-def test_processes_may_load_at_once(root: Path) -> None:
-    code = (
-        "import sys, json; from pathlib import Path\n"
+def test_processes_may_load_at_once(root: Path, tmp_path: Path, start: Any) -> None:
+    (tmp_path / "load.py").write_text(
+        "import sys, warnings\n"
+        "warnings.simplefilter('error')\n"
         "import quickstudy.data.omniglot; m = sys.modules['quickstudy.data.omniglot']\n"
         f"m.ALPHABETS = {module.ALPHABETS!r}; m._FINGERPRINTS = {module._FINGERPRINTS!r}\n"
         f"print([m.omniglot({str(root)!r}).fingerprint for _ in range(3)])"
     )
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", code]
-    running = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    outputs = {process.communicate()[0] for process in running}
-    assert [process.returncode for process in running] == [0, 0]
-    assert outputs == {f"{[omniglot(root).fingerprint] * 3}\n"}
+    for process in [start(str(tmp_path / "load.py"), cwd=tmp_path) for _ in range(2)]:
+        assert process.wait() == 0, process.err
+        assert process.out == f"{[omniglot(root).fingerprint] * 3}\n"
     assert len(list(cache_dir().iterdir())) == 1
 
 

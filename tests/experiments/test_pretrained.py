@@ -29,14 +29,14 @@ def test_every_recipe_that_ships_has_its_weights() -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_weights_reach_their_card(name: str, omniglot_root: Path) -> None:
-    """The first 100 of the card's test tasks."""
+    """The first 50 of the card's test tasks."""
     card, recipe = load_cards()[name], load_recipe(name)
     learner = quickstudy.load(name)
     result = card.results[0]
     tasks = recipe.test_tasks(result.cell, recipe.experiment(str(omniglot_root), seed=card.seed))
     for changed, value in result.cell.at_test.items():
         setattr(learner, changed, value)
-    found = evaluate(learner, tasks, n_tasks=100, batch_norm=result.column)
+    found = evaluate(learner, tasks, n_tasks=50, batch_norm=result.column)
     assert abs(100 * found.mean - result.mean) <= 100 * found.ci95, (found, result.figure)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from quickstudy.cli import app
 from quickstudy.experiments.recipe import TrainingProtocol, load_recipe
 from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerSpec, Setup
@@ -181,3 +182,8 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
     Image.new("L", (8, 8), 7).save(tmp_path / "here" / "0" / "0.png")
     with pytest.raises(ValueError, match=r"run was begun on other data: the fingerprint of its"):
         run_experiment(Experiment(**chosen, steps=4), run, machine, resume=True, quiet=True)
+    with pytest.warns(UserWarning, match=r"run was begun on other data: .*; the tasks are of what"):
+        app(
+            ["evaluate", str(run), "--tasks", "2", "--out", str(tmp_path / "scores.json")],
+            standalone_mode=False,
+        )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,7 @@ def evaluate(
     from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
     from quickstudy.evaluation import evaluate as run
     from quickstudy.experiments import targets
+    from quickstudy.experiments.run import changed_data
     from quickstudy.learner import temporarily
 
     experiment, learner = targets.find_target(target, weights)
@@ -66,6 +68,10 @@ def evaluate(
     if nearest is not None:
         learner = targets.nearest_in_space(learner, nearest)
     experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
+    if frozen is None and data is None and split is None and Path(target, "run.json").exists():
+        difference = changed_data(experiment, target)
+        if difference:
+            warnings.warn(f"{difference}; the tasks are of what is there now", stacklevel=2)
     tasks: TaskSource
     if frozen is not None:
         tasks = stored = FrozenTasks.load(frozen)

@@ -405,13 +405,13 @@ def _refuse_to_replace(out: Path) -> None:
     from quickstudy.checkpoint import load_state
 
     try:
-        added = load_state(out)["about"]["model"].get("added", 0)
+        by_hand = load_state(out)["about"]["model"].get("by_hand", 0)
     except (ValueError, OSError, KeyError, TypeError, AttributeError):
         raise FileExistsError(f"{out} exists and is no model; --force replaces it") from None
-    if added:
+    if by_hand:
         raise FileExistsError(
-            f"{out} exists, with {added} examples that were added to it; --force replaces it, "
-            "--out writes elsewhere"
+            f"{out} exists, with {by_hand} examples added to it or removed by hand; --force "
+            "replaces it, --out writes elsewhere"
         )
 
 

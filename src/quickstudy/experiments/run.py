@@ -149,13 +149,20 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
                 f"{folder} was begun with {name} {old!r}, not {new!r}; go on as it began, or train "
                 "in another folder"
             )
-    begun = json.loads((folder / "run.json").read_text()).get("split_fingerprint")
+    if difference := changed_data(experiment, folder):
+        raise ValueError(f"{difference}. Put them back, or train in another folder")
+
+
+def changed_data(experiment: Experiment, run: str | os.PathLike[str]) -> str | None:
+    """How the data of an experiment differ from those that a run was begun on, if they do."""
+    begun = json.loads((Path(run) / "run.json").read_text()).get("split_fingerprint")
     found = experiment.about_data().get("split_fingerprint")
-    if begun not in (None, found):
-        raise ValueError(
-            f"{folder} was begun on other data: the fingerprint of its classes and examples was "
-            f"{begun} and is {found}. Put them back, or train in another folder"
-        )
+    if begun in (None, found):
+        return None
+    return (
+        f"{os.fspath(run)} was begun on other data: the fingerprint of its classes and examples "
+        f"was {begun} and is {found}"
+    )
 
 
 def load_run(
