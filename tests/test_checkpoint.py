@@ -1,4 +1,6 @@
+import os
 import random
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quickstudy.checkpoint import (
+    clear_temporaries,
     load_state,
     load_weights,
     restore_rng,
@@ -76,6 +79,43 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
+def test_written_for_whom_the_user_says(tmp_path: Path) -> None:
+    """The umask decides on a new file, and one that is replaced keeps its mode and its link."""
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "new", "x")
+        os.umask(0o002)
+        write_atomically(tmp_path / "shared", "x")
+        write_atomically(tmp_path / "new", "y")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("new", "shared")]
+    assert modes == [0o600, 0o664]
+    (tmp_path / "link").symlink_to("new")
+    write_atomically(tmp_path / "link", "z")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new").read_text() == "z"
+
+
+def test_leftovers_of_killed_writes_are_removed(tmp_path: Path) -> None:
+    for name in (".f.0123abcd.quickstudy.tmp", ".g.0123abcd.quickstudy.tmp", ".mine.tmp"):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".h.0123abcd.quickstudy.tmp").write_text("of another process, still writing")
+    write_atomically(tmp_path / "f", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".h.0123abcd.quickstudy.tmp", ".mine.tmp", "f"]
+    clear_temporaries(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".mine.tmp", "f"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"Is a directory: '.*/folder'"):
+        write_atomically(tmp_path / "folder", "x")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     network = MLP(3, [4], 2)
     save_weights(tmp_path / "w", network)
@@ -110,7 +150,7 @@ def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path, star
         while not path.exists():
             assert writer.poll() is None
         steps = set()
-        for _ in range(1500):
+        for _ in range(500):
             state = load_state(path)
             assert bool((state["x"] == state["step"]).all())
             steps.add(state["step"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quickstudy.checkpoint import save_state
+from quickstudy.checkpoint import load_state, save_state
 from quickstudy.cli import main
 from quickstudy.data import alphabets
 from quickstudy.estimator import FewShotClassifier
@@ -385,7 +385,8 @@ def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import quickstudy.model as module
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "load_encoder", lambda name, device=None: Points())
+    for name in ("load_encoder", "built_in_encoder"):
+        monkeypatch.setattr(module, name, lambda name, device=None: Points())
     few = [Example("0 0", "[old] café", ""), Example("5 5", "[/red]", "")]
     Model.learn(few, encoder=Points(), head="centroid").save("m.qs")
     return tmp_path
@@ -503,6 +504,53 @@ def test_a_class_is_forgotten(letters: Path, capsys: pytest.CaptureFixture[str])
     left = Model.load("n.qs")
     assert left.counts == {"[/red]": 1, "new": 1}
     assert [a.label for a in left.predict(["0 0", "9 0", "5 5"])] == ["[/red]", "new", "[/red]"]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "hf:stranger/model",
+        "timm:resnet18",
+        "sentence:stranger/model",
+        "sentence:beside",
+        "beside",
+        "pixels:9999999",
+        "../run",
+    ],
+)
+def test_a_file_does_not_decide_what_is_loaded(
+    named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's model may name any folder or address; it is asked for, and not followed."""
+    monkeypatch.chdir(tmp_path)
+    few = [*cloud("a", 0, 3), *cloud("b", 5, 3)]
+    Model.learn(few, encoder=Points(), head="centroid").save("m.qs")
+    state = load_state("m.qs")
+    state["about"]["model"]["encoder"] = named
+    save_state("m.qs", state)
+    Path("beside").mkdir()
+    (Path("beside") / "modules.json").write_text(
+        '[{"idx": 0, "name": "0", "path": "", "type": "trap.Trap"}]'
+    )
+    (Path("beside") / "trap.py").write_text("raise SystemExit('a stranger ran code')\n")
+
+    def reached(*words: Any, **more: Any) -> None:
+        raise AssertionError("something was loaded")
+
+    for name in ("_timm", "_hugging_face", "_sentence_transformer"):
+        monkeypatch.setattr(f"quickstudy.encoders.{name}", reached)
+    monkeypatch.setattr("quickstudy.encoders.LearnedEncoder.of", reached)
+    assert run(capsys, "info", "m.qs")[0] == 0
+    code, _, err = run(capsys, "predict", "m.qs", "--text", "0 5", "--no-cache")
+    assert (code, f"needs the encoder {named!r}, which is no part of quickstudy" in err) == (
+        2,
+        True,
+    )
+    with pytest.raises(ValueError, match="is no part of quickstudy"):
+        Model.load("m.qs").add([("1 1", "c")])
+    assert [a.label for a in Model.load("m.qs", encoder=Points()).predict(["0 5"])] == ["a"]
+    with pytest.raises(ValueError, match="was learned with another"):
+        Model.load("m.qs", encoder="grey:8")
 
 
 def test_what_was_added_by_hand_is_not_replaced_in_silence(

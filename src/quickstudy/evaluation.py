@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,6 +139,7 @@ def evaluate(
     n_tasks: int = 600,
     batch_norm: Policy | None = None,
     about: dict[str, Any] | None = None,
+    stop: threading.Event | None = None,
 ) -> Evaluation:
     """Score a learner on the first ``n_tasks`` tasks of a source, in evaluation mode.
 
@@ -150,9 +152,11 @@ def evaluate(
         n_tasks: at least 600 for a figure to publish.
         batch_norm: evaluate with this policy instead of the learner's own.
         about: kept with the result.
+        stop: when it is set, the next batch is not begun.
 
     Raises:
         ValueError: ``n_tasks`` is not positive, or a learner without batch norm gets a policy.
+        KeyboardInterrupt: ``stop`` was set.
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
@@ -164,6 +168,8 @@ def evaluate(
         policy: str | None = batch_norm_policy(learner)
         with torch.no_grad(), torch.random.fork_rng():
             for batch in _batches(tasks, n_tasks):
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
                 task = batch.to(_device(learner))
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
                 if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):

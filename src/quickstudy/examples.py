@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from quickstudy.data.folder import Files, class_folders, is_image
+from quickstudy.data.files import Files, read_file
+from quickstudy.data.folder import class_folders
+from quickstudy.data.images import is_image
 
 __all__ = [
     "Example",
@@ -107,11 +109,12 @@ def read_item(path: str | os.PathLike[str]) -> Example:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is larger than 256 MiB, or no file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    return Example(path.read_bytes(), None, str(path))
+    return Example(read_file(path), None, str(path))
 
 
 def as_examples(

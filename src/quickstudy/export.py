@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import write_atomically
-from quickstudy.encoders import DrawingEncoder, LearnedEncoder, PhotoEncoder, PixelEncoder
+from quickstudy.encoders import (
+    AbsentEncoder,
+    DrawingEncoder,
+    LearnedEncoder,
+    PhotoEncoder,
+    PixelEncoder,
+)
 from quickstudy.estimator import image_shape, map_tensors
 from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
@@ -52,6 +58,8 @@ class Deployed(nn.Module):
             self.encoder = nn.Sequential(encoder.network, nn.Flatten())
             self.input_shape = encoder.shape
         else:
+            if isinstance(encoder, AbsentEncoder):
+                encoder([])  # says what is missing
             self.encoder = nn.Identity()
             self.input_shape = model.classifier.support_x_.shape[1:]
         classifier = model.classifier

@@ -12,9 +12,11 @@ import numpy as np
 
 from quickstudy.checkpoint import reading
 from quickstudy.encoders import (
+    AbsentEncoder,
     Encoder,
     FeatureCache,
     LearnedEncoder,
+    built_in_encoder,
     content_key,
     encode,
     load_encoder,
@@ -271,6 +273,7 @@ class Model(Shareable):
         """
         about = {
             "encoder": self.encoder.name,
+            "kind": self.encoder.kind,
             "fingerprint": self.encoder.fingerprint,
             "false_reject": self.false_reject,
             "by_hand": self.by_hand,
@@ -288,14 +291,17 @@ class Model(Shareable):
         cls,
         path: str | os.PathLike[str],
         *,
-        encoder: Encoder | None = None,
+        encoder: Encoder | str | None = None,
         device: str | None = None,
     ) -> "Model":
         """Read what `save` wrote.
 
         Args:
             path: the file.
-            encoder: the encoder, if it is not one that `load_encoder` knows.
+            encoder: the encoder or its name, if it is neither built in
+                (`quickstudy.encoders.built_in_encoder`) nor in the file. Without it such a model
+                tells what it has learned, but encodes nothing: a file does not decide what is
+                loaded.
             device: where to compute, whatever it was saved on.
 
         Raises:
@@ -307,14 +313,16 @@ class Model(Shareable):
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
         with reading(path, "a model"):
-            if encoder is None:
-                learned = about.get("learned")
-                encoder = (
-                    load_encoder(about["encoder"], device)
-                    if learned is None
-                    else LearnedEncoder(about["encoder"], **learned, device=device)
+            name, fingerprint = about["encoder"], about["fingerprint"]
+            if isinstance(encoder, str):
+                encoder = load_encoder(encoder, device)
+            elif encoder is None and (learned := about.get("learned")) is not None:
+                encoder = LearnedEncoder(name, **learned, device=device)
+            elif encoder is None:
+                encoder = built_in_encoder(name, device) or AbsentEncoder(
+                    name, "text" if about.get("kind") == "text" else "image", fingerprint
                 )
-            if encoder.fingerprint != about["fingerprint"]:
+            if encoder.fingerprint != fingerprint:
                 raise ValueError(
                     f"{path} was learned with another {about['encoder']} than the one installed "
                     "now; learn it again"
@@ -397,7 +405,7 @@ def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
 
 def _drawn(example: Example) -> bool:
     """Whether an image is without colour, and mostly black or white. So is one that is damaged."""
-    from quickstudy.data.folder import decode_image
+    from quickstudy.data.images import decode_image
 
     try:
         pixels = decode_image(example.item, Path(example.where).name, (64, 64), 3)  # type: ignore[arg-type]

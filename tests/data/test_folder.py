@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import struct
@@ -12,9 +13,11 @@ import pytest
 import torch
 from PIL import Image, features
 
-from quickstudy.data import folder
+from quickstudy.data import images
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.folder import Files, image_folder, is_image
+from quickstudy.data.files import Files
+from quickstudy.data.folder import image_folder, read_image
+from quickstudy.data.images import is_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -188,14 +191,55 @@ def test_decompression_bombs_are_corrupt(root: Path, pixels: int) -> None:
     bomb[16:24] = struct.pack(">II", side, side)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
     (root / "a" / "bomb.png").write_bytes(bomb)
-    with pytest.raises(ValueError, match=r"a/bomb\.png: DecompressionBomb"):
+    with pytest.raises(ValueError, match=r"a/bomb\.png: .* pixels"):
+        image_folder(root)
+
+
+def test_no_decoder_starts_a_program(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a file is called: PostScript is a language, which Pillow has Ghostscript run."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    (root / "a" / "photo.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n%%EOF\n"
+    )
+    with contextlib.suppress(OSError), Image.open(root / "a" / "photo.png") as image:
+        image.load()  # what we must not do
+    assert (tmp_path / "ran").exists(), "the trap works"
+    (tmp_path / "ran").unlink()
+    with pytest.raises(ValueError, match=r"a/photo\.png: it is damaged, or no image at all"):
+        image_folder(root)
+    assert not (tmp_path / "ran").exists()
+    assert {"EPS", "PSD", "WMF"}.isdisjoint(images.DECODERS)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_no_image(root: Path) -> None:
+    """Nobody writes into it: whoever reads it waits for ever."""
+    os.mkfifo(root / "a" / "pipe.png")
+    with pytest.raises(ValueError, match=r"a/pipe\.png is no ordinary file"):
+        image_folder(root)
+    with pytest.raises(ValueError, match=r"a/pipe\.png is no ordinary file"):
+        read_image(root / "a" / "pipe.png")
+    with pytest.warns(UserWarning, match="left out 1 images"):
+        image_folder(root, corrupt="skip")
+
+
+def test_huge_files_are_corrupt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quickstudy.data.files._MOST_BYTES", 2**20)
+    with (root / "a" / "huge.png").open("wb") as file:
+        file.truncate(2**20 + 1)
+    with pytest.raises(ValueError, match=r"a/huge\.png is larger than 1 MiB"):
         image_folder(root)
 
 
 def test_huge_zip_members_are_corrupt(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quickstudy.data.folder._MOST_BYTES", 2**20)
+    monkeypatch.setattr("quickstudy.data.files._MOST_BYTES", 2**20)
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(root / "a" / "2.PNG", "a/1.png")
         archive.writestr("b/1.png", bytes(2**20 + 1))
@@ -239,7 +283,7 @@ def test_what_is_not_read_is_counted_by_its_ending(root: Path) -> None:
 def test_a_class_of_files_that_are_not_read_is_left_out_and_named(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_formats", lambda: {"png", "bmp"})
+    monkeypatch.setattr(images, "_endings", lambda: {"png", "bmp"})
     (root / "phone").mkdir()
     (root / "phone" / "IMG_1.HEIC").write_bytes(b"ftypheic")
     says = r"class folder .*phone holds no images \(not read: 1 \.heic \(needs quickstudy\[heic\]\)"
@@ -403,6 +447,6 @@ def test_an_image_with_a_broken_tag_is_read_as_it_lies(tmp_path: Path) -> None:
 
 
 def test_heic_without_its_package_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_formats", lambda: {"png"})
+    monkeypatch.setattr(images, "_endings", lambda: {"png"})
     with pytest.raises(ValueError, match=r"x\.heic: HEIC needs quickstudy\[heic\]"):
-        folder.open_image(b"\0\0\0\x18ftypheic" + bytes(64), "x.heic", "RGB")
+        images.open_image(b"\0\0\0\x18ftypheic" + bytes(64), "x.heic", "RGB")

@@ -184,6 +184,15 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
         run_experiment(Experiment(**chosen, steps=4), run, machine, resume=True, quiet=True)
     with pytest.warns(UserWarning, match=r"run was begun on other data: .*; the tasks are of what"):
         app(
-            ["evaluate", str(run), "--tasks", "2", "--out", str(tmp_path / "scores.json")],
+            [
+                "evaluate",
+                str(run),
+                "--query",
+                "2",
+                "--tasks",
+                "2",
+                "--out",
+                str(tmp_path / "scores.json"),
+            ],
             standalone_mode=False,
         )

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from quickstudy.app.explain import loss_curve, reasons
-from quickstudy.data.folder import decode_image
+from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import Encoder, load_encoder
 from quickstudy.examples import Example, label_form
@@ -55,6 +55,7 @@ SHOWN: dict[Kind, dict[str, str]] = {
 }
 _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _STORED_BYTES = 1 << 16
+_BEGINS = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8"}
 _FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
 
@@ -363,16 +364,18 @@ class Workbench:
             data = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{where}: its image is not base64 ({error})") from error
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                pixels = image.width * image.height
-        except Exception as error:  # whatever a hostile file makes Pillow raise
-            raise ValueError(f"{where} cannot be read: it is damaged, or no image") from error
-        if pixels > self.limits.pixels:
-            raise ValueError(
-                f"{where} has {pixels:,} pixels; at most {self.limits.pixels:,} are taken"
-            )
-        return Example(_small(data, kind, where), None, where)
+        return Example(self._small(data, kind, where), None, where)
+
+    def _small(self, data: bytes, kind: Kind, where: str) -> bytes:
+        """An image as it is stored and encoded; one that was stored before comes back unchanged."""
+        side, form = _STORED[kind]
+        image = open_image(data, where, "RGB", self.limits.pixels)
+        stored = image.size == (side, side) and data.startswith(_BEGINS[form])
+        if stored and len(data) <= _STORED_BYTES:
+            return data
+        file = io.BytesIO()
+        ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS).save(file, form, quality=90)
+        return file.getvalue()
 
     def _task(self, task: str) -> LiveTask:
         self._forget()
@@ -385,20 +388,8 @@ class Workbench:
         self._tasks = {k: live for k, live in self._tasks.items() if live.touched >= oldest}
 
 
-def _small(data: bytes, kind: Kind, where: str) -> bytes:
-    """An image as it is stored and encoded; one that was stored before comes back unchanged."""
-    side, form = _STORED[kind]
-    pixels = decode_image(data, where, (side, side), 3)
-    with Image.open(io.BytesIO(data)) as image:
-        if (image.size, image.format) == ((side, side), form) and len(data) <= _STORED_BYTES:
-            return data
-    file = io.BytesIO()
-    Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, form, quality=90)
-    return file.getvalue()
-
-
 def _url(data: bytes) -> str:
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    kind = "png" if data.startswith(_BEGINS["PNG"]) else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -26,6 +26,12 @@ OutOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="Where to compute: cpu, cuda, mps, or auto for the fastest.")
 ]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The model's encoder, if it is no part of quickstudy: no file decides what is loaded."
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
 ]
@@ -115,6 +121,7 @@ def predict(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     cache: CacheOption = True,
+    encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Predict the classes of new examples."""
@@ -122,7 +129,7 @@ def predict(
 
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
-    loaded = Model.load(model, device=device)
+    loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
     examples = _examples(loaded, files or [], text or [], failed)
     live = "-" in (files or [])
@@ -157,6 +164,7 @@ def add(
     out: OutOption = None,
     strict: StrictOption = False,
     cache: CacheOption = True,
+    encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Teach a model more examples of a class, or a new class. Nothing is trained again."""
@@ -165,7 +173,7 @@ def add(
     from quickstudy.examples import label_form
     from quickstudy.model import Model
 
-    loaded = Model.load(model, device=device)
+    loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
     examples = _examples(loaded, files or [], text or [], failed)
     name = label_form(label, "--class")
@@ -212,6 +220,7 @@ def export(
         Path | None,
         typer.Option("--out", "-o", help="Default: the model's name with .onnx or .pt2."),
     ] = None,
+    encoder: EncoderOption = None,
 ) -> None:
     """Write a model as one graph, from pixels (of sentences: features) to probabilities."""
     from quickstudy.encoders import LearnedEncoder
@@ -221,7 +230,7 @@ def export(
     if onnx == torch:
         raise ValueError("give one of --onnx and --torch")
     trained = model.is_dir() or model.suffix == ".safetensors"
-    loaded = LearnedEncoder.of(str(model)) if trained else Model.load(model)
+    loaded = LearnedEncoder.of(str(model)) if trained else Model.load(model, encoder=encoder)
     path = out or model.with_suffix(".onnx" if onnx else ".pt2")
     (export_onnx if onnx else export_torch)(loaded, path)
     print(path)
@@ -235,6 +244,7 @@ def report(
     ),
     strict: StrictOption = False,
     cache: CacheOption = True,
+    encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Test a model on other examples: one HTML file with figures, confusions and mistakes."""
@@ -243,7 +253,7 @@ def report(
     from quickstudy.model import Model
     from quickstudy.report import Report
 
-    loaded = Model.load(model, device=device)
+    loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
     examples = _progress(read_examples(test, failed), "testing")
     result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
@@ -302,7 +312,8 @@ def _examples(
     model: "Model", files: list[str], texts: list[str], failed: list[str]
 ) -> Iterator["Example"]:
     """What the arguments name, one by one; ``failed`` receives what cannot be read."""
-    from quickstudy.data.folder import Files, is_image, not_read
+    from quickstudy.data.files import Files
+    from quickstudy.data.images import is_image, not_read
     from quickstudy.examples import Example, is_table, read_item, read_table
 
     if not files and not texts:
@@ -334,7 +345,7 @@ def _examples(
             else:
                 try:
                     yield read_item(file)
-                except OSError as fault:
+                except (OSError, ValueError) as fault:
                     failed.append(str(fault))
 
     return each()

@@ -1,5 +1,6 @@
 """The command that reproduces published results: `quickstudy reproduce`."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -71,5 +72,9 @@ def reproduce(
             raise StoppedError(f"{why}; the same command goes on with {name}") from None
         except LostProcessError as lost:
             raise LostProcessError(f"{lost}, by the same command") from None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OSError(f"{error}; make room, and the same command goes on") from error
+            raise
         card_table(card, recipe)
         say(f"card: {folder / 'card.md'}")

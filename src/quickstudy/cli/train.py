@@ -1,5 +1,6 @@
 """The command that trains: `quickstudy train`."""
 
+import errno
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,11 @@ def train(
         raise StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
     except LostProcessError as lost:
         raise LostProcessError(f"{lost}: quickstudy train --resume {folder}") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            again = f"make room and go on with: quickstudy train --resume {folder}"
+            raise OSError(f"{error}; {again}") from error
+        raise
 
 
 def _check_resume(context: typer.Context) -> None:

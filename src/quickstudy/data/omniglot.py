@@ -8,10 +8,8 @@ import contextlib
 import hashlib
 import io
 import os
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,10 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.folder import Files
-
-if sys.platform != "win32":
-    import fcntl
+from quickstudy.data.files import Files
+from quickstudy.locks import alone
 
 __all__ = ["ALPHABETS", "cache_dir", "omniglot"]
 
@@ -210,7 +206,7 @@ def _download(part: SetName) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"images_{part}.zip"
     downloader = Resuming(folder / f"{name}.part")
-    with _alone(folder / f"{name}.lock"):
+    with alone(folder / f"{name}.lock"):
         try:
             pooch.retrieve(url, f"md5:{_MD5[part]}", name, folder, downloader=downloader)
         except OSError as error:
@@ -275,15 +271,6 @@ class Resuming:
                 )
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, where the system has file locks."""
-    with path.open("w") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _decode(
     files: Files, part: SetName, size: int, resample: Resample, verify: bool
 ) -> tuple[NDArray[np.uint8], dict[str, int]]:
@@ -326,7 +313,7 @@ def _decode(
 
 def _ink(data: bytes, where: str) -> NDArray[np.bool_]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.asarray(image.convert("L")) < 128
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them raise
         raise ValueError(f"{where} is not an image that can be read: {error}") from error

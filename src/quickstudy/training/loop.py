@@ -60,7 +60,7 @@ def train(
     ``checkpoint.safetensors`` (everything needed to go on exactly), ``best.safetensors`` (the
     weights at the best validation) and, at the end, ``final.safetensors``. Every file is written
     whole or not at all. A run that is killed and resumed ends with the same weights, bit for bit
-    on the same machine, as one that is not. Ctrl-C or SIGTERM finishes the step, saves a
+    on the same machine, as one that is not. Ctrl-C, SIGTERM or SIGHUP finishes the step, saves a
     checkpoint and raises ``KeyboardInterrupt``. A run that is over, by ``steps``, ``patience`` or
     ``on_validation``, stays so: resuming it does nothing more.
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy.checkpoint import restore_rng, rng_state, save_state, save_weights
+from quickstudy.checkpoint import (
+    clear_temporaries,
+    restore_rng,
+    rng_state,
+    save_state,
+    save_weights,
+)
 from quickstudy.data.sampler import TaskSource, prefetch
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.learner import MetaLearner
+from quickstudy.locks import alone
 from quickstudy.processes import noticing_loss
 from quickstudy.task import Task
 from quickstudy.training.folder import BEST, CHECKPOINT, FINAL, describe, write_run
@@ -92,6 +99,7 @@ class Session:
         self.until = math.inf if minutes is None else self.began + 60 * minutes
         self.described: dict[str, Any] | None = None
         self.begun_row: dict[str, Any] | None = None
+        self.unvalidated: dict[str, Any] | None = None
         self.stopped: Stopped | None = None
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -111,6 +119,7 @@ class Session:
         self.began -= saved["seconds"]
         self.validation.restore(saved)
         self.begun_row = saved.get("log")  # older checkpoints have none
+        self.unvalidated = saved.get("unvalidated")
         self.learner.load_state_dict(saved["learner"])
         if self.averaged is not None:
             self.averaged.load_state_dict(saved["averaged"])
@@ -118,7 +127,8 @@ class Session:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(saved["scheduler"])
         restore_rng(saved["rng"][self.fabric.global_rank])
-        self.stopped = self._over(self.validation.impatient, self.validation.ended)
+        if self.unvalidated is None:
+            self.stopped = self._over(self.validation.impatient, self.validation.ended)
 
     def save(self) -> None:
         """Write a checkpoint: everything needed to go on exactly."""
@@ -131,6 +141,7 @@ class Session:
             "seconds": time.monotonic() - self.began,
             **self.validation.state(),
             "log": self.log.state(),
+            "unvalidated": self.unvalidated,
             "learner": dict(self.learner.state_dict()),
             "averaged": None if averaged is None else dict(averaged.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -152,9 +163,27 @@ class Session:
         """Batches come from ``tasks``, figures are logged, and Ctrl-C is a request, until the end.
 
         Raises:
+            BusyError: another process trains in this folder.
             ModuleNotFoundError: TensorBoard is asked for and not installed.
             LostProcessError: another process of this training is gone.
         """
+        with ExitStack() as held:
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(alone(self.folder, wait=False))
+                clear_temporaries(self.folder)
+            with self._sitting(tasks, about, loggers, progress, tensorboard):
+                yield
+
+    @contextmanager
+    def _sitting(
+        self,
+        tasks: TaskSource,
+        about: dict[str, Any] | None,
+        loggers: Sequence[RunLogger],
+        progress: bool,
+        tensorboard: bool,
+    ) -> Iterator[None]:
         step, rank, world = self.step, self.fabric.global_rank, self.fabric.world_size
         run = describe(about, self.steps, self.fabric)
         self.described = run.get("learner")
@@ -181,6 +210,8 @@ class Session:
 
     def batches(self) -> Iterator[tuple[int, Task]]:
         """The number of each step from here on, and its batch of tasks."""
+        if self.unvalidated is not None:  # the stop came while step was being validated
+            self._end_step(self._validate(self.step, self.unvalidated))
         while self.stopped is None:
             yield self.step + 1, next(self._batches).to(self.fabric.device)
 
@@ -197,7 +228,11 @@ class Session:
             self.averaged.update_parameters(self.learner)
         if self.scheduler is not None:
             self.scheduler.step()
-        error = self._report(task, loss)
+        self._end_step(self._report(task, loss))
+
+    def _end_step(self, error: Exception | None) -> None:
+        """Checkpoint if it is time, and stop if any process is to."""
+        step = self.step
         asked, spent, failed, impatient, self.validation.ended = self._agree(
             self._stop.is_set(),
             time.monotonic() >= self.until,
@@ -205,7 +240,7 @@ class Session:
             self.chief and self.validation.impatient,
             self.validation.ended,
         )
-        over = self._over(impatient, self.validation.ended)
+        over = None if self.unvalidated else self._over(impatient, self.validation.ended)
         if step % self.checkpoint_every == 0 or over or asked or spent or failed:
             self._check_finite()
             self.save()
@@ -233,9 +268,9 @@ class Session:
 
     def _report(self, task: Task, loss: Tensor) -> Exception | None:
         """Log and validate, if it is time; the error of ``on_validation``, if it raised one."""
-        step, validation = self.step, self.validation
+        step = self.step
         self.log.add(step, loss)
-        due = validation.due(step, self.steps)
+        due = self.validation.due(step, self.steps)
         if not (due or step % self.log_every == 0 or step == self.steps):
             return None
         figures = self.log.figures(step, len(task) * self.fabric.world_size)
@@ -245,12 +280,21 @@ class Session:
         if not due:
             self.log.row(step, figures)
             return None
-        evaluation, best = validation.run(step, self.to_keep)
+        return self._validate(step, figures)
+
+    def _validate(self, step: int, figures: dict[str, Any]) -> Exception | None:
+        """Validate and log; the error of ``on_validation``. A stop leaves it to the next start."""
+        try:
+            evaluation, best = self.validation.run(step, self.to_keep, self._stop)
+        except KeyboardInterrupt:
+            self.unvalidated = figures
+            return None
+        self.unvalidated = None
         if best and self.folder is not None:
             save_weights(self.folder / BEST, self.to_keep, about=self.described)
         figures |= {"validation": evaluation.mean, "validation_ci95": evaluation.ci95}
         self.log.row(step, figures)
-        return validation.tell(step, evaluation)
+        return self.validation.tell(step, evaluation)
 
     def _check_finite(self) -> None:
         """What cannot be gone on from is not saved: the checkpoint before stays."""

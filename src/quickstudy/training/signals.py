@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that a training grants when its step is done."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that a training grants when its step is done."""
 
 import math
 import signal
@@ -10,10 +10,14 @@ from typing import Any
 
 __all__ = ["stop_signals"]
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # a terminal that was closed
+    SIGNALS.append(signal.SIGHUP)
+
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; another, a second later, interrupts at once.
+    """An event that Ctrl-C, SIGTERM or SIGHUP sets; another, a second later, interrupts at once.
 
     One Ctrl-C under torchrun is several signals: the terminal's, and those torchrun passes on.
     Outside the main thread, which alone receives signals, nothing sets it.
@@ -22,7 +26,7 @@ def stop_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in SIGNALS}
     asked = math.inf
 
     def ask(number: int, frame: Any) -> None:

@@ -1,0 +1,176 @@
+"""Files in a folder or a zip, and how they are read: never without end, and only what is a file."""
+
+import hashlib
+import lzma
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["Files", "parents", "read_file"]
+
+_SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
+_MOST_BYTES = 1 << 28
+_SAID_UTF8 = 0x800  # a flag of a zip's member
+_FAULTS = (EOFError, OSError, RuntimeError, ValueError, lzma.LZMAError, zlib.error)  # of a file
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        ValueError: it is larger than 256 MiB, or no ordinary file: a pipe would never end.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{os.fspath(path)} is no ordinary file")
+        if about.st_size > _MOST_BYTES:
+            raise ValueError(f"{os.fspath(path)} is larger than {_MOST_BYTES >> 20} MiB")
+        return file.read()
+
+
+class Files:
+    """The files below a folder or inside a ``.zip``, which is read without extracting it.
+
+    Hidden files and folders, and those that systems make (``__MACOSX``, ``@eaDir``), are left out.
+    Links are followed, once each.
+
+    Attributes:
+        path: the folder or zip.
+        names: the files' paths relative to it, with ``/``, sorted.
+        folders: the folders' paths, likewise.
+        doubt: what is uncertain about the names, if anything is.
+
+    Raises:
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: ``path`` is a file but not a zip that can be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        self.doubt: str | None = None
+        if self.path.is_dir():
+            names, folders = _walk(self.path)
+        elif self.path.exists():
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
+                raise ValueError(
+                    f"{self.path} is not a zip file that can be read ({error}); "
+                    "if it was downloaded, delete it and download it again"
+                ) from error
+            self._members = _member_names(self._zip)
+            names = [name for name in self._members if not name.endswith("/")]
+            folders = [name.rstrip("/") for name in self._members if name.endswith("/")]
+            folders += [str(parent) for name in names for parent in parents(name)]
+            if any(
+                not name.isascii() and name == entry.filename and not entry.flag_bits & _SAID_UTF8
+                for name, entry in self._members.items()
+            ):
+                self.doubt = "names that are not in UTF-8 were read as code page 437 has them"
+        else:
+            raise FileNotFoundError(f"no such folder or zip: {self.path}")
+        self.names = sorted({name for name in names if not _hidden(name)})
+        self.folders = sorted({name for name in folders if not _hidden(name)})
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            ValueError: it cannot be read, or unpacks to more than 256 MiB; names the file.
+        """
+        try:
+            if self._zip is None:
+                return read_file(self.path / name)
+            with self._zip.open(self._members[name]) as file:
+                data = file.read(_MOST_BYTES + 1)  # whatever size the directory says
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"unpacks to more than {_MOST_BYTES >> 20} MiB")
+            return data
+        except (*_FAULTS, zipfile.BadZipFile) as e:
+            raise ValueError(f"cannot read {self.where(name)}: {e}") from e
+
+    def where(self, name: str) -> str:
+        """What to call this file in a message."""
+        return str(self.path / name)
+
+    def signature(self) -> str:
+        """SHA-256 that changes when the files do: of a zip's bytes, or a folder's listing."""
+        if self._zip is not None:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        for name in self.names:
+            stat = os.stat(self.path / name)
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Files and folders below. What a link leads to is read where it really is, if it is here."""
+    names, folders = [], []
+    seen: set[str] = set()
+    waiting = [str(root)]
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    while waiting:
+        for here, below, files in os.walk(waiting.pop(0), onerror=fail):
+            if (real := os.path.realpath(here)) in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            relative = Path(here).relative_to(root)
+            names += [(relative / name).as_posix() for name in files]
+            folders.append(relative.as_posix())
+            below[:] = sorted(name for name in below if not _hidden(name))
+            links = [name for name in below if os.path.islink(os.path.join(here, name))]
+            waiting += [os.path.join(here, name) for name in links]
+            below[:] = [name for name in below if name not in links]
+    return names, folders[1:]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in name.split("/"))
+
+
+def _member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by path. Some programs of Windows write backslashes between folders."""
+    members = {_member_name(entry): entry for entry in archive.infolist()}
+    if any("/" in name for name in members):
+        return members
+    return {name.replace("\\", "/"): entry for name, entry in members.items()}
+
+
+def _member_name(entry: zipfile.ZipInfo) -> str:
+    """As whoever wrote it meant it: many programs do not say that their names are in UTF-8."""
+    if entry.flag_bits & _SAID_UTF8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
+
+
+def parents(name: str) -> Iterator[str]:
+    """The folders around a file or folder, from the inside."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
