@@ -107,8 +107,10 @@ def test_commands_run(
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
         if words[0] == "train" and "--resume" not in words and "pmf" not in words:
             extra += ["--size", "16", "--filters", "16"]
-        if words[0] == "evaluate" and ("nearest" in words or "omniglot" in words):
-            extra += ["--data", "digits", "--way", "5"]
+        if words[0] == "evaluate" and "nearest" in words:
+            extra += ["--data", "digits", "--way", "5"]  # which need not be drawn
+        elif words[0] == "evaluate" and "omniglot" in words:
+            extra += ["--data", "alphabets"]
         if words[0] == "reproduce" and "--list" not in words:
             words[1] = "tiny.toml"
         monkeypatch.setattr(sys, "argv", ["quickstudy", *words, *extra])
