@@ -5,12 +5,13 @@ Nothing here uses pickle, so a file from a stranger can hold wrong numbers but n
 
 import contextlib
 import json
+import math
 import os
 import random
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 __all__ = [
+    "check_finite",
     "clear_temporaries",
+    "count_weights",
     "load_state",
     "load_weights",
     "reading",
@@ -170,12 +173,32 @@ def weights_about(path: Pathlike) -> dict[str, Any] | None:
     return about
 
 
+def count_weights(path: Pathlike) -> int:
+    """How many numbers a file of weights holds; they are not read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged.
+    """
+    _check_there(path)
+    with reading(path, "a safetensors file"), safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def check_finite(tensors: Mapping[str, Any], what: str) -> None:
+    """Raise ``ValueError`` if one of these tensors has a number that is none."""
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{what}: {name} has numbers that are infinite or none at all (NaN)")
+
+
 def load_weights(path: Pathlike, module: nn.Module) -> None:
     """Load what `save_weights` wrote into a module of the same architecture.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or of another architecture; names what differs.
+        ValueError: the file is damaged, or of another architecture, or a weight is no finite
+            number; names what is wrong.
     """
     state, _ = _read(Path(path))
     current = module.state_dict()
@@ -188,6 +211,7 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
                 f"{path} does not fit this {type(module).__name__}: it has {saved} for "
                 f"{name!r}, where {expected} is expected"
             )
+    check_finite(state, str(path))
     with reading(path, "a file of weights"):
         module.load_state_dict(state)
 
@@ -219,8 +243,7 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, or none of them, and its metadata."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    _check_there(path)
     with reading(path, "a safetensors file"):
         if tensors:  # read once: a training that goes on may replace the file at any moment
             data = path.read_bytes()
@@ -229,6 +252,11 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
             return found, header.get("__metadata__", {})
         with safe_open(path, framework="pt") as file:
             return {}, file.metadata() or {}
+
+
+def _check_there(path: Pathlike) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from quickstudy.checkpoint import check_finite
 from quickstudy.data.images import decode_image, open_image
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.devices import find_device
@@ -145,9 +146,11 @@ class LearnedEncoder:
     ) -> None:
         from quickstudy.heads import rebuild_learner
 
-        network = getattr(rebuild_learner(about), "encoder", None)
+        count = sum(value.numel() for value in weights.values())
+        network = getattr(rebuild_learner(about, count + 10_000_000), "encoder", None)
         if not isinstance(network, nn.Module):
             raise ValueError(f"the learner of {name} has no encoder; give it as the head instead")
+        check_finite(weights, name)
         network.load_state_dict(weights)
         self.name, self.about, self.images = name, about, images
         self.device = find_device(device)

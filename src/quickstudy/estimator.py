@@ -6,6 +6,7 @@ brings along what it has learned from other tasks.
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -23,9 +24,9 @@ from quickstudy.calibration import (
     probabilities,
     reject_threshold,
 )
-from quickstudy.checkpoint import load_state, reading, save_state
+from quickstudy.checkpoint import check_finite, load_state, reading, save_state
 from quickstudy.devices import find_device
-from quickstudy.heads import describe_learner, mean_shot, rebuild_learner, usual_temperature
+from quickstudy.heads import HEADS, describe_learner, mean_shot, rebuild_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
@@ -124,7 +125,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
         Args:
             path: the file.
-            learner: the learner, if it was given as a module.
+            learner: the learner, if it was given as a module, or is not described in the file.
             device: where to compute, whatever it was saved on; as for the class.
 
         Raises:
@@ -136,14 +137,21 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{path} does not hold a {cls.__name__}")
         if state.get("module") and learner is None:
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
-        source = learner if state.get("module") else state.get("learner")
+        source = state.get("learner") if learner is None else learner
         settings = state.get("settings", {})
         find_device(device)
         with reading(path, f"a {cls.__name__}"):
             fitted = cls(source, batch_size=state["batch_size"], device=device, **settings)
             fitted._restore(state)
             fitted.about_ = state["about"]
-            fitted._build(state.get("described"))
+            described = state.get("described")
+            if described is None and isinstance(source, str) and source not in _built_in():
+                raise ValueError(
+                    f"its learner is {source!r}, which it does not describe: give it as learner=..."
+                )
+            for part in ("weights", "support_x", "phi"):
+                map_tensors(state[part], partial(_finite, part))
+            fitted._build(described, sum(value.numel() for value in state["weights"].values()))
             fitted.learner_.load_state_dict(state["weights"])
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
             if state.get("format") != _FORMAT:
@@ -184,11 +192,11 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             self.feature_names_in_ = np.array(names, dtype=object)
         self.white_ = state.get("white", 1.0)
 
-    def _build(self, described: dict[str, Any] | None = None) -> None:
+    def _build(self, described: dict[str, Any] | None = None, at_most: int | None = None) -> None:
         """Set ``learner_`` in evaluation mode, on ``device_``.
 
         ``described_`` is what it can be built from again: by the name that was given, or, of a
-        saved one, ``described``.
+        saved one with ``at_most`` so many weights, ``described``.
         """
         self.described_ = described
         if isinstance(self.learner, MetaLearner):
@@ -200,7 +208,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             return
         self.device_ = find_device(self.device)
         if described is not None:
-            learner = rebuild_learner(described)
+            learner = rebuild_learner(described, at_most)
         elif self.learner is None:
             learner = self._default()
         else:
@@ -212,6 +220,18 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
 
     def _default(self) -> MetaLearner:
         raise NotImplementedError
+
+
+def _finite(part: str, z: Tensor) -> Tensor:
+    check_finite({part: z}, "the file")
+    return z
+
+
+def _built_in() -> list[str]:
+    """Learners that a file may name without describing them."""
+    from quickstudy.experiments.pretrained import shipped
+
+    return [*HEADS, "photo", *shipped()]
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]

@@ -152,11 +152,15 @@ def describe_learner(name: str, penalty: float | None = None) -> tuple[dict[str,
     return spec.model_dump(), learner
 
 
-def rebuild_learner(about: dict[str, Any]) -> MetaLearner:
+def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLearner:
     """The learner that `describe_learner` described, in evaluation mode, with other weights.
 
+    Args:
+        about: the description.
+        at_most: how many numbers it may have, see `LearnerSpec.build`.
+
     Raises:
-        ValueError: there is no such learner.
+        ValueError: there is no such learner, or it is larger.
     """
     if "head" in about:
         names = [*HEADS, "photo"]
@@ -165,7 +169,7 @@ def rebuild_learner(about: dict[str, Any]) -> MetaLearner:
         return describe_learner(about["head"], about.get("penalty"))[1]
     from quickstudy.experiments.spec import LearnerSpec
 
-    learner = LearnerSpec(**about).build().eval()
+    learner = LearnerSpec(**about).build(at_most=at_most).eval()
     set_batch_norm_policy(learner, "inductive")
     return learner
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ import torch
 import quickstudy
 from quickstudy.checkpoint import load_state, save_state, save_weights, weights_about
 from quickstudy.data import alphabets
-from quickstudy.estimator import FewShotClassifier, FewShotRegressor
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor, map_tensors
 from quickstudy.experiments.recipe import load_recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
-from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 from quickstudy.learner import MetaLearner
 from quickstudy.nn import MLP
 
@@ -134,7 +134,7 @@ def test_a_learner_that_counts_classes_needs_no_data(tmp_path: Path) -> None:
 
 
 def test_files_of_before_are_read_as_before(tmp_path: Path) -> None:
-    """Without a description, by the name or the folder in them."""
+    """Without a description, by the name in them; a folder in them is not followed."""
     x, y = images()
     flat = x.reshape(12, -1)
     run = trained(tmp_path / "run", "protonet")
@@ -144,10 +144,73 @@ def test_files_of_before_are_read_as_before(tmp_path: Path) -> None:
         state = load_state(tmp_path / "m.qs")
         del state["described"]
         save_state(tmp_path / "m.qs", state)
-        again = FewShotClassifier.load(tmp_path / "m.qs")
+        if head == str(run):
+            with pytest.raises(ValueError, match="run', which it does not describe: give it as"):
+                FewShotClassifier.load(tmp_path / "m.qs")
+            again = FewShotClassifier.load(tmp_path / "m.qs", learner=quickstudy.load(run))
+        else:
+            again = FewShotClassifier.load(tmp_path / "m.qs")
         assert np.array_equal(again.predict_proba(flat), model.predict_proba(flat))
+        if head == str(run):
+            continue
         again.save(tmp_path / "m.qs")
         assert load_state(tmp_path / "m.qs")["described"] == model.described_
+
+
+GREEDY = [
+    {"learner": "protonet", "filters": 8192},
+    {"learner": "protonet", "backbone": "mlp", "size": 2048, "channels": 3},
+    {"learner": "lstm", "options": {"hidden": 100_000}},
+    {"learner": "mann", "options": {"slots": 100_000, "width": 100_000}},
+    {"learner": "maml", "way": 10_000, "filters": 4096},
+    {"learner": "transformer", "options": {"width": 100_000, "layers": 100}},
+    {"learner": "transformer", "options": {"layers": 10**9}},
+    {"learner": "protonet", "size": 10**9},
+    {"learner": "maml", "options": {"inner_steps": 10**12}},
+]
+
+
+@pytest.mark.parametrize("about", GREEDY, ids=str)
+def test_a_description_takes_no_memory_that_the_file_does_not_fill(
+    tmp_path: Path, about: dict[str, Any]
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, MLP(3, [4], 2), about=about)
+    with pytest.raises(ValueError, match=r"has weights for 26|expected at most"):
+        quickstudy.load(path)
+    x, y = images()
+    FewShotClassifier("centroid").fit(x.reshape(12, -1), y).save(tmp_path / "m.qs")
+    state = load_state(tmp_path / "m.qs")
+    state["described"] = about
+    save_state(tmp_path / "m.qs", state)
+    with pytest.raises(ValueError, match=r"has weights for 0|expected at most"):
+        FewShotClassifier.load(tmp_path / "m.qs")
+
+
+def test_every_learner_may_be_counted_before_it_is_built() -> None:
+    for name in get_args(LearnerName):
+        options = {"classes": 7} if name in ("baseline", "simpleshot") else {}
+        spec = LearnerSpec(learner=name, options=options)
+        count = sum(value.numel() for value in spec.build().state_dict().values())
+        assert spec.build(at_most=count).described == spec
+        if count:
+            with pytest.raises(ValueError, match="and it has weights for"):
+                spec.build(at_most=count - 1)
+
+
+@pytest.mark.parametrize("part", ["weights", "support_x", "phi"])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, part: str) -> None:
+    x, y = images()
+    FewShotClassifier("protonet-omniglot").fit(x, y).save(tmp_path / "m.qs")
+    state = load_state(tmp_path / "m.qs")
+
+    def spoil(z: torch.Tensor) -> torch.Tensor:
+        return z * float("nan") if z.is_floating_point() else z
+
+    state[part] = map_tensors(state[part], spoil)
+    save_state(tmp_path / "m.qs", state)
+    with pytest.raises(ValueError, match=rf"m\.qs is not .*{part} has numbers that are infinite"):
+        FewShotClassifier.load(tmp_path / "m.qs")
 
 
 def test_a_learner_given_as_a_module_is_not_described(tmp_path: Path) -> None:
@@ -170,7 +233,7 @@ def test_a_learner_given_as_a_module_is_not_described(tmp_path: Path) -> None:
         ({"learner": "protonet", "options": {"encoder": "x"}}, "has no option 'encoder'"),
         ({"learner": "protonet", "backbone": "os.system"}, "backbone is 'os.system'"),
         ({"learner": "baseline"}, "describes no learner that can be built: .*classes"),
-        ({"learner": "protonet"}, "does not fit this ProtoNet"),
+        ({"learner": "protonet"}, "a protonet with 112,448 numbers, and it has weights for 26"),
     ],
 )
 def test_weights_without_a_usable_description_say_so(

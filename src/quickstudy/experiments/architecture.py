@@ -69,6 +69,10 @@ LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
 _BY_CONTEXT = ("outputs", "classes", "regression")
 
 
+_MOST = {"layers": 100}
+"""Of options; 100,000 of any other. A file from a stranger may ask for what no machine can do."""
+
+
 class Architecture(Fields):
     """What decides how a learner is built, whatever it is trained on.
 
@@ -77,11 +81,11 @@ class Architecture(Fields):
 
     learner: Annotated[LearnerName, Field(description="What to train.")]
     options: dict[str, Any] = Field(default_factory=dict, description="Of the learner's class.")
-    way: Annotated[int, Field(ge=2, description="Classes of a training task.")] = 5
-    size: Annotated[int, Field(ge=1, description="Height and width of images.")] = 28
+    way: Annotated[int, Field(ge=2, le=10_000, description="Classes of a training task.")] = 5
+    size: Annotated[int, Field(ge=1, le=2048, description="Height and width of images.")] = 28
     channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour.")] = 1
     backbone: Annotated[Backbone, Field(description="The network.")] = "conv4"
-    filters: Annotated[int, Field(ge=1, description="Of each block of Conv4.")] = 64
+    filters: Annotated[int, Field(ge=1, le=8192, description="Of each block of Conv4.")] = 64
     downsample: Annotated[Downsample, Field(description="How Conv4 halves.")] = "pool"
     fit_ink: Annotated[
         bool, Field(description="Drawings: move the ink to the middle, and scale it, first of all.")
@@ -104,6 +108,9 @@ class Architecture(Fields):
         if self.options and self.counts_classes:
             known["classes"] = int
         for name, value in self.options.items():
+            most = _MOST.get(name, 100_000)
+            if isinstance(value, int) and value > most:
+                raise ValueError(f"{name} is {value}; expected at most {most:,}")
             if name not in known:
                 raise ValueError(
                     f"{self.learner} has no option {name!r}; it has: "
@@ -133,10 +140,27 @@ class LearnerSpec(Architecture, Schema):
         Literal["images", "sinusoid"], Field(description="Images, or numbers to regress on.")
     ] = "images"
 
-    def build(self, seed: int = 0) -> "MetaLearner":
-        """A new, untrained learner; its weights depend on the seed alone."""
+    def build(self, seed: int = 0, *, at_most: int | None = None) -> "MetaLearner":
+        """A new, untrained learner; its weights depend on the seed alone.
+
+        Args:
+            seed: of the weights.
+            at_most: how many numbers it may have. What a file describes has no more than the file
+                holds weights; it is counted before any memory is taken.
+
+        Raises:
+            ValueError: it has more.
+        """
         import torch
 
+        if at_most is not None and self.backbone != "efficientnet-lite0":
+            with torch.device("meta"):
+                count = sum(value.numel() for value in self._learner().state_dict().values())
+            if count > at_most:
+                raise ValueError(
+                    f"its description is of a {self.learner} with {count:,} numbers, and it has "
+                    f"weights for {at_most:,}"
+                )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             learner = self._learner()

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quickstudy.checkpoint import load_weights, weights_about
+from quickstudy.checkpoint import count_weights, load_weights, weights_about
 from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.recipe import recipe_names
 from quickstudy.experiments.run import load_run
@@ -110,7 +110,7 @@ def _opened(path: Path) -> tuple[LearnerSpec, "MetaLearner"]:
         )
     try:
         spec = LearnerSpec(**about)
-        learner = spec.build()
+        learner = spec.build(at_most=count_weights(path))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} describes no learner that can be built: {error}") from error
     load_weights(path, learner)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from quickstudy.checkpoint import load_state, load_weights, reading
+from quickstudy.checkpoint import check_finite, count_weights, load_state, load_weights, reading
 from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
 from quickstudy.processes import launch
@@ -180,20 +180,21 @@ def load_run(
     """
     folder = Path(run)
     experiment = Experiment.load(folder)
-    learner = experiment.build_learner()
     files = {"best": folder / BEST, "final": folder / FINAL}
     chosen: str = weights
     if weights == "auto":
         chosen = next((name for name, file in files.items() if file.exists()), "checkpoint")
+    path = folder / CHECKPOINT if chosen == "checkpoint" else files[chosen]
+    learner = experiment.build_learner(at_most=count_weights(path))
     if chosen == "checkpoint":
-        saved = load_state(folder / CHECKPOINT)
-        prefix = "module."
-        with reading(folder / CHECKPOINT, "a checkpoint"):
+        saved, prefix = load_state(path), "module."
+        with reading(path, "a checkpoint"):
             state, average = saved["learner"], saved.get("averaged") or {}
             whole = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
+            check_finite(whole or state, str(path))
             learner.load_state_dict(whole or state)
     else:
-        load_weights(files[chosen], learner)
+        load_weights(path, learner)
     return experiment, learner
 
 

@@ -258,9 +258,13 @@ class Experiment(Setup, Schema):
             return Augmented(sampler, strength=self.augment, pens=self.pens, seed=self.seed)
         return sampler
 
-    def build_learner(self) -> "MetaLearner":
-        """A new, untrained learner for these images; its weights depend on ``seed`` alone."""
-        return self.learner_spec().build(self.seed)
+    def build_learner(self, *, at_most: int | None = None) -> "MetaLearner":
+        """A new, untrained learner for these images; its weights depend on ``seed`` alone.
+
+        Args:
+            at_most: how many numbers it may have, see `LearnerSpec.build`.
+        """
+        return self.learner_spec().build(self.seed, at_most=at_most)
 
     def learner_spec(self) -> LearnerSpec:
         """The learner alone, without what it is trained on."""
