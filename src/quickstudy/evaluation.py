@@ -18,6 +18,7 @@ from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
 from quickstudy.nn.norm import Policy, batch_norm_policy
+from quickstudy.plain import to_json
 from quickstudy.task import Task
 
 __all__ = [
@@ -86,7 +87,7 @@ class Evaluation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything, every task's score included, as readable JSON."""
-        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+        write_atomically(path, to_json(self.as_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Evaluation":

@@ -1,6 +1,5 @@
 """A learned task as one graph, from pixels to answers; and an encoder that you trained."""
 
-import json
 import logging
 import os
 import tempfile
@@ -23,6 +22,7 @@ from quickstudy.estimator import image_shape, map_tensors
 from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.model import Model
+from quickstudy.plain import to_json
 
 __all__ = ["Deployed", "export_onnx", "export_torch"]
 
@@ -125,7 +125,7 @@ def export_onnx(model: Model | LearnedEncoder, path: str | os.PathLike[str]) -> 
     else:
         about |= {**model.about(), "classes": [*model.counts]}
     for name, value in about.items():
-        proto.metadata_props.add(key=name, value=json.dumps(value))
+        proto.metadata_props.add(key=name, value=to_json(value))
     write_atomically(path, proto.SerializeToString())
 
 

@@ -4,13 +4,13 @@ A folder holds ``model.safetensors``, which is all that is needed, ``config.json
 same for other programs to read, and ``README.md``, a card to be completed. Nothing in it is code.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from quickstudy.checkpoint import write_atomically
 from quickstudy.extras import need
+from quickstudy.plain import to_json
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -65,7 +65,7 @@ class Shareable:
         """
         folder = Path(folder)
         about = self._write_file(folder / WEIGHTS)
-        write_atomically(folder / "config.json", json.dumps(about, indent=2) + "\n")
+        write_atomically(folder / "config.json", to_json(about, indent=2) + "\n")
         card = folder / "README.md"
         if not card.exists():
             write_atomically(card, self._card(about))

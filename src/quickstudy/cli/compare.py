@@ -1,12 +1,12 @@
 """The command that compares: `quickstudy compare`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
+from quickstudy.plain import to_json
 
 __all__ = ["compare"]
 
@@ -64,7 +64,7 @@ def compare(
         say(str(missing))
         pictures = []
     if as_json:
-        print(json.dumps(result.rows()))
+        print(to_json(result.rows()))
         return
     study_table(result)
     if pictures:

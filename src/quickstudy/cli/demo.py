@@ -1,12 +1,12 @@
 """The demonstration: `quickstudy demo`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from quickstudy.cli.options import RootOption, say
+from quickstudy.plain import to_json
 
 __all__ = ["demo"]
 
@@ -48,7 +48,7 @@ def demo(
     )
     if as_json:
         rows = {n: {s: e.as_dict() for s, e in r.items()} for n, r in result.table.items()}
-        print(json.dumps({"table": rows, "seconds": result.seconds}))
+        print(to_json({"table": rows, "seconds": result.seconds}))
         return
     table = Table("10-way accuracy on classes never seen, %", *(f"{s} per class" for s in SHOTS))
     for name, row in result.table.items():

@@ -1,6 +1,5 @@
 """The command that evaluates: `quickstudy evaluate`."""
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
 from quickstudy.experiments.spec import PartName, Weights
+from quickstudy.plain import to_json
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def evaluate(
     out = out or result_path(result, targets.run_folder(target))
     result.save(out)
     if as_json:
-        print(json.dumps({**result.as_dict(), "file": os.fspath(out)}))
+        print(to_json({**result.as_dict(), "file": os.fspath(out)}))
     else:
         print(f"{experiment.learner}: {result}")
         say(f"scores of each task: {out}")

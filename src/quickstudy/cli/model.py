@@ -1,13 +1,14 @@
 """The commands for models of your own data: learn, predict, add, remove, info and more."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from quickstudy.plain import to_json
 
 if TYPE_CHECKING:
     from quickstudy.encoders import FeatureCache
@@ -142,7 +143,7 @@ def predict(
     for answer in answers:
         label = "unknown" if answer.label is None else answer.label
         if as_json:
-            print(json.dumps({**vars(answer)}, ensure_ascii=False))
+            print(to_json({**vars(answer)}, ensure_ascii=False))
         elif as_csv:
             rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
         else:
@@ -204,7 +205,7 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
     loaded = Model.load(model)
     if as_json:
-        print(json.dumps(loaded.about(), ensure_ascii=False))
+        print(to_json(loaded.about(), ensure_ascii=False))
     else:
         _describe(loaded, sys.stdout)
 

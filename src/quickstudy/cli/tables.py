@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from quickstudy._moved import refused_from
+from quickstudy.plain import to_json
 
 if TYPE_CHECKING:
     from quickstudy.comparison import Study
@@ -44,7 +44,7 @@ def saved_table(
             {**dataclasses.asdict(difference), **result.as_dict(), "target": name}
             for name, (result, difference) in zip(names, pairs, strict=True)
         ]
-        print(json.dumps(rows))
+        print(to_json(rows))
         return
     table = Table("", pairs[0][0].metric, "batch norm", f"against {names[0]}")
     for i, (name, (result, difference)) in enumerate(zip(names, pairs, strict=True)):
@@ -83,7 +83,7 @@ def study_table(result: "Study") -> None:
 def instance_table(results: dict[int, "Evaluation"], as_json: bool) -> None:
     """Accuracy at the 1st, 2nd, ... example of a class."""
     if as_json:
-        print(json.dumps({j: result.as_dict() for j, result in results.items()}))
+        print(to_json({j: result.as_dict() for j, result in results.items()}))
         return
     table = Table("instance of its class", "accuracy, %")
     for j, result in results.items():

@@ -264,6 +264,10 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
         raise ValueError(f"{where}: runs should be a table of trainings")
     recipes = {}
     for run, changes in runs.items():
+        if run and not re.fullmatch(r"\w[\w.+-]*", run):  # it becomes the name of a folder
+            raise ValueError(
+                f"{where}: a run is called {run!r}; expected letters, digits, and . + - _"
+            )
         _check_tables(where, data, changes)
         merged = {**data, **changes, "name": f"{stem}-{run}" if run else stem}
         merged["protocol"] = _laid_over(data.get("protocol", {}), changes.get("protocol", {}))

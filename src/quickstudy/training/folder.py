@@ -1,6 +1,5 @@
 """A run's folder: the names of its files, and that no other run is written over."""
 
-import json
 import os
 import platform
 from importlib.metadata import version
@@ -11,6 +10,7 @@ import torch
 
 from quickstudy.checkpoint import load_state, save_weights, write_atomically
 from quickstudy.learner import MetaLearner
+from quickstudy.plain import to_json
 
 __all__ = ["BEST", "CHECKPOINT", "FINAL", "describe", "save_untrained", "saved_state", "write_run"]
 
@@ -67,7 +67,7 @@ def describe(about: dict[str, Any] | None, steps: int, fabric: Any = None) -> di
 
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write ``run.json``, with which a folder holds a run."""
-    write_atomically(folder / "run.json", json.dumps(run, indent=2) + "\n")
+    write_atomically(folder / "run.json", to_json(run, indent=2) + "\n")
 
 
 def save_untrained(
