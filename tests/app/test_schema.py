@@ -13,7 +13,9 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
 
 from quickstudy.app import create_app  # noqa: E402
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(requests_a_second=1e6))
+schema = schemathesis.openapi.from_asgi(
+    "/openapi.json", create_app(requests_a_second=1e6, hosts=["testserver"])
+)
 
 
 @schema.parametrize()  # type: ignore[untyped-decorator]

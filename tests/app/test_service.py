@@ -53,9 +53,13 @@ class Clock:
         return self.now
 
 
+def calling(app: Any) -> TestClient:
+    return TestClient(app, base_url="http://localhost")
+
+
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(create_app(requests_a_second=1e6))
+    return calling(create_app(requests_a_second=1e6))
 
 
 def make(client: TestClient, **body: Any) -> str:
@@ -220,7 +224,7 @@ def test_paths_of_a_client_lead_nowhere(client: TestClient) -> None:
 def test_limits_of_a_task_and_of_the_server() -> None:
     clock = Clock()
     bench = Workbench(Limits(tasks=2, examples=4, classes=3, idle_seconds=60), clock=clock)
-    client = TestClient(create_app(bench, requests_a_second=1e6))
+    client = calling(create_app(bench, requests_a_second=1e6))
     first, _ = make(client), make(client)
     full = client.post("/api/tasks", json={})
     assert full.status_code == 503
@@ -263,7 +267,7 @@ def test_large_bodies_are_refused_before_they_are_read(client: TestClient) -> No
 
 
 def test_who_asks_too_often_waits() -> None:
-    client = TestClient(create_app(requests_a_second=5))
+    client = calling(create_app(requests_a_second=5))
     codes = [client.get("/api/health").status_code for _ in range(40)]
     assert codes[:10] == [200] * 10
     assert 429 in codes
@@ -271,7 +275,7 @@ def test_who_asks_too_often_waits() -> None:
 
 
 def test_a_token_is_asked_for() -> None:
-    client = TestClient(create_app(token="secret", requests_a_second=1e6))
+    client = calling(create_app(token="secret", requests_a_second=1e6))
     assert client.get("/").is_success
     assert client.get("/api/health").is_success
     for headers in (
@@ -390,7 +394,7 @@ def test_learners_that_you_trained_are_shown_and_see_what_they_were_trained_on(
     ):
         spec.build().save_pretrained(name)
     bench = Workbench(learners=["mine", "colour"])
-    client = TestClient(create_app(bench, requests_a_second=1e6))
+    client = calling(create_app(bench, requests_a_second=1e6))
     task = make(client, examples=examples(2))
     answer = client.post(f"/api/tasks/{task}/predict", json={"items": [{"image": drawing(0, 3)}]})
     learners = answer.json()["learners"]

@@ -1,13 +1,14 @@
 """The REST service and the page, around a `Workbench`."""
 
-import hmac
-import time
-from collections import OrderedDict
+import asyncio
+import json
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -15,14 +16,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, ConfigDict, Field
 
 from quickstudy import __version__
+from quickstudy.app.guard import MOST_BYTES, Guard, Rates
 from quickstudy.app.workbench import FullError, Item, Kind, Workbench
 
 __all__ = ["create_app"]
 
-MOST_BYTES = 8 << 20
-_LOOPBACK = ["localhost", "127.0.0.1", "[::1]", "testserver"]
-_CLIENTS = 10_000
+_LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
+T = TypeVar("T")
 Label = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
 Encoded = Annotated[str, Field(max_length=MOST_BYTES)]
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
@@ -78,6 +79,9 @@ def create_app(
     token: str | None = None,
     hosts: list[str] | None = None,
     requests_a_second: float = 50.0,
+    workers: int = 2,
+    waiting: int = 64,
+    seconds: float = 30.0,
 ) -> FastAPI:
     """The web app, for any ASGI server.
 
@@ -85,7 +89,11 @@ def create_app(
         workbench: where tasks are kept.
         token: without it in ``Authorization: Bearer``, the API answers 401; ``None`` asks for none.
         hosts: names this server may be called by; default: loopback only.
-        requests_a_second: allowed to each client on average; twice as many in a burst.
+        requests_a_second: allowed to each client on average; twice as many in a burst. A million
+            pixels count as a request.
+        workers: threads that decode, learn and predict. All else is answered meanwhile.
+        waiting: requests that may wait for one of them.
+        seconds: that a request may take before it is given up.
     """
     bench = Workbench() if workbench is None else workbench
     app = FastAPI(
@@ -96,97 +104,105 @@ def create_app(
         description="Put a task together from a few examples, and ask several learners about it.",
     )
     figures = _Figures(bench)
+    rates = Rates(requests_a_second)
+    work = _Workers(workers, waiting, seconds)
     page = resources.files("quickstudy.app").joinpath("page.html").read_text("utf-8")
 
-    def allowed(request: Request) -> None:
-        presented = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if token is not None and not hmac.compare_digest(presented, token.encode()):
-            raise HTTPException(401, "this server asks for its token: Authorization: Bearer TOKEN")
+    guarded: Any = {"responses": _RESPONSES}
 
-    guarded: Any = {"dependencies": [Depends(allowed)], "responses": _RESPONSES}
+    def charge(request: Request) -> Callable[[int], None]:
+        return lambda pixels: rates.charge(_client(request), pixels / 1e6)
 
     @app.get("/", include_in_schema=False)
-    def index() -> HTMLResponse:
+    async def index() -> HTMLResponse:
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     @app.get("/api/health", tags=["server"])
-    def health() -> dict[str, Any]:
+    async def health() -> dict[str, Any]:
         """Whether the server is up, and how many tasks it holds."""
         return {"status": "ok", "version": __version__, "tasks": len(bench)}
 
     @app.get("/metrics", tags=["server"], response_class=PlainTextResponse, **guarded)
-    def metrics() -> PlainTextResponse:
+    async def metrics() -> PlainTextResponse:
         """Figures for Prometheus."""
         return PlainTextResponse(generate_latest(figures.registry))
 
     @app.post("/api/tasks", status_code=201, tags=["tasks"], **guarded)
-    def create(body: NewTask) -> dict[str, Any]:
+    async def create(body: NewTask, request: Request) -> Response:
         """A new task, empty or with examples; it is forgotten when nobody uses it for an hour."""
-        task = bench.create(body.kind)
-        try:
-            if body.examples:
-                bench.add(task, [(e.label, _item(e)) for e in body.examples])
-        except BaseException:
-            bench.delete(task)
-            raise
-        return {"id": task, **bench.show(task)}
+
+        def made() -> bytes:
+            task = bench.create(body.kind)
+            try:
+                if body.examples:
+                    bench.add(task, _labelled(body.examples), charge(request))
+            except BaseException:
+                bench.delete(task)
+                raise
+            return _json({"id": task, **bench.show(task)})
+
+        return Response(await work(made), 201, media_type="application/json")
 
     @app.get("/api/tasks/{task}", tags=["tasks"], **guarded)
-    def show(task: str) -> dict[str, Any]:
+    async def show(task: str) -> Response:
         """The task with all its examples: keep it, and POST it again another day."""
-        return bench.show(task)
+        shown = await work(lambda: _json(bench.show(task)))
+        return Response(shown, media_type="application/json")
 
     @app.delete("/api/tasks/{task}", status_code=204, tags=["tasks"], **guarded)
-    def delete(task: str) -> None:
+    async def delete(task: str) -> None:
         """Forget a task."""
         bench.delete(task)
 
     @app.post("/api/tasks/{task}/examples", status_code=201, tags=["tasks"], **guarded)
-    def add(task: str, body: NewExamples) -> dict[str, Any]:
+    async def add(task: str, body: NewExamples, request: Request) -> dict[str, Any]:
         """Add examples of classes known or new: all of them, or none if one cannot be read."""
-        ids = bench.add(task, [(e.label, _item(e)) for e in body.examples])
+        labelled, charged = _labelled(body.examples), charge(request)
+        ids = await work(lambda: bench.add(task, labelled, charged))
         figures.examples.inc(len(ids))
         return {"ids": ids}
 
     @app.delete("/api/tasks/{task}/examples/{example}", status_code=204, tags=["tasks"], **guarded)
-    def remove(task: str, example: str) -> None:
+    async def remove(task: str, example: str) -> None:
         """Remove an example."""
         bench.remove(task, example)
 
     @app.post("/api/tasks/{task}/rename", tags=["tasks"], **guarded)
-    def rename(task: str, body: NewName) -> dict[str, Any]:
+    async def rename(task: str, body: NewName) -> Response:
         """Rename a class; given the name of another class, the two become one."""
         bench.rename(task, body.old, body.new)
-        return bench.show(task)
+        shown = await work(lambda: _json(bench.show(task)))
+        return Response(shown, media_type="application/json")
 
     @app.post("/api/tasks/{task}/predict", tags=["tasks"], **guarded)
-    def predict(task: str, body: NewItems) -> dict[str, Any]:
+    async def predict(task: str, body: NewItems, request: Request) -> dict[str, Any]:
         """What each learner says of new items, with its reasons."""
+        items, charged = [_item(item) for item in body.items], charge(request)
         with figures.seconds.time():
-            answer = bench.predict(task, [_item(item) for item in body.items])
-        figures.predictions.inc(len(body.items))
+            answer = await work(lambda: bench.predict(task, items, charged))
+        figures.predictions.inc(len(items))
         return answer
 
     @app.exception_handler(KeyError)
-    def unknown(_: Request, error: KeyError) -> JSONResponse:
+    async def unknown(_: Request, error: KeyError) -> JSONResponse:
         return JSONResponse({"detail": f"there is no {str(error.args[0])[:100]!r} here"}, 404)
 
     @app.exception_handler(ValueError)
-    def unreadable(_: Request, error: ValueError) -> JSONResponse:
+    async def unreadable(_: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         return JSONResponse({"detail": f"{place}: {first['msg']}"}, 422)
 
     @app.exception_handler(FullError)
-    def full(_: Request, error: FullError) -> JSONResponse:
+    async def full(_: Request, error: FullError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "60"})
 
     @app.exception_handler(ModuleNotFoundError)
-    def missing(_: Request, error: ModuleNotFoundError) -> JSONResponse:
+    async def missing(_: Request, error: ModuleNotFoundError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 501)
 
     @app.middleware("http")
@@ -197,7 +213,7 @@ def create_app(
         figures.requests.labels(request.method, str(response.status_code)).inc()
         return response
 
-    app.add_middleware(_Guard, requests_a_second=requests_a_second)
+    app.add_middleware(Guard, rates=rates, token=token)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or _LOOPBACK)
     return app
 
@@ -207,12 +223,14 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     for code, description in {
         400: "The body is not text, or the server is called by a name that is not its own",
         401: "The token is missing or wrong",
+        403: "A page of another site asks",
         404: "There is no such task, example or class",
+        408: "The request does not come to its end",
         413: "The request is too large",
         422: "Something in the request cannot be used; says what",
         429: "Too many requests; says when to come back",
         501: "A package for this kind of task is not installed",
-        503: "The server or the task is full",
+        503: "The server or the task is full, or busy; says when to come back",
     }.items()
 }
 _PAGE_HEADERS = {
@@ -227,6 +245,56 @@ def _item(new: NewItem) -> Item:
     return Item(new.image, new.text)
 
 
+def _labelled(examples: list[NewExample]) -> list[tuple[str, Item]]:
+    return [(example.label, _item(example)) for example in examples]
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+class _Workers:
+    """Threads that do what takes long, so that the event loop is always free to answer.
+
+    Args:
+        threads: how many.
+        waiting: requests that may wait for one.
+        seconds: after which a request is given up; what it began ends by itself.
+    """
+
+    def __init__(self, threads: int, waiting: int, seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        self._most, self._seconds = threads + waiting, seconds
+        self._begun, self._lock = 0, threading.Lock()
+
+    async def __call__(self, task: Callable[[], T]) -> T:
+        """What ``task`` returns.
+
+        Raises:
+            FullError: too much is being done, or it took too long.
+        """
+        with self._lock:
+            if self._begun >= self._most:
+                raise FullError("this server is busy; try later")
+            self._begun += 1
+        future = self._pool.submit(task)
+        future.add_done_callback(self._ended)
+        try:
+            return await asyncio.wait_for(
+                asyncio.shield(asyncio.wrap_future(future)), self._seconds
+            )
+        except TimeoutError as error:
+            raise FullError(f"this took more than {self._seconds:g} s; ask for less") from error
+
+    def _ended(self, _: "Future[Any]") -> None:
+        with self._lock:
+            self._begun -= 1
+
+
 class _Figures:
     """The metrics that Prometheus reads."""
 
@@ -238,55 +306,3 @@ class _Figures:
         self.predictions = Counter("predictions", "Items predicted", **shared)
         self.seconds = Histogram("predict_seconds", "Time of a prediction request", **shared)
         Gauge("tasks", "Tasks held", **shared).set_function(lambda: len(bench))
-
-
-class _Guard:
-    """Refuses bodies that are too large and clients that ask too often, before anything is read."""
-
-    def __init__(self, app: Any, requests_a_second: float) -> None:
-        self.app, self.rate = app, requests_a_second
-        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if not self._take(str((scope.get("client") or ("",))[0])):
-            refusal = JSONResponse({"detail": "too many requests"}, 429, {"Retry-After": "1"})
-            await refusal(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        too_large = JSONResponse({"detail": f"a request has at most {MOST_BYTES} bytes"}, 413)
-        if not length.isdigit() or int(length) > MOST_BYTES:
-            await too_large(scope, receive, send)
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MOST_BYTES:
-                await too_large(scope, receive, send)
-                return
-        read = False
-
-        async def replay() -> Any:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send)
-
-    def _take(self, client: str) -> bool:
-        now, capacity = time.monotonic(), 2 * self.rate
-        left, then = self.buckets.pop(client, (capacity, now))
-        left = min(capacity, left + (now - then) * self.rate)
-        self.buckets[client] = (max(0.0, left - 1), now)
-        while len(self.buckets) > _CLIENTS:
-            self.buckets.popitem(last=False)
-        return left >= 1

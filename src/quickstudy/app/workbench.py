@@ -59,6 +59,9 @@ _BEGINS = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8"}
 _FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
 
+Charge = Callable[[int], None]
+
+
 class FullError(Exception):
     """There is no room for more: try again later, or delete something."""
 
@@ -72,6 +75,7 @@ class Limits:
         examples: per task.
         classes: per task.
         pixels: of an image, before it is shrunk.
+        megabytes: of all examples of all tasks.
         idle_seconds: after this time a task that nobody touches is forgotten.
     """
 
@@ -79,6 +83,7 @@ class Limits:
     examples: int = 500
     classes: int = 100
     pixels: int = 40_000_000
+    megabytes: int = 1024
     idle_seconds: float = 3600.0
 
 
@@ -105,6 +110,10 @@ class _Stored:
     numbers: dict[str, Any]  # by the name of the encoder
     shown: str
 
+    @property
+    def bytes(self) -> int:
+        return len(self.shown) + sum(int(z.nbytes) for z in self.numbers.values())
+
 
 @dataclass
 class _Fitted:
@@ -121,11 +130,14 @@ class LiveTask:
         kind: what its examples are.
         examples: by their ids, in the order they came.
         touched: when it was last used (monotonic seconds).
+        held: bytes of its examples.
+        fitted: each learner's ``phi``, by its name, while the examples are as they were.
     """
 
     kind: Kind
     examples: dict[str, _Stored] = field(default_factory=dict)
     touched: float = 0.0
+    held: int = 0
     fitted: dict[str, _Fitted] = field(default_factory=dict)
 
     @property
@@ -136,6 +148,9 @@ class LiveTask:
 
 class Workbench:
     """All tasks of a server. Every method may be called from any thread.
+
+    Images are decoded side by side; one thread at a time encodes, adapts and predicts. None of it
+    keeps the others from the tasks themselves.
 
     Args:
         limits: what it accepts.
@@ -170,7 +185,8 @@ class Workbench:
             self._shown[kind].append(_Shown(Path(source).name, source, images))
         self._clock = clock
         self._tasks: dict[str, LiveTask] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the tasks, and never held for long
+        self._computing = threading.Lock()
 
     def __len__(self) -> int:
         with self._lock:
@@ -203,39 +219,58 @@ class Workbench:
             self._task(task)
             del self._tasks[task]
 
-    def add(self, task: str, items: Sequence[tuple[str, Item]]) -> list[str]:
+    def add(
+        self, task: str, items: Sequence[tuple[str, Item]], charge: Charge | None = None
+    ) -> list[str]:
         """Add labelled examples, all or none of them; returns their ids.
+
+        Args:
+            task: its id.
+            items: each with its label.
+            charge: told of the pixels of each image that was decoded.
 
         Raises:
             KeyError: there is no such task.
             ValueError: an example cannot be read, or is not of the task's kind.
             FullError: the task would have too many examples or classes.
         """
+        items = [
+            (label_form(label, f"example {i + 1}"), item) for i, (label, item) in enumerate(items)
+        ]
         with self._lock:
-            live = self._task(task)
-            items = [
-                (label_form(label, f"example {i + 1}"), item)
-                for i, (label, item) in enumerate(items)
-            ]
-            if len(live.examples) + len(items) > self.limits.examples:
-                raise FullError(f"a task takes at most {self.limits.examples} examples")
-            if len({*live.classes, *(label for label, _ in items)}) > self.limits.classes:
-                raise FullError(f"a task takes at most {self.limits.classes} classes")
-            read = [
-                self._read(live.kind, item, f"example {i + 1}") for i, (_, item) in enumerate(items)
-            ]
-            numbers = self._encoded(live.kind, read)
-            ids = []
-            for i, ((label, _), example) in enumerate(zip(items, read, strict=True)):
-                ids.append(secrets.token_urlsafe(6))
-                data = example.item
-                live.examples[ids[-1]] = _Stored(
-                    label,
-                    {name: z[i] for name, z in numbers.items()},
-                    data if isinstance(data, str) else _url(data),
-                )
-            live.fitted.clear()
-            return ids
+            kind = self._room(task, items).kind
+        read = [
+            self._read(kind, item, f"example {i + 1}", charge) for i, (_, item) in enumerate(items)
+        ]
+        with self._computing:
+            numbers = self._encoded(kind, read)
+        stored = {
+            secrets.token_urlsafe(6): _Stored(
+                label,
+                {name: z[i] for name, z in numbers.items()},
+                example.item if isinstance(example.item, str) else _url(example.item),
+            )
+            for i, ((label, _), example) in enumerate(zip(items, read, strict=True))
+        }
+        with self._lock:
+            live = self._room(task, items)
+            new = sum(example.bytes for example in stored.values())
+            held = sum(other.held for other in self._tasks.values())
+            if held + new > self.limits.megabytes << 20:
+                raise FullError(f"this server holds {held >> 20} MiB of examples; try later")
+            live.examples |= stored
+            live.held += new
+            live.fitted = {}
+        return [*stored]
+
+    def _room(self, task: str, items: Sequence[tuple[str, Item]]) -> LiveTask:
+        """The task, if it has room for these."""
+        live = self._task(task)
+        if len(live.examples) + len(items) > self.limits.examples:
+            raise FullError(f"a task takes at most {self.limits.examples} examples")
+        if len({*live.classes, *(label for label, _ in items)}) > self.limits.classes:
+            raise FullError(f"a task takes at most {self.limits.classes} classes")
+        return live
 
     def remove(self, task: str, example: str) -> None:
         """Remove an example.
@@ -245,8 +280,8 @@ class Workbench:
         """
         with self._lock:
             live = self._task(task)
-            del live.examples[example]
-            live.fitted.clear()
+            live.held -= live.examples.pop(example).bytes
+            live.fitted = {}
 
     def rename(self, task: str, old: str, new: str) -> None:
         """Give a class another name; if that is a class too, they become one.
@@ -265,7 +300,7 @@ class Workbench:
                 )
                 for key, example in live.examples.items()
             }
-            live.fitted.clear()
+            live.fitted = {}
 
     def show(self, task: str) -> dict[str, Any]:
         """Everything that makes up a task: enough to make it again.
@@ -284,8 +319,15 @@ class Workbench:
                 ],
             }
 
-    def predict(self, task: str, items: Sequence[Item]) -> dict[str, Any]:
+    def predict(
+        self, task: str, items: Sequence[Item], charge: Charge | None = None
+    ) -> dict[str, Any]:
         """What each learner says of new examples.
+
+        Args:
+            task: its id.
+            items: the examples.
+            charge: told of the pixels of each image that was decoded.
 
         Returns:
             ``classes``; and for each learner either ``waiting``, why it says nothing yet, or
@@ -298,47 +340,60 @@ class Workbench:
             ValueError: an item cannot be read, or is not of the task's kind.
         """
         with self._lock:
-            live = self._task(task)
-            read = [self._read(live.kind, item, f"item {i + 1}") for i, item in enumerate(items)]
+            kind = self._task(task).kind
+        read = [self._read(kind, item, f"item {i + 1}", charge) for i, item in enumerate(items)]
+        with self._computing:
             x = {
                 name: torch.from_numpy(z).unsqueeze(0).to(self.device)
-                for name, z in self._encoded(live.kind, read).items()
+                for name, z in self._encoded(kind, read).items()
             }
-            result: dict[str, Any] = {"classes": live.classes, "learners": {}}
-            for shown in self._shown[live.kind]:
-                result["learners"][shown.name] = self._ask(live, shown, x[shown.encoder])
-            return result
+            with self._lock:  # as it is now: a change takes another dict, and leaves these alone
+                live = self._task(task)
+                examples, fitted = dict(live.examples), live.fitted
+            classes = [*dict.fromkeys(example.label for example in examples.values())]
+            result: dict[str, Any] = {"classes": classes, "learners": {}}
+            for shown in self._shown[kind]:
+                answers = self._ask(shown, examples, classes, fitted, x[shown.encoder])
+                result["learners"][shown.name] = answers
+        return result
 
     def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
         """What each encoder in use makes of examples."""
         names = {shown.encoder for shown in self._shown[kind]}
         return {name: _encoder(name, self.device)(read) for name in names}
 
-    def _ask(self, live: LiveTask, shown: _Shown, x: Tensor) -> dict[str, Any]:
+    def _ask(
+        self,
+        shown: _Shown,
+        examples: dict[str, _Stored],
+        classes: list[str],
+        fitted: dict[str, _Fitted],
+        x: Tensor,
+    ) -> dict[str, Any]:
         name, source = shown.name, shown.source
-        classes, learner = live.classes, _learner(source, self.device)
+        learner = _learner(source, self.device)
         if len(classes) < 2:
             return {"waiting": "needs examples of two classes"}
         max_way = getattr(learner, "max_way", None)
         if max_way is not None and len(classes) > max_way:
             return {"waiting": f"was trained for at most {max_way} classes"}
-        labels = torch.tensor([classes.index(example.label) for example in live.examples.values()])
+        labels = torch.tensor([classes.index(example.label) for example in examples.values()])
         support = torch.from_numpy(
-            np.stack([example.numbers[shown.encoder] for example in live.examples.values()])
+            np.stack([example.numbers[shown.encoder] for example in examples.values()])
         )
         support, labels = support.unsqueeze(0).to(self.device), labels.to(self.device)
         with torch.no_grad():
-            if name not in live.fitted:
+            if name not in fitted:
                 began = time.perf_counter()
                 phi = learner.adapt(support, labels.unsqueeze(0), len(classes))
                 spent = 1000 * (time.perf_counter() - began)
                 losses = loss_curve(learner, support, labels.unsqueeze(0), len(classes))
-                live.fitted[name] = _Fitted(phi, spent, losses)
-            fitted = live.fitted[name]
+                fitted[name] = _Fitted(phi, spent, losses)
+            own = fitted[name]
             usual = usual_temperature(source, labels.bincount().tolist())
-            probabilities = (learner.predict(fitted.phi, x)[0] / usual).softmax(-1)
-            explanations = reasons(learner, fitted.phi, support, x)
-        ids = [*live.examples]
+            probabilities = (learner.predict(own.phi, x)[0] / usual).softmax(-1)
+            explanations = reasons(learner, own.phi, support, x)
+        ids = [*examples]
         answers = []
         for row, reason in zip(probabilities, explanations, strict=True):
             answer: dict[str, Any] = {
@@ -348,10 +403,10 @@ class Workbench:
             if "looked_at" in reason:
                 answer["looked_at"] = ids[reason.pop("looked_at")]
             answers.append({**answer, **reason})
-        curve = {} if fitted.curve is None else {"curve": fitted.curve}
-        return {"adapt_ms": round(fitted.milliseconds, 2), **curve, "answers": answers}
+        curve = {} if own.curve is None else {"curve": own.curve}
+        return {"adapt_ms": round(own.milliseconds, 2), **curve, "answers": answers}
 
-    def _read(self, kind: Kind, item: Item, where: str) -> Example:
+    def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
         if kind == "text":
             if item.text is None or not item.text.strip():
                 raise ValueError(f"{where} has no text; this task is of sentences")
@@ -364,12 +419,14 @@ class Workbench:
             data = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{where}: its image is not base64 ({error})") from error
-        return Example(self._small(data, kind, where), None, where)
+        return Example(self._small(data, kind, where, charge), None, where)
 
-    def _small(self, data: bytes, kind: Kind, where: str) -> bytes:
+    def _small(self, data: bytes, kind: Kind, where: str, charge: Charge | None) -> bytes:
         """An image as it is stored and encoded; one that was stored before comes back unchanged."""
         side, form = _STORED[kind]
         image = open_image(data, where, "RGB", self.limits.pixels)
+        if charge is not None:
+            charge(image.width * image.height)
         stored = image.size == (side, side) and data.startswith(_BEGINS[form])
         if stored and len(data) <= _STORED_BYTES:
             return data

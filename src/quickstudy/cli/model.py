@@ -276,6 +276,17 @@ def serve(
         list[str] | None,
         typer.Option(help="Show a learner that you trained, too: a run folder; may be repeated."),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that decode and predict.")] = 2,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait for them.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For a request, at most.")] = 30.0,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="Requests a second, or megapixels, of each client.")
+    ] = 50.0,
+    most_connections: Annotated[int, typer.Option("--connections", min=1, help="At once.")] = 200,
+    memory: Annotated[int, typer.Option(min=1, help="MiB of examples, of all tasks.")] = 1024,
+    proxy: Annotated[
+        str | None, typer.Option(help="Address of the proxy whose X-Forwarded-For is believed.")
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """A page to draw, drop photos and type on, and its REST API; stop it with Ctrl-C.
@@ -292,18 +303,35 @@ def serve(
     for module in ("fastapi", "prometheus_client"):
         need(module, "app")
     uvicorn = need("uvicorn", "app")
-    from quickstudy.app import create_app
-    from quickstudy.app.workbench import Workbench
+    from quickstudy.app import Limits, Workbench, create_app
+    from quickstudy.app.connections import connections
 
     torch.set_num_threads(1)
-    bench = Workbench(device=device, learners=learner or [])
+    bench = Workbench(Limits(megabytes=memory), device=device, learners=learner or [])
     local = host in ("127.0.0.1", "localhost", "::1")
     token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
-    app = create_app(bench, token=token, hosts=None if local else [*(name or ["*"])])
+    app = create_app(
+        bench,
+        token=token,
+        hosts=None if local else [*(name or ["*"])],
+        requests_a_second=rate,
+        workers=workers,
+        waiting=waiting,
+        seconds=seconds,
+    )
     shown = f"[{host}]" if ":" in host else host
     _say(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
     _say(f"the API is described at http://{shown}:{port}/openapi.json")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        http=connections(most_connections, 10),
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy,
+        timeout_graceful_shutdown=3,
+    )
 
 
 COMMANDS = (learn, predict, add, remove, info, report, export, serve)
