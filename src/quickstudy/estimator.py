@@ -4,10 +4,11 @@ Nothing is meta-trained here: ``fit`` is `MetaLearner.adapt` and takes as long a
 brings along what it has learned from other tasks.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Self
+from functools import partial, wraps
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -42,7 +43,26 @@ _CALIBRATION = (
     "calibration_error_",
 )
 _FORMAT = 2
+P = ParamSpec("P")
+R = TypeVar("R")
 Array = NDArray[Any]
+
+
+def _whole(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of an estimator that leaves it as it was if it raises."""
+
+    @wraps(method)
+    def tried(*args: P.args, **more: P.kwargs) -> R:
+        state = args[0].__dict__
+        before = dict(state)
+        try:
+            return method(*args, **more)
+        except BaseException:
+            state.clear()
+            state.update(before)
+            raise
+
+    return tried
 
 
 class _FewShot(BaseEstimator):  # type: ignore[misc]
@@ -76,12 +96,23 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
                 target = target.to(support.dtype)
             self.phi_ = self.learner_.adapt(support.unsqueeze(0), target.unsqueeze(0), n_way)
 
+    def _as_before(self, x: Array) -> Array:
+        """Images in the numbers of those that were fitted: whole ones up to 255, or 0..1."""
+        if isinstance(self.learner, MetaLearner) or image_shape(self.learner_) is None:
+            return x
+        white = _white(self.learner_, x)
+        if (x.dtype.kind in "iu" and white == 1) or white == self.white_:
+            return x
+        if white == 255:
+            return x / 255.0
+        return np.rint(x * 255.0).astype(self.support_x_.dtype)
+
     def _inputs(self, x: Array) -> Tensor:
         return _inputs(self.learner_, x, self.white_, self.device_)
 
     def _answer(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "phi_")
-        x = _plain(validate_data(self, X, reset=False, allow_nd=True))
+        x = self._as_before(_plain(validate_data(self, X, reset=False, allow_nd=True)))
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
         if not self.phi_:
@@ -156,6 +187,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
             if state.get("format") != _FORMAT:
                 fitted._renew()
+            fitted._answer(fitted.support_x_[:1])
+            if not isinstance(fitted.about_, dict):
+                raise ValueError(f"about is {fitted.about_!r}; expected a table")
         return fitted
 
     def _renew(self) -> None:
@@ -187,6 +221,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         )
         if (weight := state.get("support_weight")) is not None:
             self.support_weight_ = weight.numpy()
+        if not len(self.support_x_) == len(self.support_y_) > 0:
+            raise ValueError("support_x and support_y are not of one length")
         self.n_features_in_ = state["n_features"]
         if names := state.get("feature_names"):
             self.feature_names_in_ = np.array(names, dtype=object)
@@ -297,6 +333,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self.device = device
         self.penalty = penalty
 
+    @_whole
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Adapt to examples and their labels, forgetting any before.
 
@@ -312,7 +349,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, least=2)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, least: int) -> Self:
-        x, y = validate_data(self, X, y, allow_nd=True)
+        x, y = validate_data(self, X, _labels(y), allow_nd=True)
         check_classification_targets(y)
         x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -325,6 +362,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._learn(x, labels)
         return self
 
+    @_whole
     def partial_fit(
         self,
         X: ArrayLike,
@@ -345,11 +383,13 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             ValueError: labels of another type than those of ``classes_``, or as for `fit`.
         """
         if not hasattr(self, "phi_"):
+            if classes is not None and (rest := set(_labels(y).tolist()) - {*np.asarray(classes).tolist()}):
+                raise ValueError(f"y holds {rest.pop()!r}, which is none of classes={classes!r}")
             return self._fit(X, y, sample_weight, least=2 if classes is None else 1)
-        x, y = validate_data(self, X, y, reset=False, allow_nd=True)
+        x, y = validate_data(self, X, _labels(y), reset=False, allow_nd=True)
         check_classification_targets(y)
-        x, y, weight = _weighted(_plain(x), y, sample_weight)
-        if (self.classes_.dtype.kind in "SU") != (y.dtype.kind in "SU"):
+        x, y, weight = _weighted(self._as_before(_plain(x)), y, sample_weight)
+        if _sort(self.classes_) != _sort(y):
             new, known = y[:1].tolist()[0], self.classes_[:1].tolist()[0]
             raise ValueError(
                 f"y holds {new!r}; expected labels of the type of {known!r}, as before"
@@ -365,6 +405,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._learn(np.concatenate([self.support_x_, x]), labels)
         return self
 
+    @_whole
     def forget(self, label: Any) -> Self:
         """Take all examples of a class away, and adapt anew to the others.
 
@@ -386,6 +427,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self._learn(self.support_x_[keep], rest)
         return self
 
+    @_whole
     def calibrate(self, false_reject: float = 0.0, *, folds: int = 10, seed: int = 0) -> Self:
         """Fit ``temperature_`` and ``threshold_`` to examples of the support, held out in turn.
 
@@ -571,8 +613,19 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         for name in _CALIBRATION:
-            setattr(self, name, state["calibration"].get(name, 0.0))
-        self.classes_ = np.array(state["classes"], dtype=np.dtype(state["dtype"]))
+            value = state["calibration"].get(name, 0.0)
+            if type(value) not in (int, float, type(None)) or not math.isfinite(value or 0):
+                raise ValueError(f"{name} is {value!r}; expected a number")
+            setattr(self, name, value)
+        if not self.temperature_ or self.temperature_ <= 0:
+            raise ValueError(f"temperature_ is {self.temperature_!r}; expected more than 0")
+        text = all(isinstance(label, str) for label in state["classes"])
+        self.classes_ = np.array(state["classes"], None if text else np.dtype(state["dtype"]))
+        if self.classes_.ndim != 1 or (np.unique(self.classes_) != self.classes_).any():
+            raise ValueError(f"classes is {state['classes']!r}; expected different ones, sorted")
+        present = np.unique(self.support_y_)
+        if self.support_y_.dtype.kind != "i" or present.tolist() != [*range(len(self.classes_))]:
+            raise ValueError("support_y does not have an example of each class")
 
 
 class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
@@ -614,6 +667,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         self.device = device
         self.random_state = random_state
 
+    @_whole
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Adapt to examples and their targets ``[n]`` or ``[n,d]``, forgetting any before."""
         x, targets = validate_data(self, X, y, allow_nd=True, multi_output=True, y_numeric=True)
@@ -703,6 +757,33 @@ def _white(learner: MetaLearner, x: Array) -> float:
             "(or whole numbers from 0 to 255)"
         )
     return white
+
+
+def _labels(y: Any) -> Array:
+    """Labels of one type: texts stay texts among numbers, which NumPy would make them.
+
+    Raises:
+        ValueError: they are of several types; names two.
+    """
+    given = np.asarray(y)
+    if given.ndim != 1 or (given.dtype.kind not in "OUS" and not isinstance(y, list | tuple)):
+        return given
+    first: dict[str, Any] = {}
+    for value in given.tolist() if given.dtype.kind == "O" else list(y):
+        kind = "number" if isinstance(value, int | float | np.number) else type(value).__name__
+        kind = "truth value" if isinstance(value, bool | np.bool_) else kind
+        first.setdefault("text" if isinstance(value, str) else kind, value)
+    if len(first) > 1:
+        one, other, *_ = first.values()
+        raise ValueError(f"y holds {one!r} and {other!r}; expected labels of one type")
+    if given.dtype.kind == "O" and first.keys() <= {"text", "number", "truth value"}:
+        return np.array(given.tolist())
+    return given
+
+
+def _sort(labels: Array) -> str:
+    """Of what type labels are: texts, truth values, or numbers."""
+    return {"S": "text", "U": "text", "O": "text", "b": "truth"}.get(labels.dtype.kind, "number")
 
 
 def _weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array, Array | None]:

@@ -69,7 +69,7 @@ LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
 _BY_CONTEXT = ("outputs", "classes", "regression")
 
 
-_MOST = {"layers": 100}
+_MOST = {"layers": 100, "inner_steps": 10_000, "reading_steps": 100, "reads": 1000}
 """Of options; 100,000 of any other. A file from a stranger may ask for what no machine can do."""
 
 
