@@ -56,8 +56,11 @@ def write_atomically(path: Pathlike, content: bytes | str) -> None:
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, or a device
+        path.write_bytes(data)
+        return
     clear_temporaries(path.parent, older=600)
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary = path.with_name(f".{secrets.token_hex(6)}{_TEMPORARY}")
     try:
         # The system takes from 0o666 what the umask says.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:

@@ -383,8 +383,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             ValueError: labels of another type than those of ``classes_``, or as for `fit`.
         """
         if not hasattr(self, "phi_"):
-            if classes is not None and (rest := set(_labels(y).tolist()) - {*np.asarray(classes).tolist()}):
-                raise ValueError(f"y holds {rest.pop()!r}, which is none of classes={classes!r}")
+            if classes is not None:
+                known = np.asarray(classes).tolist()
+                if rest := {*_labels(y).tolist()} - {*known}:
+                    raise ValueError(f"y holds {rest.pop()!r}, which is none of {known}")
             return self._fit(X, y, sample_weight, least=2 if classes is None else 1)
         x, y = validate_data(self, X, _labels(y), reset=False, allow_nd=True)
         check_classification_targets(y)

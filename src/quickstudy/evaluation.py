@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import load_state, reading, save_state, write_atomically
+from quickstudy.data.files import read_file
 from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
@@ -97,13 +99,11 @@ class Evaluation:
             ValueError: the file is not an evaluation.
         """
         with reading(path, "a saved evaluation"):
-            data = json.loads(Path(path).read_text())
-            return cls(
-                tuple(float(score) for score in data["scores"]),
-                Metric(data["metric"]),
-                data["batch_norm"],
-                data["about"],
-            )
+            data = json.loads(read_file(path))
+            scores = tuple(float(score) for score in data["scores"])
+            if not scores or not all(map(math.isfinite, scores)):
+                raise ValueError("expected scores, and finite ones")
+            return cls(scores, Metric(data["metric"]), data["batch_norm"], dict(data["about"]))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _queries_meet(learner: nn.Module, task: Task) -> bool:
         alone = learner.predict(phi, task.query_x[:, :1])
     except ValueError:  # one example cannot be normalised by its own batch
         return True
-    return not torch.allclose(alone, together, rtol=1e-2, atol=1e-2)
+    return not torch.allclose(alone, together, rtol=1e-2, atol=1e-2, equal_nan=True)
 
 
 def _fingerprint(frozen: dict[str, Tensor]) -> str:
@@ -218,7 +218,8 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
     about = result.about
     parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
     parts += [f"{k}{about[k]}" for k in ("inner_steps", "nearest") if k in about]
-    return Path(folder) / "evaluations" / f"{'-'.join([*parts, result.batch_norm or 'plain'])}.json"
+    name = re.sub(r"[^\w.+-]", "_", "-".join([*parts, result.batch_norm or "plain"]))[:200]
+    return Path(folder) / "evaluations" / f"{name}.json"
 
 
 def _device(learner: nn.Module) -> torch.device:
@@ -451,7 +452,16 @@ class FrozenTasks:
         with reading(path, "frozen tasks"):
             if _fingerprint(state) != state["fingerprint"]:
                 raise ValueError("the tasks are not those of its fingerprint")
-            return cls(state, batch)
+            rows = len(state["examples"])
+            for part in ("support_x", "query_x"):
+                if not (int(state[part].min()) >= 0 and int(state[part].max()) < rows):
+                    raise ValueError(f"{part} goes beyond its {rows} examples")
+            if not isinstance(state.get("about"), dict):
+                raise ValueError("about is no table")
+            frozen = cls(state, batch)
+            for each in range(len(frozen)):
+                frozen[each]  # whether each is a task
+            return frozen
 
     def __len__(self) -> int:
         """Number of batches."""

@@ -5,13 +5,15 @@ import csv
 import io
 import json
 import os
+import re
 import unicodedata
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, Union
+from typing import Any, TextIO, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, ND
 _LABELS = ("label", "class", "intent", "category")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
 _LONGEST = 1 << 24  # characters of a field
+_MOST_LINES = 1000  # of a text in quotes
 
 
 @dataclass(frozen=True)
@@ -134,14 +137,15 @@ def as_examples(
         yield from read_examples(given, failed)
         return
     for i, pair in enumerate(given):
-        if isinstance(pair, Example):
-            yield pair
-            continue
         where = f"example {i + 1}"
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(f"{where} is {_a(pair)}; expected a pair of an item and its label")
-        item, label = pair
         try:
+            if isinstance(pair, Example):
+                label = pair.label
+                yield pair if label is None else replace(pair, label=label_form(label, pair.where))
+                continue
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ValueError(f"{where} is {_a(pair)}; expected a pair of an item and its label")
+            item, label = pair
             yield as_example(item, where, label=label_form(label, where))
         except (OSError, ValueError) as fault:
             if failed is None:
@@ -161,8 +165,10 @@ def label_form(value: Any, where: str) -> str:
     Raises:
         ValueError: it is missing, or several.
     """
-    if isinstance(value, np.generic):
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
     if value is None or value != value:
         text = ""
     elif isinstance(value, str | bool | int | float):
@@ -175,7 +181,15 @@ def label_form(value: Any, where: str) -> str:
         )
     if not text:
         raise ValueError(f"{where} has no label")
+    _check_text(text, f"the label of {where}")
     return text
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} has half a character in its text: {error}") from error
 
 
 def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Example:
@@ -200,10 +214,18 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
     ):
         read = read_item(item)
         return Example(read.item, label, read.where)
+    if isinstance(item, str):
+        if is_image(item) and not any(map(str.isspace, item)):
+            raise FileNotFoundError(f"no such file: {item}")
+        _check_text(item, where)
     if isinstance(item, str | bytes):
         return Example(item, label, where)
     if isinstance(item, Image.Image):
+        if item.mode == "F":
+            raise ValueError(f"{where} has pixels that are floats: nothing says what is white")
         image = ImageOps.exif_transpose(item)
+        if image.mode in ("La", "PA", "RGBa"):
+            image = image.convert("RGBA")
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
             image = image.convert("RGB")
         return Example(_png(image), label, where)
@@ -226,7 +248,7 @@ def _pixels(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
             f"{where} is an array of shape {list(x.shape)}; expected an image: [H,W], or with "
             "1, 3 or 4 channels first or last"
         )
-    white = 255 if x.dtype.kind in "iu" else 1
+    white = 255 if x.dtype.kind in "iu" and x.max() > 1 else 1  # 0 and 1: a mask
     number = x.dtype.kind in "biuf"
     if not number or not (x.min() >= 0 and x.max() <= white):
         span = f", from {x.min()} to {x.max()}" if number else ""
@@ -256,7 +278,7 @@ def _table(path: Path, failed: list[str] | None, labelled: bool = True) -> Itera
         raise FileNotFoundError(f"no such file: {path}")
     rows = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
     first: Exception | None = None
-    some, empty = False, list[str]()
+    some, empty, outside = False, list[str](), list[str]()
     for where, row in rows(path):
         try:
             if isinstance(row, Exception):
@@ -272,12 +294,23 @@ def _table(path: Path, failed: list[str] | None, labelled: bool = True) -> Itera
                 raise
             continue
         some = True
+        if isinstance(example.item, bytes) and not _is_below(example.where, path.parent):
+            outside.append(example.where)
         yield example
     if not some:
         raise first or ValueError(f"{path} holds no examples")
+    if outside:
+        warnings.warn(
+            f"{path}: {len(outside)} images lie outside its folder, such as {outside[0]}",
+            stacklevel=2,
+        )
     if empty:
         more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
         warnings.warn(f"left out: {empty[0]}{more}", stacklevel=2)
+
+
+def _is_below(file: str, folder: Path) -> bool:
+    return Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
 
 
 def _of_row(path: Path, where: str, row: dict[str, Any], labelled: bool) -> Example:
@@ -286,43 +319,88 @@ def _of_row(path: Path, where: str, row: dict[str, Any], labelled: bool) -> Exam
     if given is None and labelled:
         raise ValueError(f"{where} has no label; it has: {', '.join(row)}")
     label = None if given is None else label_form(given, where)
-    if isinstance(text := row.get("text"), str) and text.strip():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{where} has half a character in its text: {error}") from error
+    text = row.get("text")
+    if isinstance(text, str) and text.strip():
+        _check_text(text, where)
         return Example(text, label, where)
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{where} has the text {text!r}; expected a text in quotes")
     if isinstance(name := row.get("path"), str) and name:
-        return Example(read_item(path.parent / name).item, label, str(path.parent / name))
+        try:
+            return Example(read_item(path.parent / name).item, label, str(path.parent / name))
+        except (OSError, ValueError) as fault:
+            raise type(fault)(f"{where}: {fault}") from fault
     raise _EmptyError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
 
 
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            top = file.readline()
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        top = file.readline()
+        number = 0
+        if re.fullmatch(r"sep=.\s*", top):  # as Excel writes it
+            delimiter, number = top[4], 1
+        else:
+            delimiter = _delimiter(path, top)
             file.seek(0)
-            reader = csv.reader(file, delimiter=_delimiter(path, top))
-            head = [name.strip().lower() for name in next(reader, [])]
-            for fields in reader:
-                while len(fields) > len(head) and not fields[-1].strip():
-                    fields.pop()
-                if not any(field.strip() for field in fields):
-                    continue  # as spreadsheets leave them at the end
-                where = f"{path}, line {reader.line_num}"
-                if len(fields) != len(head):
-                    yield (
-                        where,
-                        ValueError(
-                            f"{where} has {len(fields)} fields, and the header {len(head)}; a text "
-                            "that holds the separator stands in quotes"
-                        ),
-                    )
-                    continue
-                yield where, dict(zip(head, fields, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        head: list[str] = []
+        for lines, fields in _records(file, delimiter):
+            where = f"{path}, line {number + lines}"
+            number += lines
+            if isinstance(fields, Exception):
+                yield where, ValueError(f"{where} {fields}")
+                continue
+            while fields and not fields[-1].strip() and len(fields) > len(head):
+                fields.pop()  # as spreadsheets leave them at the end
+            if not any(field.strip() for field in fields):
+                continue
+            if not head:
+                head = [name.strip().lower() for name in fields]
+                for name in {*_LABELS, "text", "path"}:
+                    if head.count(name) > 1:
+                        raise ValueError(f"{path} has {head.count(name)} columns called {name}")
+                continue
+            if len(fields) != len(head):
+                wrong = f"{len(fields)} fields, and the header {len(head)}"
+                more = "a text that holds the separator stands in quotes"
+                yield where, ValueError(f"{where} has {wrong}; {more}")
+                continue
+            yield where, dict(zip(head, fields, strict=True))
+
+
+def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | Exception]]:
+    """The lines that each record takes, and its fields, or what is wrong with it.
+
+    A quote that is not closed takes no other line with it.
+    """
+    waiting: deque[str] = deque()
+    while True:
+        taken: list[str] = []
+
+        def lines(taken: list[str] = taken) -> Iterator[str]:
+            while len(taken) < _MOST_LINES:
+                line = waiting.popleft() if waiting else file.readline()
+                if not line:
+                    return
+                taken.append(line)
+                yield line
+
+        try:
+            fields = next(csv.reader(lines(), delimiter=delimiter), None)
+        except csv.Error as error:
+            waiting.extendleft(reversed(taken[1:]))
+            yield 1, ValueError(f"is no row of a table in UTF-8: {error}")
+            continue
+        if fields is None:
+            return
+        whole = "".join(taken)
+        if whole.count('"') % 2 and len(taken) > 1:
+            waiting.extendleft(reversed(taken[1:]))
+            yield 1, ValueError("has a quote that is not closed")
+        elif any("\udc80" <= character <= "\udcff" for character in whole):
+            yield len(taken), ValueError("is not in UTF-8; save the table as UTF-8")
+        else:
+            yield len(taken), fields
 
 
 def _delimiter(path: Path, head: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
+from quickstudy.data.images import decode_image, open_image
 from quickstudy.encoders import (
     AbsentEncoder,
     Encoder,
@@ -28,6 +29,7 @@ from quickstudy.hub import Shareable
 
 __all__ = ["Answer", "Model"]
 
+_LARGE = 1 << 20  # bytes of an image
 _ENOUGH = 8  # examples to hold out, for a choice between encoders
 _INK = "taken for drawings: all are ink on paper, without colour"
 _HEADS = {"drawing": "protonet-drawings", "efficientnet-lite0": "photo"}
@@ -186,11 +188,17 @@ class Model(Shareable):
         """
         if isinstance(examples, str | bytes | os.PathLike):
             raise TypeError("predict takes a list of examples; for a single one, give [example]")
-        items = (
-            as_example(item, item if isinstance(item, str) else f"example {i + 1}")
-            for i, item in enumerate(examples)
-        )
-        stream = encode(self.encoder, items, cache=cache, failed=failed, at_once=at_once)
+
+        def items() -> Iterator[Example]:
+            for i, item in enumerate(examples):
+                try:
+                    yield as_example(item, item if isinstance(item, str) else f"example {i + 1}")
+                except (OSError, ValueError) as fault:
+                    if failed is None:
+                        raise
+                    failed.append(str(fault))
+
+        stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
         while batch := list(islice(stream, at_once)):
             p, known = self.classifier.judge(np.stack([z for _, z in batch]))
@@ -351,11 +359,22 @@ def _gather(
     numbers, labels = [], []
     seen: dict[str, tuple[str, str]] = {}  # of each content: its first place and label
     twice: list[str] = []
-    for example, z in encode(encoder, examples, cache=cache, failed=failed):
+    again: list[str] = []
+    given: dict[str, None] = {}
+
+    def noted() -> Iterator[Example]:
+        for example in examples:
+            given[str(example.label)] = None
+            yield example
+
+    for example, z in encode(encoder, noted(), cache=cache, failed=failed):
         if example.label is None:
             raise ValueError(f"{example.where} has no label")
-        if held is not None and (known := _labels_of(held, z)) and example.label not in known:
+        if held is not None and (known := _labels_of(held, z)):
             reason = f"{example.where} is held already, as an example of {known[0]}"
+            if example.label in known:
+                again.append(reason)
+                continue
             if failed is None:
                 raise ValueError(reason)
             failed.append(reason)
@@ -363,6 +382,8 @@ def _gather(
         numbers.append(z)
         labels.append(example.label)
         where, label = seen.setdefault(content_key(example), (example.where, example.label))
+        if label == example.label and where != example.where:
+            again.append(f"{example.where} is the same as {where}")
         if label != example.label:
             twice.append(
                 f"{example.where} is the same as {where}, and they have two labels, "
@@ -371,6 +392,20 @@ def _gather(
     if twice:
         more = f" ({len(twice)} of this kind)" if len(twice) > 1 else ""
         warnings.warn(twice[0] + more, stacklevel=3)
+    if again:
+        more = f" ({len(again)} of this kind)" if len(again) > 1 else ""
+        left_out = " and is left out" if held is not None else ", and counts twice"
+        warnings.warn(again[0] + left_out + more, stacklevel=3)
+    rest = [name for name in given if name not in labels]
+    if held is None and rest and len({*labels}) > 1:
+        warnings.warn(f"of the class {rest[0]} nothing can be read: it is left out", stacklevel=3)
+    if held is None and rest and len({*labels}) == 1:
+        raise ValueError(
+            f"there is only the class {labels[0]}: of {', '.join(rest)} nothing can be read"
+            + (f"; {failed[0]}" if failed else "")
+        )
+    if not numbers and again:
+        raise ValueError(f"there is nothing new: {again[0]}")
     if not numbers:
         raise ValueError(
             f"none of the examples can be used: {failed[0]}" if failed else "there are no examples"
@@ -392,7 +427,9 @@ def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
     """
     seen: list[Example] = []
     for example in examples:
-        seen.append(example)
+        whole = len(example.item) < _LARGE or isinstance(example.item, str)
+        readable = whole or (isinstance(example.item, bytes) and _readable(example))
+        seen.append(example if readable else replace(example, item=b""))
         if isinstance(example.item, str):
             return "minilm", "texts are taken for sentences", chain(seen, examples)
         if not _drawn(example):
@@ -403,10 +440,17 @@ def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
     return "drawing", f"{_INK} (--encoder efficientnet-lite0 for photos)", iter(seen)
 
 
+def _readable(example: Example) -> bool:
+    """Whether a large file is an image: else nobody keeps it in memory."""
+    try:
+        open_image(example.item, example.where, "L")  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    return True
+
+
 def _drawn(example: Example) -> bool:
     """Whether an image is without colour, and mostly black or white. So is one that is damaged."""
-    from quickstudy.data.images import decode_image
-
     try:
         pixels = decode_image(example.item, Path(example.where).name, (64, 64), 3)  # type: ignore[arg-type]
     except ValueError:

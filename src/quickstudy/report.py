@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import os
+import warnings
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -67,19 +69,19 @@ class Report:
         known = len(classes)
         counts: dict[tuple[int, int], int] = {}
         worst: list[Mistake] = []
-        pending: dict[str, Example] = {}
+        pending: deque[Example] = deque()
 
         def remember() -> Iterable[Example]:
             for example in as_examples(examples, failed):
                 if example.label is None:
                     raise ValueError(f"{example.where} has no label")
-                pending[example.where] = example
+                pending.append(example)
                 yield example
 
         for answer in model.predict(remember(), cache=cache, failed=failed):
-            while (where := next(iter(pending))) != answer.where:
-                del pending[where]  # could not be read
-            example = pending.pop(answer.where)
+            while pending[0].where != answer.where:
+                pending.popleft()  # could not be read
+            example = pending.popleft()
             truth = str(example.label)
             if truth not in classes:
                 classes.append(truth)
@@ -94,6 +96,13 @@ class Report:
                 f"none of the examples can be used: {failed[0]}" if failed else "nothing to test"
             )
             raise ValueError(reason)
+        tested = {classes[truth] for truth, _ in counts}
+        if tested.isdisjoint(model.counts):
+            warnings.warn(
+                f"no class that is tested ({', '.join(sorted(tested)[:3])}) is one of the model's "
+                f"({', '.join([*model.counts][:3])})",
+                stacklevel=2,
+            )
         confusion = np.zeros((len(classes), known + 1), np.int64)
         for cell, count in counts.items():
             confusion[cell] = count

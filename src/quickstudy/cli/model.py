@@ -143,7 +143,7 @@ def predict(
     for answer in answers:
         label = "unknown" if answer.label is None else answer.label
         if as_json:
-            print(to_json({**vars(answer)}, ensure_ascii=False))
+            print(to_json({**vars(answer)}, ensure_ascii=not _is_utf8(sys.stdout)))
         elif as_csv:
             rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
         else:
@@ -171,16 +171,25 @@ def add(
     """Teach a model more examples of a class, or a new class. Nothing is trained again."""
     import dataclasses
 
-    from quickstudy.examples import label_form
+    from quickstudy.examples import Example, label_form
     from quickstudy.model import Model
 
     loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
     examples = _examples(loaded, files or [], text or [], failed)
     name = label_form(label, "--class")
-    labelled = (dataclasses.replace(example, label=name) for example in examples)
-    loaded.add(labelled, cache=_cache(cache), failed=failed)
+    others: list[str] = []
+
+    def labelled() -> Iterator[Example]:
+        for example in examples:
+            if example.label not in (None, name):
+                others.append(str(example.label))
+            yield dataclasses.replace(example, label=name)
+
+    loaded.add(labelled(), cache=_cache(cache), failed=failed)
     _say_failed(failed, strict)
+    if others:
+        _say(f"{len(others)} examples have another label, such as {others[0]}: all are {name} now")
     loaded.save(out or model)
     _describe(loaded)
 
@@ -205,7 +214,7 @@ def info(model: ModelArgument, as_json: JsonOption = False) -> None:
 
     loaded = Model.load(model)
     if as_json:
-        print(to_json(loaded.about(), ensure_ascii=False))
+        print(to_json(loaded.about(), ensure_ascii=not _is_utf8(sys.stdout)))
     else:
         _describe(loaded, sys.stdout)
 
@@ -343,7 +352,7 @@ def _examples(
     """What the arguments name, one by one; ``failed`` receives what cannot be read."""
     from quickstudy.data.files import Files
     from quickstudy.data.images import is_image, not_read
-    from quickstudy.examples import Example, is_table, read_item, read_table
+    from quickstudy.examples import Example, as_example, is_table, read_item, read_table
 
     if not files and not texts:
         raise ValueError("name something to look at: files, folders, or --text")
@@ -352,49 +361,60 @@ def _examples(
 
     def each() -> Iterator[Example]:
         for text in texts:
-            yield Example(text, None, text)
+            try:
+                yield as_example(text, text)
+            except ValueError as fault:
+                failed.append(str(fault))
         for file in files:
-            if is_table(file):
-                for example in read_table(file, failed):
-                    shown = example.item if isinstance(example.item, str) else example.where
-                    yield Example(example.item, None, shown)
-            elif model.encoder.kind == "text":
-                yield from _lines(file)
-            elif Path(file).is_dir():
-                with Files(file) as inside:
-                    if other := not_read(inside.names):
-                        _say(f"{file}: {other}")
-                    for name in filter(is_image, inside.names):
-                        try:
-                            yield Example(inside.read(name), None, inside.where(name))
-                        except ValueError as fault:
-                            failed.append(str(fault))
-            elif len(files) == 1:
-                yield read_item(file)
-            else:
-                try:
-                    yield read_item(file)
-                except (OSError, ValueError) as fault:
-                    failed.append(str(fault))
+            try:
+                yield from of(file)
+            except (OSError, ValueError) as fault:
+                if len(files) == 1:
+                    raise
+                failed.append(str(fault))
+
+    def of(file: str) -> Iterator[Example]:
+        if is_table(file):
+            for example in read_table(file, failed):
+                shown = example.item if isinstance(example.item, str) else example.where
+                yield Example(example.item, example.label, shown)
+        elif model.encoder.kind == "text":
+            yield from _lines(file, failed)
+        elif file == "-":
+            raise ValueError("this model was learned from images; - is for sentences")
+        elif Path(file).is_dir() or Path(file).suffix.lower() == ".zip":
+            with Files(file) as inside:
+                if other := not_read(inside.names):
+                    _say(f"{file}: {other}")
+                for name in filter(is_image, inside.names):
+                    try:
+                        yield Example(inside.read(name), None, inside.where(name))
+                    except ValueError as fault:
+                        failed.append(str(fault))
+        else:
+            yield read_item(file)
 
     return each()
 
 
-def _lines(file: str) -> Iterator["Example"]:
+def _lines(file: str, failed: list[str]) -> Iterator["Example"]:
     """A sentence a line, of a text file or, for ``-``, of what is being typed or piped in."""
     from quickstudy.examples import Example
 
-    if file == "-":
-        sys.stdin.reconfigure(encoding="utf-8-sig")  # type: ignore[union-attr]
-    lines = sys.stdin if file == "-" else Path(file).open(encoding="utf-8-sig")  # noqa: SIM115
-    with lines:
-        try:
-            for line in map(str.strip, lines):
-                if line:
-                    yield Example(line, None, line)
-        except UnicodeDecodeError as error:
-            name = "standard input" if file == "-" else file
-            raise ValueError(f"{name} is not a text in UTF-8: {error}") from error
+    name = "standard input" if file == "-" else file
+    if file != "-" and not Path(file).exists():
+        raise FileNotFoundError(f"no such file: {file}")
+    if file != "-" and not Path(file).is_file():
+        raise ValueError(f"{file} is no text file; this model takes sentences")
+    with sys.stdin.buffer if file == "-" else Path(file).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                failed.append(f"{name}, line {number} is not a text in UTF-8")
+                continue
+            if text:
+                yield Example(text, None, text)
 
 
 def _progress(examples: Iterator["Example"], label: str) -> Iterator["Example"]:
@@ -438,6 +458,10 @@ def _describe(model: "Model", file: Any = None) -> None:
             f'"unknown" below a largest logit of {about["threshold"]:.2f}: at most '
             f"{about['false_reject']:.0%} of known classes"
         )
+
+
+def _is_utf8(stream: Any) -> bool:
+    return str(getattr(stream, "encoding", "")).lower().replace("-", "") == "utf8"
 
 
 def _refuse_to_replace(out: Path) -> None:

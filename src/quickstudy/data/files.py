@@ -1,11 +1,14 @@
 """Files in a folder or a zip, and how they are read: never without end, and only what is a file."""
 
+import bz2
 import hashlib
 import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,8 @@ __all__ = ["Files", "parents", "read_file"]
 _SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
 _MOST_BYTES = 1 << 28
 _SAID_UTF8 = 0x800  # a flag of a zip's member
-_FAULTS = (EOFError, OSError, RuntimeError, ValueError, lzma.LZMAError, zlib.error)  # of a file
+_OF_PYTHON = (EOFError, IndexError, MemoryError, OSError, RuntimeError, ValueError)
+_FAULTS = (*_OF_PYTHON, lzma.LZMAError, struct.error, zlib.error, zipfile.BadZipFile)  # of a file
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -58,9 +62,11 @@ class Files:
         if self.path.is_dir():
             names, folders = _walk(self.path)
         elif self.path.exists():
+            if not self.path.is_file():
+                raise ValueError(f"{self.path} is no ordinary file")
             try:
                 self._zip = zipfile.ZipFile(self.path)
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
                 raise ValueError(
                     f"{self.path} is not a zip file that can be read ({error}); "
                     "if it was downloaded, delete it and download it again"
@@ -74,6 +80,10 @@ class Files:
                 for name, entry in self._members.items()
             ):
                 self.doubt = "names that are not in UTF-8 were read as code page 437 has them"
+            several = Counter(_member_name(entry) for entry in self._zip.infolist())
+            name, count = max(several.items(), key=lambda pair: pair[1], default=("", 0))
+            if count > 1:
+                self.doubt = f"{count} members are called {name}; only the last is read"
         else:
             raise FileNotFoundError(f"no such folder or zip: {self.path}")
         self.names = sorted({name for name in names if not _hidden(name)})
@@ -88,13 +98,40 @@ class Files:
         try:
             if self._zip is None:
                 return read_file(self.path / name)
-            with self._zip.open(self._members[name]) as file:
-                data = file.read(_MOST_BYTES + 1)  # whatever size the directory says
+            entry = self._members[name]
+            if entry.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+                data = self._unpacked(entry)
+            else:
+                with self._zip.open(entry) as file:
+                    data = file.read(_MOST_BYTES + 1)  # whatever size the directory says
             if len(data) > _MOST_BYTES:
                 raise ValueError(f"unpacks to more than {_MOST_BYTES >> 20} MiB")
             return data
-        except (*_FAULTS, zipfile.BadZipFile) as e:
+        except _FAULTS as e:
             raise ValueError(f"cannot read {self.where(name)}: {e}") from e
+
+    def _unpacked(self, entry: zipfile.ZipInfo) -> bytes:
+        """A member that zipfile would unpack without a bound, however much that is."""
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset + 26)
+            file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+            packed = file.read(min(entry.compress_size, _MOST_BYTES))
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        if entry.compress_type == zipfile.ZIP_BZIP2:
+            data = bz2.BZ2Decompressor().decompress(packed, _MOST_BYTES + 1)
+        else:
+            size = struct.unpack("<H", packed[2:4])[0]
+            traits, window = packed[4], struct.unpack("<I", packed[5:9])[0]
+            if window > _MOST_BYTES:
+                raise ValueError(f"it needs more than {_MOST_BYTES >> 20} MiB to be unpacked")
+            lc, lp, pb = traits % 9, traits // 9 % 5, traits // 45
+            how = {"id": lzma.FILTER_LZMA1, "dict_size": window, "lc": lc, "lp": lp, "pb": pb}
+            unpack = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[how])
+            data = unpack.decompress(packed[4 + size :], _MOST_BYTES + 1)
+        if len(data) <= _MOST_BYTES and zlib.crc32(data) != entry.CRC:
+            raise ValueError("its checksum is another")
+        return data
 
     def where(self, name: str) -> str:
         """What to call this file in a message."""
@@ -154,7 +191,7 @@ def _hidden(name: str) -> bool:
 def _member_names(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by path. Some programs of Windows write backslashes between folders."""
     members = {_member_name(entry): entry for entry in archive.infolist()}
-    if any("/" in name for name in members):
+    if sum("/" in name for name in members) >= sum("\\" in name for name in members):
         return members
     return {name.replace("\\", "/"): entry for name, entry in members.items()}
 

@@ -83,7 +83,7 @@ def image_folder(
                     except ValueError as error:
                         if corrupt == "refuse":
                             raise ValueError(
-                                f"{error} (corrupt='skip' leaves such images out)"
+                                f"{error} (corrupt='skip' or --skip-corrupt leaves such images out)"
                             ) from error
                         failed.append(where)
                     else:
@@ -194,6 +194,12 @@ def _classes(files: "Files", least: int = 2) -> dict[str, list[str]]:
         raise ValueError(
             f"{files.path} holds {content}{known}; expected a folder for each of at least 2 classes"
         )
+    for folder in classes:
+        if around := next((name for name in parents(folder) if name in classes), None):
+            left_out.append(
+                f"{folder} lies inside the class {around}, and is taken for a class of its own"
+            )
+            break
     for line in filter(None, [*left_out, files.doubt, _keep_one_part(classes)]):
         warnings.warn(f"{files.path}: {line}", stacklevel=4)
     return dict(sorted(classes.items()))
@@ -205,15 +211,19 @@ def _keep_one_part(classes: dict[str, list[str]]) -> str | None:
     for folder, name in zip(classes, _names(list(classes))[0], strict=True):
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = folder
-    if len(parts) < 2 or not {part.lower() for part in parts} <= {*_PARTS}:
+    several = [part for part in parts if part.lower() in _PARTS]
+    if len(several) < 2:
         return None
-    first, *others = sorted(parts, key=lambda part: _PARTS.index(part.lower()))
+    first, *others = sorted(several, key=lambda part: _PARTS.index(part.lower()))
     if not any(parts[first].keys() & parts[other].keys() for other in others):
         return None
-    for other in others:
+    for other in parts.keys() - {first}:
         for folder in parts[other].values():
             del classes[folder]
-    return f"{first} and {' and '.join(others)} hold the same classes; only {first} is read"
+    more = ", ".join(sorted(parts.keys() - {*several}))
+    return f"{first} and {' and '.join(others)} hold the same classes; only {first} is read" + (
+        f", and not {more}" if more else ""
+    )
 
 
 def _names(folders: list[str]) -> tuple[list[str], list[str] | None]:

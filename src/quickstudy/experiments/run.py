@@ -185,6 +185,11 @@ def load_run(
     if weights == "auto":
         chosen = next((name for name, file in files.items() if file.exists()), "checkpoint")
     path = folder / CHECKPOINT if chosen == "checkpoint" else files[chosen]
+    if experiment.counts_classes and "classes" not in experiment.options:
+        raise ValueError(
+            f"{folder} does not say how many classes its {experiment.learner} was trained on: "
+            "options has no classes"
+        )
     learner = experiment.build_learner(at_most=count_weights(path))
     if chosen == "checkpoint":
         saved, prefix = load_state(path), "module."
