@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from quickstudy.checkpoint import load_state, save_state
 from quickstudy.data import alphabets
 from quickstudy.devices import find_device
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
@@ -337,3 +338,76 @@ def test_a_class_is_forgotten_with_its_examples() -> None:
         model.forget("b")
     with pytest.raises(ValueError, match="there are only 2 classes"):
         model.forget("a")
+
+
+def test_images_in_other_numbers_are_converted() -> None:
+    whole = (alphabets(5, 6, size=28).storage.numpy()).astype(np.uint8)
+    y = np.repeat(np.arange(5), 6)
+    for x, other in ((whole, whole / 255.0), (whole / 255.0, whole)):
+        model = FewShotClassifier("protonet-omniglot").fit(x[::2], y[::2])
+        expected = model.predict_proba(x[1::2])
+        assert np.allclose(model.predict_proba(other[1::2]), expected, atol=1e-4)
+        same = FewShotClassifier("protonet-omniglot").fit(x[::2], y[::2])
+        model.partial_fit(other[1::2], y[1::2])
+        same.partial_fit(x[1::2], y[1::2])
+        assert np.allclose(model.predict_proba(x), same.predict_proba(x), atol=1e-4)
+
+
+def test_what_raises_changes_nothing() -> None:
+    """A learner of five ways that is given a sixth answers the five as before."""
+    x = np.random.default_rng(0).random((5, 1, 28, 28))
+    model = FewShotClassifier("maml-omniglot-5w1s").fit(x, list("bcdef"))
+    before = model.predict_proba(x)
+    with pytest.raises(ValueError, match="at most 5"):
+        model.partial_fit(x[:1], ["a"])
+    assert model.classes_.tolist() == list("bcdef")
+    assert np.array_equal(model.predict_proba(x), before)
+    with pytest.raises(ValueError, match="images go from"):
+        model.fit(x - 9, list("bcdef"))
+    assert np.array_equal(model.predict_proba(x), before)
+
+
+def test_labels_are_of_one_type() -> None:
+    x = np.arange(8.0).reshape(4, 2)
+    for y in ([1, "a", 1, "a"], [True, "x", True, "x"], [0, True, 0, True]):
+        for form in (y, np.array(y, object)):
+            with pytest.raises(ValueError, match=r"y holds .* and .*; expected labels of one type"):
+                FewShotClassifier().fit(x, form)
+    texts = np.array(["a", "b", "a", "b"], object)
+    model = FewShotClassifier().fit(x, texts).partial_fit(x[:1], ["c"])
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="expected labels of the type of"):
+        FewShotClassifier().fit(x, [True, False, True, False]).partial_fit(x[:1], [3])
+    with pytest.raises(ValueError, match=r"y holds 'z', which is none of \['a', 'b'\]"):
+        FewShotClassifier().partial_fit(x, ["z"] * 4, classes=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"calibration": {"temperature_": -1.0}}, "temperature_ is -1.0; expected more than 0"),
+        ({"calibration": {"temperature_": float("nan")}}, "temperature_ is nan; expected a number"),
+        ({"calibration": {"threshold_": "y", "temperature_": 1.0}}, "threshold_ is 'y'"),
+        ({"classes": ["a", "a"]}, "expected different ones, sorted"),
+        ({"classes": ["b", "a"]}, "expected different ones, sorted"),
+        ({"classes": ["a", "b", "c"]}, "does not have an example of each class"),
+        ({"support_y": torch.tensor([0, 1])}, "not of one length"),
+        ({"support_y": torch.tensor([0.0, 1, 0, 1])}, "does not have an example of each class"),
+        ({"phi": {"z": torch.ones(3)}}, "is not a FewShotClassifier that can be read"),
+        ({"phi": {"prototypes": torch.ones(1, 2, 7)}}, "is not a FewShotClassifier that can be"),
+        ({"about": "x"}, "about is 'x'; expected a table"),
+        ({"dtype": "<U400000000"}, None),
+    ],
+    ids=str,
+)
+def test_files_that_say_what_cannot_be_are_refused(
+    tmp_path: Path, change: dict[str, Any], said: str | None
+) -> None:
+    x = np.arange(8.0).reshape(4, 2)
+    FewShotClassifier().fit(x, ["a", "b", "a", "b"]).save(tmp_path / "m.qs")
+    save_state(tmp_path / "m.qs", {**load_state(tmp_path / "m.qs"), **change})
+    if said is None:
+        assert FewShotClassifier.load(tmp_path / "m.qs").classes_.dtype.itemsize < 99
+        return
+    with pytest.raises(ValueError, match=said):
+        FewShotClassifier.load(tmp_path / "m.qs")

@@ -1,5 +1,6 @@
 """Labelled examples from folders, tables and JSON lines."""
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -355,3 +356,78 @@ def test_what_is_neither_a_table_nor_a_zip_is_refused_in_these_words(
     (tmp_path / name).write_text("hello")
     with pytest.raises(ValueError, match=rf"{name} is no folder, no zip and none of \.csv, \.tsv"):
         list(read_examples(tmp_path / name))
+
+
+def test_a_quote_that_is_not_closed_takes_no_other_row_with_it(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        'label,text\nx,one\ny,"open\nx,two\ny,"closed\nover lines"\nx,three\ny,"open again\n'
+    )
+    failed: list[str] = []
+    found = [(e.label, e.item) for e in read_examples(tmp_path / "t.csv", failed)]
+    assert found == [
+        ("x", "one"),
+        ("x", "two"),
+        ("y", "closed\nover lines"),
+        ("x", "three"),
+        ("y", "open again\n"),
+    ]
+    assert failed == [f"{tmp_path}/t.csv, line 3 has a quote that is not closed"]
+
+
+def test_many_open_quotes_are_read_in_time(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("label,text\n" + 'x,"open\n' * 3000 + "y,whole\n")
+    failed: list[str] = []
+    assert [e.item for e in read_examples(tmp_path / "t.csv", failed)][-1] == "whole"
+    assert len(failed) > 1000
+
+
+def test_a_row_that_is_not_in_utf8_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"label,text\nx,caf\xe9\ny,tea\n")
+    failed: list[str] = []
+    assert [e.item for e in read_examples(tmp_path / "t.csv", failed)] == ["tea"]
+    assert failed == [f"{tmp_path}/t.csv, line 2 is not in UTF-8; save the table as UTF-8"]
+
+
+def test_heads_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\nText;Label;;\none;x\ntwo;y;;\n")
+    assert [(e.item, e.label) for e in read_examples(tmp_path / "t.csv")] == [
+        ("one", "x"),
+        ("two", "y"),
+    ]
+    (tmp_path / "u.csv").write_text("label;text;text\nx;one;a note\n")
+    with pytest.raises(ValueError, match=r"u\.csv has 2 columns called text"):
+        list(read_examples(tmp_path / "u.csv"))
+
+
+def test_images_that_a_table_has_elsewhere_are_said(tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 9).save(tmp_path / name / "1.png")
+    (tmp_path / "in" / "t.csv").write_text("label,path\nx,1.png\ny,../out/1.png\nz,no.png\n")
+    failed: list[str] = []
+    with pytest.warns(UserWarning, match=r"1 images lie outside its folder, such as .*out/1\.png"):
+        assert len(list(read_examples(tmp_path / "in" / "t.csv", failed))) == 2
+    assert len(failed) == 1
+    assert re.search(r"t\.csv, line 4: no such file: .*no\.png", failed[0])
+
+
+def test_pairs_that_are_none_are_left_out() -> None:
+    given: list[Any] = [
+        ("one", "x"),
+        ("two",),
+        3,
+        ("tea\ud800", "x"),
+        ("two", "y"),
+        ("no.png", "x"),
+    ]
+    given += [(np.full((4, 4), 300.0), "x"), (np.eye(4, dtype=int), "z"), (torch.ones(4, 4), b"z")]
+    failed: list[str] = []
+    found = list(as_examples(given, failed))
+    assert [e.label for e in found] == ["x", "y", "z", "z"]
+    assert len(failed) == 5
+    assert Image.open(io.BytesIO(found[2].item)).getextrema() == (0, 255), "a mask of 0 and 1"  # type: ignore[arg-type]
+    assert "no such file: no.png" in failed[3]
+    one = [Example("a", label, "") for label in ("\u00e9", "e\u0301", " \u00e9 ")]
+    assert {e.label for e in as_examples(one)} == {"\u00e9"}
+    with pytest.raises(ValueError, match="pixels that are floats"):
+        as_example(Image.new("F", (4, 4), 0.5))

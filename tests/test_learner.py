@@ -100,7 +100,7 @@ def test_what_it_cannot_change_is_named_and_nothing_else_is_changed() -> None:
         pass
     assert learner.training
     with (
-        pytest.raises(ValueError, match="no BatchNorm layer"),
+        pytest.raises(ValueError, match=r"has no quickstudy\.nn\.BatchNorm"),
         temporarily(learner, training=False, batch_norm="inductive"),
     ):
         pass

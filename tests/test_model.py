@@ -412,7 +412,7 @@ def test_text_files_are_read_as_editors_write_them(
     Path("b.txt").write_bytes("0 1 schön".encode("latin-1"))
     code, _, err = run(capsys, "predict", "m.qs", "b.txt", "--no-cache")
     assert code == 2
-    assert "error: b.txt is not a text in UTF-8" in err
+    assert "error: nothing can be answered: b.txt, line 1 is not a text in UTF-8" in err
 
 
 def test_one_missing_file_does_not_end_the_others(

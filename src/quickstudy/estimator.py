@@ -623,7 +623,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             raise ValueError(f"temperature_ is {self.temperature_!r}; expected more than 0")
         text = all(isinstance(label, str) for label in state["classes"])
         self.classes_ = np.array(state["classes"], None if text else np.dtype(state["dtype"]))
-        if self.classes_.ndim != 1 or (np.unique(self.classes_) != self.classes_).any():
+        if not np.array_equal(np.unique(self.classes_), self.classes_):
             raise ValueError(f"classes is {state['classes']!r}; expected different ones, sorted")
         present = np.unique(self.support_y_)
         if self.support_y_.dtype.kind != "i" or present.tolist() != [*range(len(self.classes_))]:

@@ -393,14 +393,22 @@ def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | Ex
             continue
         if fields is None:
             return
-        whole = "".join(taken)
-        if whole.count('"') % 2 and len(taken) > 1:
+        if len(taken) > 1 and not _is_strict(taken, delimiter):
             waiting.extendleft(reversed(taken[1:]))
             yield 1, ValueError("has a quote that is not closed")
-        elif any("\udc80" <= character <= "\udcff" for character in whole):
+        elif any("\udc80" <= character <= "\udcff" for character in "".join(taken)):
             yield len(taken), ValueError("is not in UTF-8; save the table as UTF-8")
         else:
             yield len(taken), fields
+
+
+def _is_strict(lines: list[str], delimiter: str) -> bool:
+    """Whether these are a record by the book: else a quote has been closed by that of another."""
+    try:
+        next(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def _delimiter(path: Path, head: str) -> str:

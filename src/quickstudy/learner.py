@@ -227,7 +227,9 @@ def temporarily(
         if batch_norm is not None:
             policy = batch_norm_policy(learner)
             if policy is None:
-                raise ValueError("this learner has no BatchNorm layer: batch_norm does not apply")
+                raise ValueError(
+                    "this learner has no quickstudy.nn.BatchNorm: batch_norm does not apply"
+                )
             afterwards.callback(set_batch_norm_policy, learner, policy)
             set_batch_norm_policy(learner, batch_norm)
         for name, value in attributes.items():

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import shutil
 import struct
 import tracemalloc
 import warnings
@@ -245,6 +246,60 @@ def test_huge_zip_members_are_corrupt(
         archive.writestr("b/1.png", bytes(2**20 + 1))
     with pytest.raises(ValueError, match=r"z\.zip/b/1\.png: unpacks to more than 1 MiB"):
         image_folder(tmp_path / "z.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_is_packed_otherwise_is_read_and_bounded(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: int
+) -> None:
+    """Zipfile unpacks these without a bound: 3 KB may be 3 GB."""
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", method) as archive:
+        archive.write(root / "a" / "2.PNG", "a/1.png")
+        archive.writestr("b/1.png", bytes(1 << 25))
+    with Files(tmp_path / "z.zip") as files:
+        assert files.read("a/1.png") == (root / "a" / "2.PNG").read_bytes()
+        assert len(files.read("b/1.png")) == 1 << 25
+        monkeypatch.setattr("quickstudy.data.files._MOST_BYTES", 1 << 20)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"z\.zip/b/1\.png: .* more than 1 MiB"):
+            files.read("b/1.png")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        tracemalloc.stop()
+        data = bytearray((tmp_path / "z.zip").read_bytes())
+    data[60] ^= 255
+    (tmp_path / "z.zip").write_bytes(data)
+    with (
+        Files(tmp_path / "z.zip") as files,
+        pytest.raises(ValueError, match=r"cannot read .*1\.png"),
+    ):
+        files.read("a/1.png")
+
+
+def test_members_of_one_name_are_said(root: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own
+        for name in ("a/1.png", "a/1.png", "b/1.png"):
+            archive.write(root / "a" / "2.PNG", name)
+    with pytest.warns(UserWarning, match=r"2 members are called a/1\.png; only the last is read"):
+        image_folder(tmp_path / "z.zip")
+
+
+def test_a_third_folder_beside_train_and_test_is_left_out(root: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            shutil.copytree(root / "a", tmp_path / "d" / part / name)
+    shutil.copytree(root / "a", tmp_path / "d" / "unlabeled")
+    with pytest.warns(UserWarning, match="only train is read, and not unlabeled"):
+        assert image_folder(tmp_path / "d").names == ("a", "b")
+
+
+def test_a_class_inside_a_class_is_said(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "a", tmp_path / "d" / "cat")
+    shutil.copytree(root / "a", tmp_path / "d" / "cat" / "edited")
+    with pytest.warns(
+        UserWarning, match="cat/edited lies inside the class cat, and is taken for a"
+    ):
+        assert len(image_folder(tmp_path / "d").names) == 2
 
 
 def test_too_few_classes(tmp_path: Path, root: Path) -> None:

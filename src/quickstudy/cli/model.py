@@ -83,6 +83,8 @@ def learn(
 
     if not 0 <= unknown < 1:
         raise ValueError(f"--unknown is {unknown:g}; expected a rate from 0 to 1, such as 0.05")
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; give --out the name of a file")
     if out.exists() and not force:
         _refuse_to_replace(out)
     failed: list[str] = []
@@ -102,11 +104,6 @@ def learn(
     if model.guess:
         _say(model.guess)
     _describe(model)
-    if unknown and model.classifier.threshold_ is None:
-        _say(
-            f"with {model.classifier.held_out_} examples to hold out, nothing can be called "
-            f"unknown at a rate of {unknown:g}: {round(1 / unknown) - 1} are needed"
-        )
     _say(f"{out} is ready: quickstudy predict {out} NEW")
 
 
@@ -140,7 +137,9 @@ def predict(
     answers = loaded.predict(
         examples, cache=_cache(cache), failed=failed, at_once=1 if live else 64
     )
+    some = False
     for answer in answers:
+        some = True
         label = "unknown" if answer.label is None else answer.label
         if as_json:
             print(to_json({**vars(answer)}, ensure_ascii=not _is_utf8(sys.stdout)))
@@ -150,6 +149,8 @@ def predict(
             print(f"{answer.where}: {label} ({answer.probability:.0%})")
         if live:
             sys.stdout.flush()
+    if failed and not some:
+        raise ValueError(f"nothing can be answered: {failed[0]}")
     _say_failed(failed)
     if failed:
         raise typer.Exit(1)
@@ -452,6 +453,12 @@ def _describe(model: "Model", file: Any = None) -> None:
         console.print(
             f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its "
             f"examples; expected calibration error {about['expected_calibration_error']:.3f}"
+        )
+    if (rate := about["false_reject"]) and about["threshold"] is None:
+        console.print(
+            f"with {about['held_out']} examples to hold out, nothing can be called unknown at a "
+            f"rate of {rate:g}: {round(1 / rate) - 1} are needed",
+            soft_wrap=True,
         )
     if about["threshold"] is not None:
         console.print(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from quickstudy.checkpoint import reading
+from quickstudy.data.files import read_file
 
 __all__ = ["ClassDataset", "atomic_folder"]
 
@@ -338,17 +339,31 @@ class ClassDataset:
         """
         path = Path(path)
         with reading(path, "a saved ClassDataset"):
-            meta = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+            meta = json.loads(read_file(path / "classes.json"))
+            if not (path / "storage.npy").is_file():
+                raise FileNotFoundError(f"{path} holds no file storage.npy")
             mode: Literal["c"] | None = "c" if mmap else None
             array = np.load(path / "storage.npy", mmap_mode=mode, allow_pickle=False)
+            first, sizes = torch.tensor(meta["first"]), torch.tensor(meta["sizes"])
+            turns = None if meta["turns"] is None else torch.tensor(meta["turns"])
+            texts = [*meta["names"], *(meta["groups"] or ())]
+            if not isinstance(meta["names"], list) or not all(isinstance(t, str) for t in texts):
+                raise ValueError("names and groups should be lists of texts")
+            numbers = [first, sizes] if turns is None else [first, sizes, turns]
+            if any(number.is_floating_point() or (number < 0).any() for number in numbers):
+                raise ValueError("first, sizes and turns should be whole numbers")
+            if len(sizes) and int((first + sizes).max()) > len(array):
+                raise ValueError(f"its classes go beyond its {len(array)} examples")
+            if turns is not None and (turns > 3).any():
+                raise ValueError("turns should be 0 to 3 quarters")
             return cls(
                 torch.from_numpy(array),
-                torch.tensor(meta["first"]),
-                torch.tensor(meta["sizes"]),
+                first,
+                sizes,
                 tuple(meta["names"]),
                 None if meta["groups"] is None else tuple(meta["groups"]),
                 tuple(meta["roots"]),
-                None if meta["turns"] is None else torch.tensor(meta["turns"]),
+                turns,
             )
 
 

@@ -1,5 +1,6 @@
 """What an image file holds: which files are images, and how their bytes become pixels."""
 
+import contextlib
 import importlib.util
 import io
 import os
@@ -39,7 +40,10 @@ def is_image(name: str) -> bool:
 @cache
 def _decoders() -> list[str]:
     _endings()
-    Image.init()
+    Image.preinit()
+    for plugin in ("Avif", "Jpeg2K", "Tiff", "WebP"):  # Image.init would bring them all
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"PIL.{plugin}ImagePlugin")
     return [name for name in DECODERS if name in Image.OPEN]
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from quickstudy._moved import names_from
 from quickstudy.checkpoint import reading
+from quickstudy.data.files import read_file
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -226,7 +227,7 @@ def load_recipe(name: str) -> Recipe:
     file, _, run = name.partition(":")
     if file.endswith(".toml"):
         with reading(file, "a recipe"):
-            recipes = _read(Path(file).stem, Path(file).read_text("utf-8"), file)
+            recipes = _read(Path(file).stem, read_file(file).decode("utf-8"), file)
         if len(recipes) > 1 or run:
             key = f"{Path(file).stem}-{run}"
             if key not in recipes:
