@@ -1,6 +1,7 @@
 import os
 import random
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,21 @@ def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path, star
         writer.process.kill()
         writer.wait()
     assert len(steps) > 10, "the file was never replaced in between"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_atomically(tmp_path / "pipe", "through")
+    reader.join()
+    assert read == ["through"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_long_names_may_be_written(tmp_path: Path) -> None:
+    name = 80 * "\u5b57" + ".qs"
+    write_atomically(tmp_path / name, "x")
+    assert [p.name for p in tmp_path.iterdir()] == [name]

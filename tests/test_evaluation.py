@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -13,9 +14,11 @@ from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, alpha
 from quickstudy.evaluation import (
     Evaluation,
     FrozenTasks,
+    _fingerprint,
     accuracy_by_instance,
     compare,
     evaluate,
+    result_path,
 )
 from quickstudy.learners import MAML, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
@@ -243,3 +246,30 @@ def test_tasks_that_were_changed_are_refused(tmp_path: Path) -> None:
     save_state(tmp_path / "t", state)
     with pytest.raises(ValueError, match="the tasks are not those of its fingerprint"):
         FrozenTasks.load(tmp_path / "t")
+
+
+def test_a_result_stays_in_its_folder() -> None:
+    about = {"part": "../../../elsewhere/x", "way": 5, "shot": "/etc"}
+    path = result_path(Evaluation((1.0,), about=about), "run")
+    assert path.parent == Path("run/evaluations")
+    assert ".." not in path.parts
+
+
+def test_frozen_tasks_that_are_none_are_refused(tmp_path: Path) -> None:
+    frozen = FrozenTasks.freeze(image_sampler(), 2, {})
+    frozen.save(tmp_path / "f.qs")
+    whole = load_state(tmp_path / "f.qs")
+    rows = len(whole["examples"])
+    for change in (
+        {"query_x": whole["query_x"].clone().fill_(rows)},
+        {"query_x": whole["query_x"].clone().fill_(-1)},
+        {"n_way": "x"},
+        {"about": [1]},
+        {"support_y": whole["support_y"] + 99},
+    ):
+        state = {**whole, **change}
+        with contextlib.suppress(Exception):  # as a stranger would
+            state["fingerprint"] = _fingerprint(state)
+        save_state(tmp_path / "f.qs", state)
+        with pytest.raises(ValueError, match=r"f\.qs is not frozen tasks that can be read"):
+            FrozenTasks.load(tmp_path / "f.qs")

@@ -1,7 +1,9 @@
 """From examples to answers: the model, the commands and the report, on drawings made here."""
 
+import io
 import json
 import shutil
+import sys
 import weakref
 from pathlib import Path
 from typing import Any, Literal
@@ -607,3 +609,89 @@ def test_a_rate_that_is_none_is_refused_in_the_commands_words(
     code, _, err = run(capsys, "learn", "t.csv", "--unknown", "5")
     assert code == 2
     assert "--unknown is 5; expected a rate from 0 to 1, such as 0.05" in err
+
+
+def test_one_bad_line_or_file_ends_nothing(
+    letters: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.txt").write_bytes(b"0 1\ncaf\xe9\n5 4\n")
+    code, out, err = run(capsys, "predict", "m.qs", "a.txt", "none.txt", "none.csv", "--no-cache")
+    assert (code, len(out.splitlines())) == (1, 2), err
+    for said in ("a.txt, line 2 is not a text in UTF-8", "no such file: none.txt", "none.csv"):
+        assert f"left out: {said}" in err or said in err
+    stream = io.TextIOWrapper(io.BytesIO(b"0 1\n\xff\n5 4\n"))
+    monkeypatch.setattr(sys, "stdin", stream)
+    code, out, err = run(capsys, "predict", "m.qs", "-", "--no-cache")
+    assert (code, len(out.splitlines())) == (1, 2)
+    assert "standard input, line 2 is not a text in UTF-8" in err
+    code, out, err = run(
+        capsys, "predict", "m.qs", "--text", "\udce9", "--text", "5 5", "--no-cache"
+    )
+    assert (code, len(out.splitlines())) == (1, 1)
+    failed: list[str] = []
+    given = [Path("none.png"), "0 1", np.full((4, 4), 300.0)]
+    assert len(list(Model.load("m.qs").predict(given, failed=failed))) == 1
+    assert len(failed) == 2
+
+
+def test_a_class_that_vanishes_is_named(tmp_path: Path, drawings: Path) -> None:
+    root = tmp_path / "three"
+    shutil.copytree(drawings / "test" / "symbol 2", root / "a")
+    shutil.copytree(drawings / "test" / "symbol 3", root / "b")
+    (root / "c").mkdir()
+    (root / "c" / "1.png").write_bytes(b"damaged")
+    failed: list[str] = []
+    with pytest.warns(UserWarning, match="of the class c nothing can be read: it is left out"):
+        model = Model.learn(root, encoder="drawing", head="centroid", failed=failed)
+    assert [*model.counts] == ["a", "b"]
+    shutil.rmtree(root / "b")
+    with pytest.raises(ValueError, match=r"there is only the class a: of c nothing .*c/1\.png"):
+        Model.learn(root, encoder="drawing", head="centroid", failed=[])
+
+
+def test_what_is_there_twice_is_said(letters: Path) -> None:
+    few = [("0 0", "a"), ("5 5", "b"), ("0 0", "a")]
+    with pytest.warns(UserWarning, match="example 3 is the same as example 1, and counts twice"):
+        model = Model.learn(few, encoder=Points(), head="centroid")
+    with pytest.warns(UserWarning, match="is held already, as an example of b and is left out"):
+        assert model.add([("5 5", "b"), ("6 6", "b")]) == 1
+    with pytest.raises(ValueError, match="there is nothing new"):
+        model.add([("5 5", "b")])
+    assert model.counts == {"a": 2, "b": 2}
+
+
+def test_labels_of_a_table_that_are_not_heeded_are_said(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text("text,label\n1 1,x\n2 2,y\n")
+    code, _, err = run(capsys, "add", "m.qs", "t.csv", "--class", "x", "--no-cache")
+    assert code == 0, err
+    assert "1 examples have another label, such as y: all are x now" in err
+
+
+def test_a_report_of_other_classes_says_so(letters: Path) -> None:
+    model = Model.load("m.qs")
+    with pytest.warns(UserWarning, match=r"no class that is tested \(q\) is one of the model's"):
+        Report.of(model, [("0 0", "q"), ("0 0", "q")])
+    same = Example("0 0", "[/red]", "one place")
+    assert Report.of(model, [same, Example("5 5", "[/red]", "one place"), same]).tested == 3
+
+
+def test_unknown_that_cannot_be_promised_any_more_is_said(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [e for i, name in enumerate("abc") for e in cloud(name, 5.0 * i, 8, i)]
+    Model.learn(many, encoder=Points(), false_reject=0.05, head="centroid").save("u.qs")
+    code, _, err = run(capsys, "remove", "u.qs", "--class", "a")
+    assert code == 0
+    assert "with 16 examples to hold out, nothing can be called unknown at a rate of 0.05" in err
+
+
+def test_a_model_is_not_written_onto_a_folder(
+    letters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text("text,label\n1 1,x\n2 2,y\n")
+    Path("folder").mkdir()
+    code, _, err = run(capsys, "learn", "t.csv", "-o", "folder", "--force", "--no-cache")
+    assert (code, "folder is a folder; give --out the name of a file" in err) == (2, True)
+    assert "is replaced" not in err

@@ -261,3 +261,22 @@ def test_reproduced_weights_open(tmp_path: Path) -> None:
     reproduce(own, tmp_path / "r", quiet=True, say=lambda line: None)
     learner, (x, _) = quickstudy.load(tmp_path / "r" / "weights.safetensors"), images()
     assert answers(learner, x) == answers(load_run(tmp_path / "r")[1], x)
+
+
+@pytest.mark.parametrize("data", ["omniglot", "folder", "alphabets"])
+def test_a_run_is_opened_without_its_data(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ``run.json`` says they are: neither a download nor another folder."""
+    run = trained(tmp_path / "run", "protonet")
+    about = json.loads((run / "run.json").read_text())
+    about["experiment"] = {"learner": "baseline", "data": data, "root": "elsewhere"}
+    (run / "run.json").write_text(json.dumps(about))
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise AssertionError("data were looked for")
+
+    for name in ("omniglot", "image_folder", "alphabets"):
+        monkeypatch.setattr(f"quickstudy.data.{name}", reached)
+    with pytest.raises(ValueError, match=r"options has no classes|needs a|root"):
+        quickstudy.load(run)
