@@ -181,8 +181,7 @@ def label_form(value: Any, where: str) -> str:
         )
     if not text:
         raise ValueError(f"{where} has no label")
-    _check_text(text, f"the label of {where}")
-    return text
+    return text.encode("utf-8", "backslashreplace").decode()  # of a file's name in another encoding
 
 
 def _check_text(text: str, where: str) -> None:
