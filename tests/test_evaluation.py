@@ -273,3 +273,10 @@ def test_frozen_tasks_that_are_none_are_refused(tmp_path: Path) -> None:
         save_state(tmp_path / "f.qs", state)
         with pytest.raises(ValueError, match=r"f\.qs is not frozen tasks that can be read"):
             FrozenTasks.load(tmp_path / "f.qs")
+
+
+def test_answers_that_are_no_numbers_are_said() -> None:
+    learner = ProtoNet(nn.Sequential(nn.Flatten(), nn.Threshold(1e9, math.nan)))
+    with pytest.warns(UserWarning, match=r"some answers are no numbers \(NaN\)"):
+        result = evaluate(learner, image_sampler(), n_tasks=2)
+    assert result.batch_norm is None, "nothing mixes queries there"

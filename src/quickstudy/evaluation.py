@@ -6,6 +6,7 @@ import math
 import os
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -164,7 +165,7 @@ def evaluate(
     if isinstance(tasks, FrozenTasks) and tasks.n_tasks < n_tasks:
         raise ValueError(f"n_tasks is {n_tasks}, and there are {tasks.n_tasks} frozen tasks")
     scores: list[float] = []
-    metric = Metric.ACCURACY
+    none, metric = False, Metric.ACCURACY
     with temporarily(learner, training=False, batch_norm=batch_norm):
         policy: str | None = batch_norm_policy(learner)
         with torch.no_grad(), torch.random.fork_rng():
@@ -175,7 +176,11 @@ def evaluate(
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
                 if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
                     policy = "transductive"
-                scores += task_scores(learner(task), task.query_y).tolist()
+                answers = learner(task)
+                none = none or bool(answers.isnan().any())
+                scores += task_scores(answers, task.query_y).tolist()
+    if none:
+        warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
     return Evaluation(tuple(scores[:n_tasks]), metric, policy, about or {})
 
 

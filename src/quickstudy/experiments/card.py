@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from quickstudy._moved import refused_from
 from quickstudy.checkpoint import reading, write_atomically
+from quickstudy.data.files import read_file
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.policy import Policy
 
@@ -164,7 +165,7 @@ class Card(_Model):
         """
         try:
             with reading(path, "a result card"):
-                text = Path(path).read_text("utf-8")
+                text = read_file(path).decode("utf-8")
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
