@@ -21,13 +21,18 @@ settings.register_profile("quickstudy", deadline=None)
 settings.load_profile("quickstudy")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests out of the user's cache; their processes share one."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of one run of the tests."""
     folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(shared_folder: Path) -> Iterator[None]:
+    """Keep the tests out of the user's cache; their processes share one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUICKSTUDY_CACHE", str(folder / "cache"))
+        patch.setenv("QUICKSTUDY_CACHE", str(shared_folder / "cache"))
         yield
 
 

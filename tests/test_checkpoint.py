@@ -151,7 +151,7 @@ def test_a_file_is_read_whole_while_another_takes_its_place(tmp_path: Path, star
         while not path.exists():
             assert writer.poll() is None
         steps = set()
-        for _ in range(500):
+        for _ in range(200):
             state = load_state(path)
             assert bool((state["x"] == state["step"]).all())
             steps.add(state["step"])

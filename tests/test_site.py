@@ -18,6 +18,7 @@ import pytest
 
 import quickstudy
 from quickstudy.experiments.spec import LEARNERS
+from quickstudy.locks import alone
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,18 +27,23 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    build = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert not build.returncode, build.stdout + build.stderr
-    assert "WARNING" not in build.stderr, build.stderr
+@pytest.fixture(scope="session")
+def site(shared_folder: Path) -> Path:
+    """Built by the first process of the tests that asks for it."""
+    folder = shared_folder / "site"
+    with alone(shared_folder / "site.lock"):
+        if not folder.exists():
+            command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", f"{folder}.new"]
+            build = subprocess.run(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+                capture_output=True,
+                text=True,
+            )
+            assert not build.returncode, build.stdout + build.stderr
+            assert "WARNING" not in build.stderr, build.stderr
+            Path(f"{folder}.new").rename(folder)
     return folder
 
 

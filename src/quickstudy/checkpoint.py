@@ -53,12 +53,13 @@ def write_atomically(path: Pathlike, content: bytes | str) -> None:
     Raises:
         OSError: the file cannot be written; names it.
     """
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, or a device
         path.write_bytes(data)
         return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
     clear_temporaries(path.parent, older=600)
     temporary = path.with_name(f".{secrets.token_hex(6)}{_TEMPORARY}")
     try:

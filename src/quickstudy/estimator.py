@@ -6,6 +6,7 @@ brings along what it has learned from other tasks.
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any, ParamSpec, Self, TypeVar
@@ -187,7 +188,9 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
             if state.get("format") != _FORMAT:
                 fitted._renew()
-            fitted._answer(fitted.support_x_[:1])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # scikit-learn's, of names of features
+                fitted._answer(fitted.support_x_[:1])
             if not isinstance(fitted.about_, dict):
                 raise ValueError(f"about is {fitted.about_!r}; expected a table")
         return fitted

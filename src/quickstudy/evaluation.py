@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import load_state, reading, save_state, write_atomically
-from quickstudy.data.files import read_file
 from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
 from quickstudy.nn.norm import Policy, batch_norm_policy
-from quickstudy.plain import to_json
+from quickstudy.plain import read_file, to_json
 from quickstudy.task import Task
 
 __all__ = [

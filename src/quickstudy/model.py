@@ -335,7 +335,9 @@ class Model(Shareable):
                     f"{path} was learned with another {about['encoder']} than the one installed "
                     "now; learn it again"
                 )
-            model = cls(encoder, classifier, about["false_reject"])
+            if not 0 <= float(about["false_reject"]) < 1:
+                raise ValueError(f"false_reject is {about['false_reject']!r}; expected 0 to 1")
+            model = cls(encoder, classifier, float(about["false_reject"]))
             model.by_hand = about.get("by_hand", 0)
         return model
 

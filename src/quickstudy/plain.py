@@ -1,10 +1,15 @@
-"""What other programs read."""
+"""Plain files: bytes that come to an end, and JSON that other programs read."""
 
 import json
 import math
+import os
+import stat
 from typing import Any
 
-__all__ = ["to_json"]
+__all__ = ["MOST_BYTES", "read_file", "to_json"]
+
+MOST_BYTES = 1 << 28
+"""Of a file."""
 
 
 def to_json(value: Any, **how: Any) -> str:
@@ -23,3 +28,19 @@ def to_json(value: Any, **how: Any) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(plain(value), allow_nan=False, **how)
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+        ValueError: it is larger than 256 MiB, or no ordinary file: a pipe would never end.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"{os.fspath(path)} is no ordinary file")
+        if about.st_size > MOST_BYTES:
+            raise ValueError(f"{os.fspath(path)} is larger than {MOST_BYTES >> 20} MiB")
+        return file.read()

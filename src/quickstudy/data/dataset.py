@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from quickstudy.checkpoint import reading
-from quickstudy.data.files import read_file
+from quickstudy.plain import read_file
 
 __all__ = ["ClassDataset", "atomic_folder"]
 

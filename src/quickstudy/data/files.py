@@ -1,10 +1,9 @@
-"""Files in a folder or a zip, and how they are read: never without end, and only what is a file."""
+"""Files in a folder or a zip, and how they are read: never without end."""
 
 import bz2
 import hashlib
 import lzma
 import os
-import stat
 import struct
 import zipfile
 import zlib
@@ -12,29 +11,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Files", "parents", "read_file"]
+from quickstudy.plain import MOST_BYTES, read_file
+
+__all__ = ["Files", "parents"]
 
 _SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
-_MOST_BYTES = 1 << 28
 _SAID_UTF8 = 0x800  # a flag of a zip's member
 _OF_PYTHON = (EOFError, IndexError, MemoryError, OSError, RuntimeError, ValueError)
 _FAULTS = (*_OF_PYTHON, lzma.LZMAError, struct.error, zlib.error, zipfile.BadZipFile)  # of a file
-
-
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        OSError: it is not there or cannot be read.
-        ValueError: it is larger than 256 MiB, or no ordinary file: a pipe would never end.
-    """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{os.fspath(path)} is no ordinary file")
-        if about.st_size > _MOST_BYTES:
-            raise ValueError(f"{os.fspath(path)} is larger than {_MOST_BYTES >> 20} MiB")
-        return file.read()
 
 
 class Files:
@@ -103,9 +87,9 @@ class Files:
                 data = self._unpacked(entry)
             else:
                 with self._zip.open(entry) as file:
-                    data = file.read(_MOST_BYTES + 1)  # whatever size the directory says
-            if len(data) > _MOST_BYTES:
-                raise ValueError(f"unpacks to more than {_MOST_BYTES >> 20} MiB")
+                    data = file.read(MOST_BYTES + 1)  # whatever size the directory says
+            if len(data) > MOST_BYTES:
+                raise ValueError(f"unpacks to more than {MOST_BYTES >> 20} MiB")
             return data
         except _FAULTS as e:
             raise ValueError(f"cannot read {self.where(name)}: {e}") from e
@@ -115,21 +99,21 @@ class Files:
         with self.path.open("rb") as file:
             file.seek(entry.header_offset + 26)
             file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-            packed = file.read(min(entry.compress_size, _MOST_BYTES))
+            packed = file.read(min(entry.compress_size, MOST_BYTES))
         if entry.flag_bits & 1:
             raise ValueError("it is encrypted")
         if entry.compress_type == zipfile.ZIP_BZIP2:
-            data = bz2.BZ2Decompressor().decompress(packed, _MOST_BYTES + 1)
+            data = bz2.BZ2Decompressor().decompress(packed, MOST_BYTES + 1)
         else:
             size = struct.unpack("<H", packed[2:4])[0]
             traits, window = packed[4], struct.unpack("<I", packed[5:9])[0]
-            if window > _MOST_BYTES:
-                raise ValueError(f"it needs more than {_MOST_BYTES >> 20} MiB to be unpacked")
+            if window > MOST_BYTES:
+                raise ValueError(f"it needs more than {MOST_BYTES >> 20} MiB to be unpacked")
             lc, lp, pb = traits % 9, traits // 9 % 5, traits // 45
             how = {"id": lzma.FILTER_LZMA1, "dict_size": window, "lc": lc, "lp": lp, "pb": pb}
             unpack = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[how])
-            data = unpack.decompress(packed[4 + size :], _MOST_BYTES + 1)
-        if len(data) <= _MOST_BYTES and zlib.crc32(data) != entry.CRC:
+            data = unpack.decompress(packed[4 + size :], MOST_BYTES + 1)
+        if len(data) <= MOST_BYTES and zlib.crc32(data) != entry.CRC:
             raise ValueError("its checksum is another")
         return data
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quickstudy.data.dataset import ClassDataset, atomic_folder
-from quickstudy.data.files import Files, parents, read_file
+from quickstudy.data.files import Files, parents
 from quickstudy.data.images import decode_image, is_image, not_read
+from quickstudy.plain import read_file
 
 __all__ = ["class_folders", "image_folder", "read_image"]
 

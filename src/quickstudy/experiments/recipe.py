@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from quickstudy._moved import names_from
 from quickstudy.checkpoint import reading
-from quickstudy.data.files import read_file
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -30,6 +29,7 @@ from quickstudy.experiments.spec import (
     SplitName,
     Tasks,
 )
+from quickstudy.plain import read_file
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:

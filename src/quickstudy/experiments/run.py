@@ -12,6 +12,7 @@ import torch
 from quickstudy.checkpoint import check_finite, count_weights, load_state, load_weights, reading
 from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
+from quickstudy.plain import read_file
 from quickstudy.processes import launch
 from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train
 
@@ -56,7 +57,7 @@ class Machine:
         """The machine of a run folder."""
         path = Path(run) / "run.json"
         with reading(path, "the description of a run"):
-            return cls(**json.loads(path.read_text())["machine_options"])
+            return cls(**json.loads(read_file(path))["machine_options"])
 
 
 def run_experiment(
@@ -155,7 +156,7 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
 
 def changed_data(experiment: Experiment, run: str | os.PathLike[str]) -> str | None:
     """How the data of an experiment differ from those that a run was begun on, if they do."""
-    begun = json.loads((Path(run) / "run.json").read_text()).get("split_fingerprint")
+    begun = json.loads(read_file(Path(run) / "run.json")).get("split_fingerprint")
     found = experiment.about_data().get("split_fingerprint")
     if begun in (None, found):
         return None

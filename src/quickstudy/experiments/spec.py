@@ -21,6 +21,7 @@ from quickstudy.experiments.architecture import (
     learner_options,
 )
 from quickstudy.experiments.schema import Schema
+from quickstudy.plain import read_file
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +164,7 @@ class Experiment(Setup, Schema):
         if not path.is_file():
             raise FileNotFoundError(f"{run} is not a run folder: it has no run.json")
         try:
-            return cls(**json.loads(path.read_text())["experiment"])
+            return cls(**json.loads(read_file(path))["experiment"])
         except KeyError as error:
             raise ValueError(f"{path} does not describe a run: it has no {error}") from error
         except (RecursionError, TypeError, ValueError) as error:
