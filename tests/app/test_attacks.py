@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import signal
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,11 +144,25 @@ def test_connections_that_send_nothing_keep_nobody_out(server: Server) -> None:
 
 def test_it_ends_in_seconds_whoever_is_connected(start: Any, tmp_path: Path) -> None:
     server = Server(start, tmp_path)
+    few = {"examples": [{"label": str(i), "image": png(84, i)} for i in range(2)]}
+    path = f"/api/tasks/{server.ask('/api/tasks', few)[1]['id']}/predict"
+    large = {"items": [{"image": png(5000)}]}
+
+    def ask() -> None:
+        with suppress(OSError, ValueError, http.client.HTTPException):
+            server.ask(path, large)
+
+    asking = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in asking:
+        thread.start()
+    time.sleep(0.5)
     head = b"POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
     with ExitStack() as held:
         for sent in (b"", head, head + b"\r\n{", head + b"Expect: 100-continue\r\n\r\n") * 10:
             held.enter_context(server.connect(sent))
         assert server.end() < 5
+    for thread in asking:
+        thread.join()
 
 
 def calling(**settings: Any) -> TestClient:

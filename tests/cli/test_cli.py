@@ -1,5 +1,6 @@
 """The command line as a user meets it, in this process (and in a fresh one where that matters)."""
 
+import errno
 import json
 import re
 import signal
@@ -396,3 +397,17 @@ def test_ctrl_c_in_an_import_is_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("quickstudy.cli.tables.learner_table", interrupted)
     code, _, err = run("learners")
     assert (code, err.strip()) == (130, "stopped")
+
+
+def test_a_full_disk_says_how_to_go_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("quickstudy.checkpoint.os.fsync", full)
+        status, _, err = run("train", "protonet", *SMALL, "--steps", "4", "--out", "r")
+    assert status == 2
+    assert re.search(r"No space left on device: '.*r/", err)
+    assert "make room and go on with: quickstudy train --resume r" in err

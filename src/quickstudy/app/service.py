@@ -3,8 +3,9 @@
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any, TypeVar
 
@@ -96,8 +97,15 @@ def create_app(
         seconds: that a request may take before it is given up.
     """
     bench = Workbench() if workbench is None else workbench
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        work.close()
+
     app = FastAPI(
         title="quickstudy",
+        lifespan=lifespan,
         version=__version__,
         docs_url=None,  # would load scripts from another host
         redoc_url=None,
@@ -289,6 +297,10 @@ class _Workers:
             )
         except TimeoutError as error:
             raise FullError(f"this took more than {self._seconds:g} s; ask for less") from error
+
+    def close(self) -> None:
+        """Begin nothing more; what is waiting is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: "Future[Any]") -> None:
         with self._lock:
