@@ -275,7 +275,8 @@ class _Workers:
     """
 
     def __init__(self, threads: int, waiting: int, seconds: float) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        self._threads = threads
+        self._pool = self._new()
         self._most, self._seconds = threads + waiting, seconds
         self._begun, self._lock = 0, threading.Lock()
 
@@ -298,9 +299,13 @@ class _Workers:
         except TimeoutError as error:
             raise FullError(f"this took more than {self._seconds:g} s; ask for less") from error
 
+    def _new(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="work")
+
     def close(self) -> None:
-        """Begin nothing more; what is waiting is dropped."""
+        """Drop what is waiting."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._new()  # an app may be started again
 
     def _ended(self, _: "Future[Any]") -> None:
         with self._lock:
