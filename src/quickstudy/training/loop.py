@@ -103,6 +103,7 @@ def train(
             makes no sense.
         TypeError: a logger lacks a method.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
+        BusyError: another process trains in ``run_dir``.
         MemoryError: a step would not fit into memory; says what would.
         FloatingPointError: the loss is no longer finite.
         KeyboardInterrupt: the run was asked to stop, after saving.
@@ -156,9 +157,10 @@ def train(
     )
     if saved is not None:
         session.restore(saved)
-    with session.sitting(
+    sitting = session.sitting(
         tasks, about=about, loggers=loggers, progress=progress, tensorboard=tensorboard
-    ):
+    )
+    with session.alone(), sitting:
         for step, task in session.batches():
             loss = module.loss(task)
             fabric_optimizer.zero_grad()

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,7 +67,7 @@ class Session:
     """What stands around the loop of `quickstudy.training.train`, whose arguments it takes.
 
     It begins at step 0, or where `restore` puts it. `batches` and `after` are for within its
-    `sitting`, `result` for when that has ended.
+    `sitting`, which is for within `alone`, and `result` for when both have ended.
 
     Attributes:
         stopped: why there are no more batches; ``None`` while there are.
@@ -151,6 +151,21 @@ class Session:
         save_state(self.folder / CHECKPOINT, state)
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process trains in this folder, until the end.
+
+        Raises:
+            BusyError: one does.
+        """
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder, wait=False):
+            clear_temporaries(self.folder)
+            yield
+
+    @contextmanager
     def sitting(
         self,
         tasks: TaskSource,
@@ -163,27 +178,9 @@ class Session:
         """Batches come from ``tasks``, figures are logged, and Ctrl-C is a request, until the end.
 
         Raises:
-            BusyError: another process trains in this folder.
             ModuleNotFoundError: TensorBoard is asked for and not installed.
             LostProcessError: another process of this training is gone.
         """
-        with ExitStack() as held:
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(alone(self.folder, wait=False))
-                clear_temporaries(self.folder)
-            with self._sitting(tasks, about, loggers, progress, tensorboard):
-                yield
-
-    @contextmanager
-    def _sitting(
-        self,
-        tasks: TaskSource,
-        about: dict[str, Any] | None,
-        loggers: Sequence[RunLogger],
-        progress: bool,
-        tensorboard: bool,
-    ) -> Iterator[None]:
         step, rank, world = self.step, self.fabric.global_rank, self.fabric.world_size
         run = describe(about, self.steps, self.fabric)
         self.described = run.get("learner")
