@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
+# Set, it would have every process compile all of its imports anew, which takes as long as they do.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test tests lint docs bench lock clean
 
