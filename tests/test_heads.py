@@ -16,10 +16,12 @@ from quickstudy.calibration import expected_calibration_error
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.heads import (
     HEADS,
+    LEARNED_HEADS,
     Logistic,
     ProtoMAML,
     UnitVectors,
     load_learner,
+    rebuild_learner,
     usual_temperature,
 )
 from quickstudy.learners import ProtoNet
@@ -169,20 +171,63 @@ def test_held_out_figures_do_not_depend_on_the_classes_that_give_examples_up() -
     assert np.mean(errors) < 0.15
 
 
-def test_the_photo_head_is_for_the_features_whose_average_it_knows() -> None:
+def test_learned_heads_are_for_the_features_whose_average_they_know() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((6, 1280)), np.arange(6) % 3
-    model = FewShotClassifier("photo").fit(x, y)
-    centre = model.learner_.encoder.centre
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True) - centre.numpy()
-    plain = FewShotClassifier("logistic").fit(unit, y)
-    assert np.allclose(model.predict_proba(x), plain.predict_proba(unit), atol=1e-5)
-    assert 0.3 < float(centre.norm()) < 1  # of unit vectors that have much in common
+    encoder = FewShotClassifier("photo").fit(x, y).learner_.encoder
+    centre, gain = encoder.centre.numpy(), encoder.gain.numpy()
+    basis = encoder.basis.numpy().astype(float)
+    root = _unit(_unit(np.sqrt(x)) - centre)
+    along = root @ basis
+    expected = _unit(root - along @ basis.T + (along * gain) @ basis.T)
+    assert np.allclose(encoder(torch.from_numpy(x).float()).numpy(), expected, atol=2e-4)
+    assert np.allclose(basis.T @ basis, np.eye(64), atol=2e-3)
+    assert (np.diff(gain) > 0).all()  # the more one class varies along it, the shorter
+    assert 0.3 < gain[0] < gain[-1] < 1
+    assert 0.3 < np.linalg.norm(centre) < 1  # of unit vectors that have much in common
     with pytest.raises(ValueError, match='the head "logistic" takes any'):
         FewShotClassifier("photo").fit(x[:, :384], y)
+    sentence = FewShotClassifier("sentence").fit(x[:, :384], y).learner_.encoder
+    centred = _unit(_unit(x[:, :384]) - sentence.centre.numpy())
+    assert np.allclose(sentence(torch.from_numpy(x[:, :384]).float()), centred, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*HEADS, "photo"])
+def _unit(z: Any) -> Any:
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def test_a_photo_head_of_before_is_still_opened() -> None:
+    """It subtracted an average, and no more."""
+    old = rebuild_learner({"head": "photo", "penalty": 0.1})
+    centre = torch.rand(1280) / 50
+    old.load_state_dict({"encoder.centre": centre})
+    x, y = torch.rand(1, 6, 1280), torch.arange(6).unsqueeze(0) % 3
+    unit = F.normalize(F.normalize(x, dim=-1) - centre, dim=-1)
+    plain = Logistic(nn.Flatten(), penalty=0.1, prior=old.prior, debias=old.debias)
+    assert torch.allclose(
+        old.predict(old.adapt(x, y, 3), x), plain.predict(plain.adapt(unit, y, 3), unit), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"head": "photo", "rank": 10**9, "power": 0.5},
+        {"head": "photo", "rank": 64, "power": float("nan")},
+        {"head": "photo", "rank": "64", "power": 0.5},
+        {"head": ["photo"]},
+        {"head": "photo", "encoder": "timm:resnet18"},
+    ],
+    ids=str,
+)
+def test_a_description_that_makes_no_sense_is_refused(about: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected 0\.\.1280|there is no head"):
+        rebuild_learner(about)
+    with pytest.raises(ValueError, match="a rank of 64 takes more than the 2000 numbers"):
+        rebuild_learner({"head": "photo", "rank": 64, "power": 0.5}, at_most=2000)
+
+
+@pytest.mark.parametrize("name", [*HEADS, *LEARNED_HEADS])
 def test_the_usual_temperature_depends_on_ways_and_shots_as_the_head_does(name: str) -> None:
     one, twenty = usual_temperature(name, [1] * 5), usual_temperature(name, [20] * 5)
     assert 0.03 < min(one, twenty) < max(one, twenty) < 1

@@ -28,7 +28,14 @@ from quickstudy.calibration import (
 )
 from quickstudy.checkpoint import check_finite, load_state, reading, save_state
 from quickstudy.devices import find_device
-from quickstudy.heads import HEADS, describe_learner, mean_shot, rebuild_learner, usual_temperature
+from quickstudy.heads import (
+    HEADS,
+    LEARNED_HEADS,
+    describe_learner,
+    mean_shot,
+    rebuild_learner,
+    usual_temperature,
+)
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
@@ -270,7 +277,7 @@ def _built_in() -> list[str]:
     """Learners that a file may name without describing them."""
     from quickstudy.experiments.pretrained import shipped
 
-    return [*HEADS, "photo", *shipped()]
+    return [*HEADS, *LEARNED_HEADS, *shipped()]
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
@@ -283,7 +290,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         batch_size: queries to answer at a time.
         device: where to compute: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``. A learner given as
             a module computes where it is.
-        penalty: of the heads ``"photo"``, ``"logistic"`` and ``"ridge"``, if not the usual one.
+        penalty: of the heads ``"photo"``, ``"sentence"``, ``"logistic"`` and ``"ridge"``, if not
+            the usual one.
 
     Attributes:
         classes_: the labels, of any type, sorted.

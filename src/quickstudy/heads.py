@@ -1,23 +1,25 @@
 """Heads: learners on top of features that a frozen encoder gives."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from quickstudy.checkpoint import weights_about
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import R2D2, Logistic, ProtoMAML, ProtoNet
 from quickstudy.nn import set_batch_norm_policy
 
 __all__ = [
     "HEADS",
+    "LEARNED_HEADS",
     "Logistic",
     "ProtoMAML",
     "Temperature",
@@ -33,27 +35,48 @@ __all__ = [
 class UnitVectors(nn.Module):
     """Features ``[n,...]`` to vectors of length 1, so that only their direction counts.
 
+    Each further step is made if it is given, and is followed by making them unit vectors again.
+
     Args:
-        centre: subtracted from the unit vectors, which are then made unit vectors again.
+        centre: ``[D]``, subtracted.
+        basis: ``[D,k]``, orthonormal directions.
+        gain: ``[k]``, what the component along each is multiplied by.
+        power: that each number is raised to at the very first, its sign kept.
     """
 
-    def __init__(self, centre: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        centre: Tensor | None = None,
+        basis: Tensor | None = None,
+        gain: Tensor | None = None,
+        *,
+        power: float = 1.0,
+    ) -> None:
         super().__init__()
         self.register_buffer("centre", centre)
+        self.register_buffer("basis", basis)
+        self.register_buffer("gain", gain)
+        self.power = power
 
     def forward(self, z: Tensor) -> Tensor:
         z = z.flatten(1)
         largest = z.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
-        z = F.normalize(z / largest, dim=-1)  # whatever their unit: no square overflows
-        centre = self.centre
-        if not isinstance(centre, Tensor):
-            return z
-        if z.shape[1] != len(centre):
-            raise ValueError(
-                f'the head "photo" takes the {len(centre)} features of efficientnet-lite0, not '
-                f'{z.shape[1]}; the head "logistic" takes any'
-            )
-        return F.normalize(z - centre, dim=-1)
+        z = z / largest  # whatever their unit: no square overflows
+        if self.power != 1:
+            z = z.sign() * z.abs() ** self.power
+        z = F.normalize(z, dim=-1)
+        centre, basis, gain = self.centre, self.basis, self.gain
+        if isinstance(centre, Tensor):
+            if z.shape[1] != len(centre):
+                raise ValueError(
+                    f"this head takes features whose average it knows, {len(centre)} of them, not "
+                    f'{z.shape[1]}; the head "logistic" takes any'
+                )
+            z = F.normalize(z - centre, dim=-1)
+        if isinstance(basis, Tensor) and isinstance(gain, Tensor):
+            basis = basis.to(z.dtype)
+            z = F.normalize(z + z @ basis * (gain - 1) @ basis.T, dim=-1)
+        return z
 
 
 @dataclass(frozen=True)
@@ -91,31 +114,39 @@ HEADS: dict[str, Callable[..., MetaLearner]] = {
 """What each name builds, from an encoder of unit vectors. None has been trained: the encoder has.
 
 ``"centroid"`` is the nearest class mean, ``"ridge"`` a ridge regression (`R2D2` with nothing to
-learn); it and ``"logistic"`` take a ``penalty``. ``"photo"`` is ``"logistic"`` on features of
-EfficientNet-Lite0 less those of an average photo (``average_photo.json``).
+learn); it and ``"logistic"`` take a ``penalty``.
 """
 
-_PENALISED = ("photo", "logistic", "ridge")
+LEARNED_HEADS = ("photo", "sentence")
+"""``"logistic"``, meta-learned for the features of one encoder: EfficientNet-Lite0 and MiniLM.
+
+They subtract the average of other photos or sentences; ``"photo"`` takes square roots before, and
+then makes directions shorter in which photos of one class differ. ``tools/heads.py`` learns them.
+"""
+
+_PENALISED = (*LEARNED_HEADS, "logistic", "ridge")
 _TEMPERATURES = {
     "logistic": Temperature(0.197, 0.114, 0.191),
-    "photo": Temperature(0.197, 0.114, 0.191),
     "ridge": Temperature(0.421, -0.150, 0.295),
     "centroid": Temperature(0.113, -0.035, -0.319),
     "proto-maml": Temperature(0.464, -0.344, -0.157),
+    "protonet-drawings": Temperature(3.0, -0.3, -0.4),
 }
 
 
 def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
-    """What the logits of a head are best divided by; 1 for a learner that is no head.
+    """What the logits of a head are best divided by; 1 for a learner of which that is not known.
 
     The laws are least squares to the best temperatures, in logarithms, of tasks of photos and
-    sentences with 2 to 100 ways and 1 to 20 shots, where a standard deviation of 0.2 is left.
+    sentences with 2 to 100 ways and 1 to 20 shots, where a standard deviation of 0.2 is left. Those
+    of `LEARNED_HEADS` are meta-learned with them. That of ``"protonet-drawings"`` lies between the
+    best for characters, of which it is surer than it should be of anything else, and for icons.
 
     Args:
         name: of the head.
         sizes: examples of each class.
     """
-    law = _TEMPERATURES.get(name or "")
+    law = _learned(name).temperature if name in LEARNED_HEADS else _TEMPERATURES.get(name or "")
     return 1.0 if law is None else law.of(sizes)
 
 
@@ -140,11 +171,14 @@ def describe_learner(name: str, penalty: float | None = None) -> tuple[dict[str,
     """
     if penalty is not None and name not in _PENALISED:
         raise ValueError(f"{name} takes no penalty; the heads that do are: {', '.join(_PENALISED)}")
-    if name in (*HEADS, "photo"):
-        settings = {} if penalty is None else {"penalty": float(penalty)}
-        encoder = UnitVectors(_average_photo().clone() if name == "photo" else None)
-        head = HEADS["logistic" if name == "photo" else name](encoder, **settings)
-        return {"head": name, **settings}, head.eval()
+    settings = {} if penalty is None else {"penalty": float(penalty)}
+    if name in LEARNED_HEADS:
+        encoder = _learned(name).encoder()
+        rank = 0 if encoder.basis is None else torch.as_tensor(encoder.basis).shape[1]
+        about = {"head": name, "rank": rank, "power": encoder.power, **settings}
+        return about, _learned(name).head(encoder, penalty)
+    if name in HEADS:
+        return {"head": name, **settings}, HEADS[name](UnitVectors(), **settings).eval()
     from quickstudy.experiments.pretrained import load_described
 
     spec, learner = load_described(name)
@@ -163,10 +197,7 @@ def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLe
         ValueError: there is no such learner, or it is larger.
     """
     if "head" in about:
-        names = [*HEADS, "photo"]
-        if about["head"] not in names:
-            raise ValueError(f"there is no head {about['head']!r}; there are: {', '.join(names)}")
-        return describe_learner(about["head"], about.get("penalty"))[1]
+        return _rebuilt_head(at_most, **about)
     from quickstudy.experiments.spec import LearnerSpec
 
     learner = LearnerSpec(**about).build(at_most=at_most).eval()
@@ -174,7 +205,55 @@ def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLe
     return learner
 
 
+def _rebuilt_head(
+    at_most: int | None,
+    *,
+    head: Any,
+    penalty: float | None = None,
+    rank: Any = 0,
+    power: Any = 1.0,
+    **others: object,
+) -> MetaLearner:
+    """Without a rank and a power, as heads were that only subtracted an average."""
+    names = [*HEADS, *LEARNED_HEADS]
+    if head not in names or others:
+        what = f"head {head!r}" if head not in names else f"head with {', '.join(others)}"
+        raise ValueError(f"there is no {what}; there are: {', '.join(names)}")
+    if head not in LEARNED_HEADS:
+        return describe_learner(head, penalty)[1]
+    learned = _learned(head)
+    size = len(learned.tensors["centre"])
+    if rank not in range(size + 1) or not (isinstance(power, float) and 0 < power <= 1):
+        raise ValueError(f"rank is {rank!r} and power {power!r}; expected 0..{size} and 0..1")
+    if at_most is not None and size * (1 + rank) > at_most:
+        raise ValueError(f"a rank of {rank} takes more than the {at_most} numbers that there are")
+    extra = (torch.zeros(size, rank).half(), torch.zeros(rank)) if rank else ()
+    return learned.head(UnitVectors(torch.zeros(size), *extra, power=power), penalty)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """One of `LEARNED_HEADS`, as its file has it."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+    @property
+    def temperature(self) -> Temperature:
+        return Temperature(*self.about["temperature"])
+
+    def encoder(self) -> UnitVectors:
+        tensors = {name: z.clone() for name, z in self.tensors.items()}
+        return UnitVectors(**tensors, power=self.about["power"])
+
+    def head(self, encoder: UnitVectors, penalty: float | None) -> MetaLearner:
+        numbers = {name: self.about[name] for name in ("penalty", "prior", "debias")}
+        if penalty is not None:
+            numbers["penalty"] = float(penalty)
+        return Logistic(encoder, **numbers).eval()
+
+
 @cache
-def _average_photo() -> Tensor:
-    file = resources.files("quickstudy").joinpath("average_photo.json")
-    return torch.tensor(json.loads(file.read_text("utf-8"))["mean"])
+def _learned(name: str) -> _Learned:
+    file = Path(__file__).with_name(f"heads_{name}.safetensors")
+    return _Learned(load_file(file), weights_about(file) or {})

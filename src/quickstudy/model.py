@@ -24,7 +24,7 @@ from quickstudy.encoders import (
 )
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
-from quickstudy.heads import HEADS
+from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
 
 __all__ = ["Answer", "Model"]
@@ -32,7 +32,11 @@ __all__ = ["Answer", "Model"]
 _LARGE = 1 << 20  # bytes of an image
 _ENOUGH = 8  # examples to hold out, for a choice between encoders
 _INK = "taken for drawings: all are ink on paper, without colour"
-_HEADS = {"drawing": "protonet-drawings", "efficientnet-lite0": "photo"}
+_HEADS = {
+    "drawing": "protonet-drawings",
+    "efficientnet-lite0": "photo",
+    "minilm": "sentence",
+}
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,10 @@ class Model(Shareable):
                 on, if it was; else ``minilm`` for texts, ``efficientnet-lite0`` for photos; if all
                 images are ink on paper, ``drawing``, or ``efficientnet-lite0`` where it does
                 clearly better on held-out examples.
-            head: a head (`HEADS`), the name of shipped weights, a run folder, or a file of
-                weights. Default: ``protonet-drawings`` for the encoder ``drawing``, ``photo`` for
-                ``efficientnet-lite0``, ``logistic`` for any other.
+            head: a head (`HEADS`, `LEARNED_HEADS`), the name of shipped weights, a run folder, or
+                a file of weights. Default: ``protonet-drawings`` for the encoder ``drawing``,
+                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``logistic`` for
+                any other.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
             device: where to compute, see `quickstudy.devices.find_device`.
@@ -120,7 +125,7 @@ class Model(Shareable):
                 classes.
         """
         stream, guess = as_examples(examples, failed), None
-        if encoder is None and head is not None and head not in (*HEADS, "photo"):
+        if encoder is None and head is not None and head not in (*HEADS, *LEARNED_HEADS):
             from quickstudy.experiments.pretrained import taken_images
 
             encoder = taken_images(head)

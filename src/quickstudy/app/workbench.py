@@ -51,7 +51,7 @@ SHOWN: dict[Kind, dict[str, str]] = {
         "Nearest pixels": "nearest",
     },
     "photo": {**_ON_FEATURES, "Logistic": "photo"},
-    "text": _ON_FEATURES,
+    "text": {**_ON_FEATURES, "Logistic": "sentence"},
 }
 _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _STORED_BYTES = 1 << 16

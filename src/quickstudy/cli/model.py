@@ -59,8 +59,8 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="photo, logistic, ridge, centroid, proto-maml, shipped weights, a run folder, "
-            "or a file of weights. Default: by the encoder."
+            help="photo, sentence, logistic, ridge, centroid, proto-maml, shipped weights, a run "
+            "folder, or a file of weights. Default: by the encoder."
         ),
     ] = None,
     unknown: Annotated[
