@@ -9,11 +9,11 @@ classes, by name, of ``tiny-imagenet-dev100x150.zip``; sentences those of the fi
 A head makes features alike from one task to the next: their mean over all classes is subtracted,
 and directions in which examples of *one* class differ are made shorter. Such statistics would be
 too good to be true for the very classes they come from, so tasks of each half of the classes see
-the other half's. Learned by the outer loop, from tasks of 2 to 25 ways with 1 to 15 examples of each
-class: how much shorter, the head's penalty, prior and offset for small classes, and the temperature
-with its dependence on ways and shots. Weights are those of the best validation where there are data
-of another domain (icons, the first half of ``icons64.zip``, which therefore say nothing of photos
-any more); in the file are all classes' statistics.
+the other half's. Learned by the outer loop, from tasks of 2 to 25 ways with 1 to 15 examples of
+each class: how much shorter, the head's penalty, prior and offset for small classes, and the
+temperature with its dependence on ways and shots. Weights are those of the best validation where
+there are data of another domain (icons, the first half of ``icons64.zip``, which therefore say
+nothing of photos any more); in the file are all classes' statistics.
 """
 
 import json
