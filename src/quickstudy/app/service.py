@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from quickstudy import __version__
 from quickstudy.app.guard import MOST_BYTES, Guard, Rates
+from quickstudy.app.models import Models
 from quickstudy.app.workbench import FullError, Item, Kind, Workbench
 
 __all__ = ["create_app"]
@@ -35,7 +36,7 @@ class _Body(BaseModel):
 
 
 class NewItem(_Body):
-    """An image (base64, or a data URL) or a text, by the kind of the task."""
+    """An image (base64, or a data URL) or a text, by the kind of the task or model."""
 
     image: Encoded | None = None
     text: Text | None = None
@@ -77,6 +78,7 @@ class NewName(_Body):
 def create_app(
     workbench: Workbench | None = None,
     *,
+    models: Models | None = None,
     token: str | None = None,
     hosts: list[str] | None = None,
     requests_a_second: float = 50.0,
@@ -88,6 +90,7 @@ def create_app(
 
     Args:
         workbench: where tasks are kept.
+        models: what else is asked for predictions.
         token: without it in ``Authorization: Bearer``, the API answers 401; ``None`` asks for none.
         hosts: names this server may be called by; default: loopback only.
         requests_a_second: allowed to each client on average; twice as many in a burst. A million
@@ -97,6 +100,7 @@ def create_app(
         seconds: that a request may take before it is given up.
     """
     bench = Workbench() if workbench is None else workbench
+    served = Models() if models is None else models
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -178,9 +182,12 @@ def create_app(
     @app.post("/api/tasks/{task}/rename", tags=["tasks"], **guarded)
     async def rename(task: str, body: NewName) -> Response:
         """Rename a class; given the name of another class, the two become one."""
-        bench.rename(task, body.old, body.new)
-        shown = await work(lambda: _json(bench.show(task)))
-        return Response(shown, media_type="application/json")
+
+        def renamed() -> bytes:
+            bench.rename(task, body.old, body.new)
+            return _json(bench.show(task))
+
+        return Response(await work(renamed), media_type="application/json")
 
     @app.post("/api/tasks/{task}/predict", tags=["tasks"], **guarded)
     async def predict(task: str, body: NewItems, request: Request) -> dict[str, Any]:
@@ -190,6 +197,20 @@ def create_app(
             answer = await work(lambda: bench.predict(task, items, charged))
         figures.predictions.inc(len(items))
         return answer
+
+    @app.get("/api/models", tags=["models"], **guarded)
+    async def models_served() -> dict[str, Any]:
+        """The models that this server was started with."""
+        return {"models": served.about()}
+
+    @app.post("/api/models/{model}/predict", tags=["models"], **guarded)
+    async def predict_by_model(model: str, body: NewItems, request: Request) -> Response:
+        """What a model says of new items, and whether it calls them unknown."""
+        items, charged = [_item(item) for item in body.items], charge(request)
+        with figures.seconds.time():
+            answer = await work(lambda: _json(served.predict(model, items, charged)))
+        figures.predictions.inc(len(items))
+        return Response(answer, media_type="application/json")
 
     @app.exception_handler(KeyError)
     async def unknown(_: Request, error: KeyError) -> JSONResponse:
@@ -232,7 +253,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         400: "The body is not text, or the server is called by a name that is not its own",
         401: "The token is missing or wrong",
         403: "A page of another site asks",
-        404: "There is no such task, example or class",
+        404: "There is no such task, example, class or model",
         408: "The request does not come to its end",
         413: "The request is too large",
         422: "Something in the request cannot be used; says what",
@@ -289,8 +310,8 @@ class _Workers:
         with self._lock:
             if self._begun >= self._most:
                 raise FullError("this server is busy; try later")
+            future = self._pool.submit(task)
             self._begun += 1
-        future = self._pool.submit(task)
         future.add_done_callback(self._ended)
         try:
             return await asyncio.wait_for(
@@ -304,8 +325,9 @@ class _Workers:
 
     def close(self) -> None:
         """Drop what is waiting."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new()  # an app may be started again
+        with self._lock:
+            pool, self._pool = self._pool, self._new()  # an app may be started again
+        pool.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: "Future[Any]") -> None:
         with self._lock:

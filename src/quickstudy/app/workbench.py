@@ -27,7 +27,7 @@ from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, NearestNeighbour
 
-__all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
+__all__ = ["Charge", "FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench", "content"]
 
 Kind = Literal["drawing", "photo", "text"]
 ENCODERS: dict[Kind, str] = {
@@ -57,7 +57,6 @@ _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "
 _STORED_BYTES = 1 << 16
 _BEGINS = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8"}
 _FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
-
 
 Charge = Callable[[int], None]
 
@@ -407,19 +406,9 @@ class Workbench:
         return {"adapt_ms": round(own.milliseconds, 2), **curve, "answers": answers}
 
     def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
-        if kind == "text":
-            if item.text is None or not item.text.strip():
-                raise ValueError(f"{where} has no text; this task is of sentences")
-            return Example(item.text, None, where)
-        if item.image is None:
-            raise ValueError(f"{where} has no image; this task is of {kind}s")
-        encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
-        encoded = "".join(encoded.split()).translate(_FOR_URLS)
-        try:
-            data = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError(f"{where}: its image is not base64 ({error})") from error
-        return Example(self._small(data, kind, where, charge), None, where)
+        given = content(kind, item, where, "this task is of")
+        small = given if isinstance(given, str) else self._small(given, kind, where, charge)
+        return Example(small, None, where)
 
     def _small(self, data: bytes, kind: Kind, where: str, charge: Charge | None) -> bytes:
         """An image as it is stored and encoded; one that was stored before comes back unchanged."""
@@ -443,6 +432,32 @@ class Workbench:
     def _forget(self) -> None:
         oldest = self._clock() - self.limits.idle_seconds
         self._tasks = {k: live for k, live in self._tasks.items() if live.touched >= oldest}
+
+
+def content(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
+    """What an item holds: a text, or the bytes of an image.
+
+    Args:
+        kind: what it has to be.
+        item: as it arrived.
+        where: what to call it in a message.
+        taken: begins to say what is expected, if it is not of that kind.
+
+    Raises:
+        ValueError: it is of another kind, or is no base64.
+    """
+    if kind == "text":
+        if item.text is None or not item.text.strip():
+            raise ValueError(f"{where} has no text; {taken} sentences")
+        return item.text
+    if item.image is None:
+        raise ValueError(f"{where} has no image; {taken} {kind}s")
+    encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
+    encoded = "".join(encoded.split()).translate(_FOR_URLS)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{where}: its image is not base64 ({error})") from error
 
 
 def _url(data: bytes) -> str:
