@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +15,11 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="needs quickstudy[app]")
 from fastapi.testclient import TestClient
 
-from quickstudy.app import Models, Workbench, create_app
+from quickstudy.app import Models, create_app
 from quickstudy.cli import main
 from quickstudy.data import alphabets
 from quickstudy.encoders import DrawingEncoder
 from quickstudy.estimator import FewShotClassifier
-from quickstudy.examples import Example
 from quickstudy.experiments.architecture import LearnerSpec
 from quickstudy.model import Model
 
@@ -81,7 +79,11 @@ def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def test_a_model_answers_as_predict_does(folder: Path, printed: Any, tmp_path: Path) -> None:
     """Images of other sizes, proportions and formats too; and what is none of its classes."""
     images = [drawn(c, 7) for c in range(5)]
-    images += [drawn(1, 7, (300, 90)), drawn(2, 7, (40, 200), "JPEG"), drawn(3, 7, (33, 33), "WEBP")]
+    images += [
+        drawn(1, 7, (300, 90)),
+        drawn(2, 7, (40, 200), "JPEG"),
+        drawn(3, 7, (33, 33), "WEBP"),
+    ]
     noise = np.random.default_rng(0).integers(0, 255, (200, 120)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
@@ -107,9 +109,9 @@ def test_a_model_answers_as_predict_does(folder: Path, printed: Any, tmp_path: P
 
 def test_what_is_served_is_listed(folder: Path) -> None:
     assert calling().get("/api/models").json() == {"models": []}
-    symbols, two = calling(folder / "symbols.qs", folder / "two.qs").get("/api/models").json()[
-        "models"
-    ]
+    symbols, two = (
+        calling(folder / "symbols.qs", folder / "two.qs").get("/api/models").json()["models"]
+    )
     classes = [f"symbol {c}" for c in range(5)]
     assert symbols == {
         "name": "symbols",
@@ -269,9 +271,7 @@ def test_serve_takes_models_and_what_you_trained(
     assert code == 0, err
     client = TestClient(apps[0], base_url="http://localhost")
     assert [own["name"] for own in client.get("/api/models").json()["models"]] == ["two"]
-    few = [
-        {"label": str(c), "image": base64.b64encode(drawn(c, 0)).decode()} for c in range(2)
-    ]
+    few = [{"label": str(c), "image": base64.b64encode(drawn(c, 0)).decode()} for c in range(2)]
     task = client.post("/api/tasks", json={"examples": few}).json()["id"]
     shown = client.post(f"/api/tasks/{task}/predict", json=asked(drawn(0, 1))).json()["learners"]
     assert [*shown][-2:] == ["mine", "model.safetensors"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quickstudy.app.workbench import Charge, Item, Kind, Limits, content
+from quickstudy.app.workbench import Charge, Item, Kind, Limits, content_of
 from quickstudy.data.images import count_pixels
 from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder
 from quickstudy.examples import Example
@@ -49,9 +49,9 @@ class Models:
     ) -> None:
         self.limits = limits or Limits()
         self._served: dict[str, _Served] = {}
-        files: dict[str, str] = {}
-        for path in map(os.fspath, paths):
-            name = Path(path).stem
+        files: dict[str, Path] = {}
+        for path in map(Path, paths):
+            name = path.stem
             if name in files:
                 raise ValueError(f"{files[name]} and {path} are both called {name}; rename one")
             files[name] = path
@@ -118,7 +118,7 @@ class Models:
         }
 
     def _content(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> str | bytes:
-        found = content(kind, item, where, "this model takes")
+        found = content_of(kind, item, where, "this model takes")
         if isinstance(found, bytes):
             pixels = count_pixels(found, where, self.limits.pixels)
             if charge is not None:

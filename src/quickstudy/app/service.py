@@ -1,7 +1,6 @@
 """The REST service and the page, around a `Workbench`."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from quickstudy import __version__
 from quickstudy.app.guard import MOST_BYTES, Guard, Rates
 from quickstudy.app.models import Models
 from quickstudy.app.workbench import FullError, Item, Kind, Workbench
+from quickstudy.plain import to_json
 
 __all__ = ["create_app"]
 
@@ -106,6 +106,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         work.close()
+        bench.close()
 
     app = FastAPI(
         title="quickstudy",
@@ -190,13 +191,13 @@ def create_app(
         return Response(await work(renamed), media_type="application/json")
 
     @app.post("/api/tasks/{task}/predict", tags=["tasks"], **guarded)
-    async def predict(task: str, body: NewItems, request: Request) -> dict[str, Any]:
+    async def predict(task: str, body: NewItems, request: Request) -> Response:
         """What each learner says of new items, with its reasons."""
         items, charged = [_item(item) for item in body.items], charge(request)
         with figures.seconds.time():
-            answer = await work(lambda: bench.predict(task, items, charged))
+            answer: bytes = await work(lambda: bench.ask(task, items, charged, then=_json))
         figures.predictions.inc(len(items))
-        return answer
+        return Response(answer, media_type="application/json")
 
     @app.get("/api/models", tags=["models"], **guarded)
     async def models_served() -> dict[str, Any]:
@@ -283,7 +284,7 @@ def _client(request: Request) -> str:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return to_json(value, ensure_ascii=False).encode()
 
 
 class _Workers:
@@ -301,8 +302,8 @@ class _Workers:
         self._most, self._seconds = threads + waiting, seconds
         self._begun, self._lock = 0, threading.Lock()
 
-    async def __call__(self, task: Callable[[], T]) -> T:
-        """What ``task`` returns.
+    async def __call__(self, task: Callable[[], T | Future[T]]) -> T:
+        """What ``task`` returns, or what the future has that it returns: no thread waits for that.
 
         Raises:
             FullError: too much is being done, or it took too long.
@@ -314,9 +315,11 @@ class _Workers:
             self._begun += 1
         future.add_done_callback(self._ended)
         try:
-            return await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(future)), self._seconds
-            )
+            async with asyncio.timeout(self._seconds):
+                found = await asyncio.shield(asyncio.wrap_future(future))
+                if isinstance(found, Future):
+                    return await asyncio.shield(asyncio.wrap_future(found))
+                return found
         except TimeoutError as error:
             raise FullError(f"this took more than {self._seconds:g} s; ask for less") from error
 
@@ -329,7 +332,12 @@ class _Workers:
             pool, self._pool = self._pool, self._new()  # an app may be started again
         pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ended(self, _: "Future[Any]") -> None:
+    def _ended(self, future: "Future[Any]") -> None:
+        if not future.cancelled() and not future.exception():
+            found = future.result()
+            if isinstance(found, Future):
+                found.add_done_callback(self._ended)
+                return
         with self._lock:
             self._begun -= 1
 
