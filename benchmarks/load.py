@@ -10,11 +10,11 @@ requests is bounded; it ends by itself.
 import base64
 import io
 import json
-import multiprocessing
 import os
 import platform
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,16 +31,6 @@ from quickstudy.experiments.reproduce import code_commit
 
 OUT = Path(__file__).parent / "results" / "load.json"
 CLIENTS, CLASSES, QUERIES = 8, 5, 4
-
-
-def serve(port: int) -> None:
-    import uvicorn
-
-    from quickstudy.app import create_app
-
-    torch.set_num_threads(1)
-    app = create_app(requests_a_second=1e9)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 def drawing(label: int, instance: int) -> str:
@@ -103,24 +93,26 @@ def main(requests: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(port,), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            httpx.get(f"{url}/api/health", trust_env=False)
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    clients = [Client(url, n) for n in range(CLIENTS)]
-    each = requests // CLIENTS
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(lambda c: c.load(len(c.bodies)), clients))
-        assert server.pid is not None
-        before, began = memory(server.pid), time.perf_counter()
-        found = list(pool.map(lambda c: c.load(each), clients))
-        seconds, after = time.perf_counter() - began, memory(server.pid)
-    server.terminate()
+    words = [sys.executable, "-m", "quickstudy", "serve", "--port", str(port), "--rate", "1e9"]
+    server = subprocess.Popen(words)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                httpx.get(f"{url}/api/health", trust_env=False)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        clients = [Client(url, n) for n in range(CLIENTS)]
+        each = requests // CLIENTS
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(lambda c: c.load(len(c.bodies)), clients))
+            before, began = memory(server.pid), time.perf_counter()
+            found = list(pool.map(lambda c: c.load(each), clients))
+            seconds, after = time.perf_counter() - began, memory(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
     times = sorted(t for own, _ in found for t in own)
     result = {
         "requests": len(times),

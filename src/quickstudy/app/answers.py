@@ -13,6 +13,7 @@ from quickstudy.app.explain import loss_curve
 from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, BlackBoxLSTM, MatchingNetwork, NearestNeighbour, ProtoNet
+from quickstudy.nn.frozen import frozen
 
 __all__ = ["Fitted", "Parts", "fit", "parts", "predict"]
 
@@ -63,7 +64,7 @@ def parts(source: str, device: torch.device) -> Parts:
         case MAML():
             learner.inner_steps = 3  # as it was evaluated
         case ProtoNet() | BlackBoxLSTM() | MatchingNetwork(query_encoder=None):
-            encoder = learner.encoder
+            encoder = frozen(learner.encoder)
             learner.add_module("encoder", nn.Identity())
     return Parts(encoder, learner)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -235,14 +235,7 @@ def create_app(
     async def missing(_: Request, error: ModuleNotFoundError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 501)
 
-    @app.middleware("http")
-    async def count(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        figures.requests.labels(request.method, str(response.status_code)).inc()
-        return response
-
+    app.add_middleware(_Count, requests=figures.requests)
     app.add_middleware(Guard, rates=rates, token=token)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or _LOOPBACK)
     return app
@@ -340,6 +333,21 @@ class _Workers:
                 return
         with self._lock:
             self._begun -= 1
+
+
+class _Count:
+    """Counts what is answered."""
+
+    def __init__(self, app: Any, requests: Counter) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def counted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.requests.labels(scope["method"], str(message["status"])).inc()
+            await send(message)
+
+        await self.app(scope, receive, counted)
 
 
 class _Figures:

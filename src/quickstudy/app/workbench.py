@@ -22,7 +22,12 @@ from quickstudy.app.answers import Fitted, fit, parts, predict
 from quickstudy.app.explain import reasons
 from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
-from quickstudy.encoders import Encoder, load_encoder
+from quickstudy.encoders import (
+    DrawingEncoder,
+    Encoder,
+    PixelEncoder,
+    load_encoder,
+)
 from quickstudy.examples import Example, label_form
 from quickstudy.experiments.pretrained import taken_images
 from quickstudy.learner import MetaLearner
@@ -146,6 +151,7 @@ class _Asked(NamedTuple):
     task: str
     kind: Kind
     read: list[Example]
+    pixels: dict[str, Any]  # by the names of the encoders that only decode
     then: Callable[[dict[str, Any]], Any]
     answer: "Future[Any]"
 
@@ -250,7 +256,7 @@ class Workbench:
             self._read(kind, item, f"example {i + 1}", charge) for i, (_, item) in enumerate(items)
         ]
         with self._computing:
-            numbers = self._encoded(kind, read)
+            numbers = {name: encoder(read) for name, encoder in self._encoders(kind).items()}
         stored = {
             secrets.token_urlsafe(6): _Stored(
                 label,
@@ -370,9 +376,14 @@ class Workbench:
         with self._lock:
             kind = self._task(task).kind
         read = [self._read(kind, item, f"item {i + 1}", charge) for i, item in enumerate(items)]
+        pixels = {
+            name: encoder(read)
+            for name, encoder in self._encoders(kind).items()
+            if isinstance(encoder, DrawingEncoder | PixelEncoder)
+        }
         answer: Future[T] = Future()
         with self._lock:
-            self._asked.append(_Asked(task, kind, read, then, answer))
+            self._asked.append(_Asked(task, kind, read, pixels, then, answer))
         self._computer.submit(self._answer_waiting)
         return answer
 
@@ -413,15 +424,19 @@ class Workbench:
 
     def _answers(self, together: Sequence[_Asked]) -> list[dict[str, Any]]:
         kind, sizes = together[0].kind, [len(asked.read) for asked in together]
-        numbers = self._encoded(kind, [example for asked in together for example in asked.read])
+        read = [example for asked in together for example in asked.read]
+        numbers = {
+            name: np.concatenate([asked.pixels[name] for asked in together])
+            if name in together[0].pixels
+            else encoder(read)
+            for name, encoder in self._encoders(kind).items()
+        }
         tasks = [self._now(asked.task) for asked in together]
         results: list[dict[str, Any]] = [{"classes": t.classes, "learners": {}} for t in tasks]
-        with torch.no_grad():
-            for own in self._shown[kind]:
-                x = torch.from_numpy(numbers[own.encoder]).to(self.device)
-                each = parts(own.source, self.device).encoder(x).split(sizes)
-                for result, answer in zip(results, self._ask(own, tasks, each), strict=True):
-                    result["learners"][own.name] = answer
+        for own in self._shown[kind]:
+            x = torch.from_numpy(numbers[own.encoder]).to(self.device)
+            for result, answer in zip(results, self._ask(own, tasks, x, sizes), strict=True):
+                result["learners"][own.name] = answer
         return results
 
     def _now(self, task: str) -> LiveTask:
@@ -430,38 +445,28 @@ class Workbench:
             live = self._task(task)
             return replace(live, examples=dict(live.examples))
 
-    def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
-        """What each encoder in use makes of examples."""
-        names = {shown.encoder for shown in self._shown[kind]}
-        return {name: _encoder(name, self.device)(read) for name in names}
+    def _encoders(self, kind: Kind) -> dict[str, Encoder]:
+        """Those in use."""
+        names = {own.encoder for own in self._shown[kind]}
+        return {name: _encoder(name, self.device) for name in names}
 
     def _ask(
-        self, own: _Shown, tasks: Sequence[LiveTask], x: Sequence[Tensor]
+        self, own: _Shown, tasks: Sequence[LiveTask], x: Tensor, sizes: Sequence[int]
     ) -> Iterator[dict[str, Any]]:
-        """What a learner says in each task of queries ``[Q,...]``, as its head takes them."""
-        head = parts(own.source, self.device).head
+        """What a learner says in each task of its own queries, so many of ``x``."""
+        encoder, head = parts(own.source, self.device)
         missing = [_missing(head, task) for task in tasks]
         ready = [i for i, why in enumerate(missing) if why is None]
-        fitted = [self._fitted(own, tasks[i]) for i in ready]
-        found = dict(zip(ready, predict(head, fitted, [x[i] for i in ready]), strict=True))
-        adapted = dict(zip(ready, fitted, strict=True))
-        for i, task in enumerate(tasks):
-            if i not in found:
-                yield {"waiting": missing[i]}
-                continue
-            ids, classes, fit = [*task.examples], task.classes, adapted[i]
-            answers = []
-            explanations = reasons(head, fit.phi, fit.support, x[i].unsqueeze(0))
-            for row, reason in zip(found[i].tolist(), explanations, strict=True):
-                answer: dict[str, Any] = {
-                    "label": classes[row.index(max(row))],
-                    "probabilities": [round(p, 4) for p in row],
-                }
-                if "looked_at" in reason:
-                    answer["looked_at"] = ids[reason.pop("looked_at")]
-                answers.append({**answer, **reason})
-            curve = {} if fit.curve is None else {"curve": fit.curve}
-            yield {"adapt_ms": round(fit.milliseconds, 2), **curve, "answers": answers}
+        fitted = {i: self._fitted(own, tasks[i]) for i in ready}
+        with torch.inference_mode():
+            each = encoder(x).split(sizes)
+            answered = predict(head, [*fitted.values()], [each[i] for i in ready])
+            explained = [
+                reasons(head, fitted[i].phi, fitted[i].support, each[i].unsqueeze(0)) for i in ready
+            ]
+        found = dict(zip(ready, zip(answered, explained, strict=True), strict=True))
+        for i, why in enumerate(missing):
+            yield _said(tasks[i], fitted[i], *found[i]) if why is None else {"waiting": why}
 
     def _fitted(self, own: _Shown, task: LiveTask) -> Fitted:
         """The learner adapted to a task, once for as long as its examples stay as they are."""
@@ -470,7 +475,8 @@ class Workbench:
             x = torch.from_numpy(np.stack([example.numbers[own.encoder] for example in examples]))
             y = torch.tensor([classes.index(example.label) for example in examples])
             x, y = x.to(self.device), y.to(self.device)
-            task.fitted[own.name] = fit(own.source, x, y, len(classes))
+            with torch.no_grad():
+                task.fitted[own.name] = fit(own.source, x, y, len(classes))
         return task.fitted[own.name]
 
     def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
@@ -509,6 +515,23 @@ def _missing(head: MetaLearner, task: LiveTask) -> str | None:
     if head.max_way is not None and len(task.classes) > head.max_way:
         return f"was trained for at most {head.max_way} classes"
     return None
+
+
+def _said(
+    task: LiveTask, fit: Fitted, probabilities: Tensor, explained: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the page is told of a learner's answers ``[Q,N]``."""
+    ids, classes, answers = [*task.examples], task.classes, []
+    for row, reason in zip(probabilities.tolist(), explained, strict=True):
+        answer = {
+            "label": classes[row.index(max(row))],
+            "probabilities": [round(p, 4) for p in row],
+        }
+        if "looked_at" in reason:
+            answer["looked_at"] = ids[reason.pop("looked_at")]
+        answers.append({**answer, **reason})
+    curve = {} if fit.curve is None else {"curve": fit.curve}
+    return {"adapt_ms": round(fit.milliseconds, 2), **curve, "answers": answers}
 
 
 def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
