@@ -510,10 +510,11 @@ class Workbench:
 
 def _missing(head: MetaLearner, task: LiveTask) -> str | None:
     """Why a learner can say nothing in a task, if it cannot."""
-    if len(task.classes) < 2:
+    way, most = len(task.classes), head.max_way
+    if way < 2:
         return "needs examples of two classes"
-    if head.max_way is not None and len(task.classes) > head.max_way:
-        return f"was trained for at most {head.max_way} classes"
+    if most is not None and way > most:
+        return f"was trained for at most {most} classes"
     return None
 
 
