@@ -1,10 +1,10 @@
-"""The web service under load, on loopback: ``python benchmarks/load.py [REQUESTS]``.
+"""The web service under load, on loopback: ``python benchmarks/load.py [REQUESTS [OTHER]]``.
 
 Eight clients ask at once, each a task of its own with other names for the same drawings, so that an
 answer meant for another one would be seen. Every answer is compared with the one given when nobody
 else asked: the same labels, and probabilities to a thousandth. Prints predictions a second,
-latencies, memory before and after, and writes ``benchmarks/results/load.json``. The number of
-requests is bounded; it ends by itself.
+latencies, memory before and after, and writes ``benchmarks/results/load.json``. A tenth as many are
+then asked of ``OTHER``, the ``src`` folder of another state of the code. It ends by itself.
 """
 
 import base64
@@ -89,12 +89,13 @@ def agree(answer: Any, quiet: Any) -> bool:
     return said == known and max(abs(a - b) for a, b in zip(p, q, strict=True)) <= 1e-3
 
 
-def main(requests: int) -> None:
+def measure(requests: int, source: str | None = None) -> dict[str, Any]:
+    """Figures of so many requests; ``source`` is a folder with another state of the code."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [sys.executable, "-m", "quickstudy", "serve", "--port", str(port), "--rate", "1e9"]
-    server = subprocess.Popen(words)
+    server = subprocess.Popen(words, env=os.environ | ({"PYTHONPATH": source} if source else {}))
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
@@ -114,7 +115,7 @@ def main(requests: int) -> None:
         server.terminate()
         server.wait()
     times = sorted(t for own, _ in found for t in own)
-    result = {
+    return {
         "requests": len(times),
         "clients": CLIENTS,
         "requests_a_second": round(len(times) / seconds, 1),
@@ -123,10 +124,17 @@ def main(requests: int) -> None:
         "wrong": sum(wrong for _, wrong in found),
         "memory_before_mib": round(before),
         "memory_after_mib": round(after),
+    }
+
+
+def main(requests: int, other: str | None = None) -> None:
+    result = measure(requests) | {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    if other:
+        result["other"] = measure(requests // 10, other)
     print(json.dumps(result, indent=1))
     if requests >= 10_000:
         write_atomically(OUT, json.dumps(result, indent=1) + "\n")
@@ -135,4 +143,4 @@ def main(requests: int) -> None:
 DRAWN = alphabets(CLASSES, 1 + QUERIES, size=84, first_class=40)
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, *sys.argv[2:])

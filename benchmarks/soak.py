@@ -8,6 +8,7 @@ after; 10,000 or more are written to ``benchmarks/results/soak.json``. It ends b
 """
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -68,7 +69,8 @@ class Client:
         except OSError:  # it may answer, and close, before it has read a body that is refused
             self.http.close()
             return 0, None
-        return answer.status, json.loads(text) if text else None
+        is_json = answer.getheader("Content-Type") == "application/json"
+        return answer.status, json.loads(text) if text and is_json else None
 
     def predict(self, *images: str) -> Answer:
         items = {"items": [{"image": image} for image in images]}
@@ -94,7 +96,10 @@ class Client:
 
     def dropped(self, sent: bytes, after: float = 0.0) -> Answer:
         """A connection that is closed after so much was sent."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection,
+            contextlib.suppress(ConnectionError),
+        ):
             connection.sendall(sent)
             time.sleep(after)
         return 0, None
@@ -204,7 +209,8 @@ def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
 
     Returns:
         What each kind was answered, and how often; what was answered as it must not be; how long
-        health took, in ms; and the server's memory after a tenth of the requests, and at the end.
+        health took, in ms; and the server's memory after one of each kind from each client, and at
+        the end.
     """
     known = kinds()
     chosen = random.Random(0).choices([*known], [kind.share for kind in known.values()], k=requests)
@@ -224,7 +230,8 @@ def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
         return memory(pid)
 
     began = time.perf_counter()
-    before, after = send_all(chosen[: requests // 10]), send_all(chosen[requests // 10 :])
+    before = send_all([name for name in known for _ in clients])  # each of them each kind
+    after = send_all(chosen)
     seconds = time.perf_counter() - began
     times = sorted(1000 * t for t in json.loads(asking.communicate()[0]))
     wrong = {

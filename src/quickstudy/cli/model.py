@@ -322,6 +322,7 @@ def serve(
     from quickstudy.app.connections import connections
 
     torch.set_num_threads(1)
+    sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
     limits = Limits(megabytes=memory)
     learners = [str(file) for file in files or [] if _is_trained(file)]
     bench = Workbench(limits, device=device, learners=learners)
