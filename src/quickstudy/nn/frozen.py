@@ -32,7 +32,7 @@ class _FrozenConv4(nn.Module):
         super().__init__()
         self.check, self.pooled = network.check, network.pooled
         self.convolutions = nn.ModuleList(_folded(*block[:2]) for block in network.blocks)  # type: ignore[index]
-        self.halve: nn.Module = network.blocks[0][3]  # type: ignore[index,assignment]
+        self.halve: nn.Module = network.blocks[0][3]  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
