@@ -204,7 +204,7 @@ def memory(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) >> 10
 
 
-def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
+def soak(port: int, pid: int, requests: int, clients: int = CLIENTS) -> dict[str, Any]:
     """Send so many requests to a server with the token ``soak`` that serves a model ``soak.qs``.
 
     Returns:
@@ -216,7 +216,7 @@ def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
     chosen = random.Random(0).choices([*known], [kind.share for kind in known.values()], k=requests)
     words = [sys.executable, __file__, "health", str(port)]
     asking = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    clients = [Client(port, seed) for seed in range(CLIENTS)]
+    asks = [Client(port, seed) for seed in range(clients)]
     answered: dict[str, Counter[int]] = {name: Counter() for name in known}
 
     def send(client: Client, names: list[str]) -> None:
@@ -224,13 +224,13 @@ def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
             answered[name][known[name].send(client)[0]] += 1
 
     def send_all(names: list[str]) -> int:
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            list(pool.map(send, clients, [names[i::CLIENTS] for i in range(CLIENTS)]))
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(send, asks, [names[i::clients] for i in range(clients)]))
         time.sleep(1)
         return memory(pid)
 
     began = time.perf_counter()
-    before = send_all([name for name in known for _ in clients])  # each of them each kind
+    before = send_all([name for name in known for _ in asks])  # each of them each kind
     after = send_all(chosen)
     seconds = time.perf_counter() - began
     times = sorted(1000 * t for t in json.loads(asking.communicate()[0]))
@@ -242,7 +242,7 @@ def soak(port: int, pid: int, requests: int) -> dict[str, Any]:
     }
     return {
         "requests": requests,
-        "clients": CLIENTS,
+        "clients": clients,
         "seconds": round(seconds),
         "answered": {name: dict(sorted(counts.items())) for name, counts in answered.items()},
         "wrong": wrong,
