@@ -264,15 +264,19 @@ def test_serve_takes_models_and_what_you_trained(
     folder: Path, tmp_path: Path, printed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    LearnerSpec(learner="protonet", filters=4).build().save_pretrained("mine")
+    LearnerSpec(learner="protonet", filters=4).build().save_pretrained("trained")
     apps: list[Any] = []
     monkeypatch.setattr("uvicorn.run", lambda app, **_: apps.append(app))
-    code, _, err = printed("serve", folder / "two.qs", "mine", "mine/model.safetensors")
+    code, _, err = printed("serve", folder / "two.qs", "trained", "trained/model.safetensors")
     assert code == 0, err
     client = TestClient(apps[0], base_url="http://localhost")
     assert [own["name"] for own in client.get("/api/models").json()["models"]] == ["two"]
     few = [{"label": str(c), "image": base64.b64encode(drawn(c, 0)).decode()} for c in range(2)]
-    task = client.post("/api/tasks", json={"examples": few}).json()["id"]
-    shown = client.post(f"/api/tasks/{task}/predict", json=asked(drawn(0, 1))).json()["learners"]
-    assert [*shown][-2:] == ["mine", "model.safetensors"]
+    made = client.post("/api/tasks", json={"examples": few})
+    assert made.status_code == 201, made.text
+    task = made.json()["id"]
+    answer = client.post(f"/api/tasks/{task}/predict", json=asked(drawn(0, 1)))
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()["learners"]
+    assert [*shown][-2:] == ["trained", "model.safetensors"]
     assert len(shown) == 7

@@ -37,12 +37,12 @@ def test_hostile_and_ordinary_requests_mixed(soak: ModuleType, start: Any, tmp_p
         while probe.connect_ex(("127.0.0.1", port)):
             assert server.poll() is None, server.err
             time.sleep(0.1)
-    found = soak.soak(port, server.process.pid, 200, clients=2)
+    found = soak.soak(port, server.process.pid, 100, clients=2)
     assert not found["wrong"], found
     answered = {status for counts in found["answered"].values() for status in counts}
     assert {200, 204, 400, 401, 403, 404, 405, 413, 422} <= answered
     assert all(found["answered"].values()), "some of every kind were sent"
-    assert sum(sum(counts.values()) for counts in found["answered"].values()) >= 200
+    assert sum(sum(counts.values()) for counts in found["answered"].values()) >= 100
     assert found["health"]["asked"] > 10
     assert found["health"]["max_ms"] < 5000
     assert found["memory_after_mib"] < 1.5 * found["memory_before_mib"]
