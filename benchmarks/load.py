@@ -1,19 +1,20 @@
-"""The web service under load, on loopback: ``python benchmarks/load.py [REQUESTS]``.
+"""The web service under load, on loopback: ``python benchmarks/load.py [REQUESTS [OTHER]]``.
 
 Eight clients ask at once, each a task of its own with other names for the same drawings, so that an
 answer meant for another one would be seen. Every answer is compared with the one given when nobody
-else asked. Prints predictions a second, latencies, memory before and after, and writes
-``benchmarks/results/load.json``. The number of requests is bounded; it ends by itself.
+else asked: the same labels, and probabilities to a thousandth. Prints predictions a second,
+latencies, memory before and after, and writes ``benchmarks/results/load.json``. A tenth as many are
+then asked of ``OTHER``, the ``src`` folder of another state of the code. It ends by itself.
 """
 
 import base64
 import io
 import json
-import multiprocessing
 import os
 import platform
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +31,6 @@ from quickstudy.experiments.reproduce import code_commit
 
 OUT = Path(__file__).parent / "results" / "load.json"
 CLIENTS, CLASSES, QUERIES = 8, 5, 4
-
-
-def serve(port: int) -> None:
-    import uvicorn
-
-    from quickstudy.app import create_app
-
-    torch.set_num_threads(1)
-    app = create_app(requests_a_second=1e9)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 def drawing(label: int, instance: int) -> str:
@@ -78,8 +69,9 @@ class Client:
         answer = self.http.post(f"/api/tasks/{self.task}/predict", json=self.bodies[i])
         spent = time.perf_counter() - began
         found = answer.raise_for_status().json()
-        each = {n: own["answers"][0]["probabilities"] for n, own in found["learners"].items()}
-        return (found["classes"], each), spent
+        each = {name: own["answers"][0] for name, own in found["learners"].items()}
+        said = found["classes"], {name: answer["label"] for name, answer in each.items()}
+        return (said, [p for answer in each.values() for p in answer["probabilities"]]), spent
 
     def load(self, requests: int) -> tuple[list[float], int]:
         times, wrong = [], 0
@@ -87,34 +79,43 @@ class Client:
             at = i % len(self.bodies)
             answer, spent = self.ask(at)
             times.append(spent)
-            wrong += answer != self.quiet[at]
+            wrong += not agree(answer, self.quiet[at])
         return times, wrong
 
 
-def main(requests: int) -> None:
+def agree(answer: Any, quiet: Any) -> bool:
+    """Whether two answers are one but for the rounding of a batch."""
+    (said, p), (known, q) = answer, quiet
+    return said == known and max(abs(a - b) for a, b in zip(p, q, strict=True)) <= 1e-3
+
+
+def measure(requests: int, source: str | None = None) -> dict[str, Any]:
+    """Figures of so many requests; ``source`` is a folder with another state of the code."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(port,), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            httpx.get(f"{url}/api/health", trust_env=False)
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    clients = [Client(url, n) for n in range(CLIENTS)]
-    each = requests // CLIENTS
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(lambda c: c.load(len(c.bodies)), clients))
-        assert server.pid is not None
-        before, began = memory(server.pid), time.perf_counter()
-        found = list(pool.map(lambda c: c.load(each), clients))
-        seconds, after = time.perf_counter() - began, memory(server.pid)
-    server.terminate()
+    words = [sys.executable, "-m", "quickstudy", "serve", "--port", str(port), "--rate", "1e9"]
+    server = subprocess.Popen(words, env=os.environ | ({"PYTHONPATH": source} if source else {}))
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                httpx.get(f"{url}/api/health", trust_env=False)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        clients = [Client(url, n) for n in range(CLIENTS)]
+        each = requests // CLIENTS
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(lambda c: c.load(len(c.bodies)), clients))
+            before, began = memory(server.pid), time.perf_counter()
+            found = list(pool.map(lambda c: c.load(each), clients))
+            seconds, after = time.perf_counter() - began, memory(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
     times = sorted(t for own, _ in found for t in own)
-    result = {
+    return {
         "requests": len(times),
         "clients": CLIENTS,
         "requests_a_second": round(len(times) / seconds, 1),
@@ -123,10 +124,17 @@ def main(requests: int) -> None:
         "wrong": sum(wrong for _, wrong in found),
         "memory_before_mib": round(before),
         "memory_after_mib": round(after),
+    }
+
+
+def main(requests: int, other: str | None = None) -> None:
+    result = measure(requests) | {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": code_commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    if other:
+        result["other"] = measure(requests // 10, other)
     print(json.dumps(result, indent=1))
     if requests >= 10_000:
         write_atomically(OUT, json.dumps(result, indent=1) + "\n")
@@ -135,4 +143,4 @@ def main(requests: int) -> None:
 DRAWN = alphabets(CLASSES, 1 + QUERIES, size=84, first_class=40)
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, *sys.argv[2:])

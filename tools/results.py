@@ -219,16 +219,47 @@ SURENESS: dict[str, Callable[[dict[str, float]], str]] = {
 
 
 def load(found: dict[str, Any]) -> list[str]:
-    """What ``benchmarks/load.py`` measured, in a sentence."""
+    """What ``benchmarks/load.py`` measured, in a sentence or two."""
+    other = found.get("other")
+    before = (
+        ""
+        if other is None
+        else (
+            f" Right after, on the same machine, the server before it computed requests together: "
+            f"{other['requests_a_second']:.0f} a second, {other['p50_ms']:.0f} ms and "
+            f"{other['p99_ms']:.0f} ms."
+        )
+    )
     return [
         f"{found['requests']:,} predictions by {found['clients']} clients at once, each with a "
         f"task of its own: **{found['requests_a_second']:.0f} a second**, half of them within "
         f"{found['p50_ms']:.0f} ms and 99% within {found['p99_ms']:.0f} ms; {found['wrong']} wrong "
         f"answers; memory {found['memory_before_mib']} MiB before and {found['memory_after_mib']} "
         f"MiB after ({found['machine']}, server and clients together; commit `{found['commit']}`, "
-        f"{found['date']}).",
+        f"{found['date']}).{before}",
         "",
     ]
+
+
+def soak(found: dict[str, Any]) -> list[str]:
+    """What ``benchmarks/soak.py`` measured: a table of what was answered, and the rest."""
+    health, wrong = found["health"], found["wrong"]
+    lines = [
+        f"{found['requests']:,} requests by {found['clients']} clients at once in "
+        f"{found['seconds']} s; answered otherwise than expected: {sum(wrong.values())}. Meanwhile "
+        f"`GET /api/health` was asked {health['asked']:,} times: half of the answers came within "
+        f"{health['p50_ms']:.0f} ms, 99% within {health['p99_ms']:.0f} ms, the last within "
+        f"{health['max_ms']:.0f} ms. Memory was {found['memory_before_mib']} MiB after a warm-up "
+        f"and {found['memory_after_mib']} MiB at the end ({found['machine']}, server and clients "
+        f"together; commit `{found['commit']}`, {found['date']}).",
+        "",
+        "| | answers |",
+        "|---|---|",
+    ]
+    for name, counts in found["answered"].items():
+        said = (f"{n} times {status if int(status) else 'none'}" for status, n in counts.items())
+        lines.append(f"| {name} | {', '.join(said)} |")
+    return [*lines, ""]
 
 
 def performance(found: dict[str, Any]) -> list[str]:
@@ -491,6 +522,7 @@ BENCHMARKS = {
     "performance-other": other_machine,
     "where": where,
     "load": load,
+    "soak": soak,
     "scaling": scaling,
 }
 

@@ -387,16 +387,20 @@ class AbsentEncoder:
         name: of the one it stands for.
         kind: likewise.
         fingerprint: likewise.
+
+    Attributes:
+        fault: what to tell the user.
     """
 
     def __init__(self, name: str, kind: Literal["image", "text"], fingerprint: str) -> None:
         self.name, self.kind, self.fingerprint = name, kind, fingerprint
+        self.fault = (
+            f"this model needs the encoder {name!r}, which is no part of quickstudy; if you "
+            f"trust it, name it: --encoder {name}, or Model.load(..., encoder={name!r})"
+        )
 
     def __call__(self, examples: Sequence[Example]) -> Array:
-        raise ValueError(
-            f"this model needs the encoder {self.name!r}, which is no part of quickstudy; if you "
-            f"trust it, name it: --encoder {self.name}, or Model.load(..., encoder={self.name!r})"
-        )
+        raise ValueError(self.fault)
 
 
 def _is_path(name: str) -> bool:

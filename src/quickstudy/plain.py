@@ -27,7 +27,10 @@ def to_json(value: Any, **how: Any) -> str:
             return [plain(one) for one in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(value), allow_nan=False, **how)
+    try:
+        return json.dumps(value, allow_nan=False, **how)
+    except ValueError:
+        return json.dumps(plain(value), allow_nan=False, **how)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -22,10 +22,13 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs quickstudy[app]")
+import uvicorn
 from fastapi.testclient import TestClient
 
-from quickstudy.app import Limits, Workbench, create_app, guard
+from quickstudy.app import Limits, Workbench, create_app, guard, service
+from quickstudy.app.connections import connections
 from quickstudy.app.guard import Rates
+from quickstudy.app.workbench import Item
 
 MANY = "1e6"
 
@@ -142,6 +145,29 @@ def test_connections_that_send_nothing_keep_nobody_out(server: Server) -> None:
     assert server.ask("/api/health")[0] == 200
 
 
+def test_a_connection_that_is_used_is_not_closed() -> None:
+    """Not even between two requests, when it has been open for as long as one may idle."""
+    config = uvicorn.Config(create_app(), port=0, log_level="error", http=connections(9, 0.4))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        used = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with socket.create_connection(("127.0.0.1", port)) as idle:
+            for _ in range(6):
+                used.request("GET", "/api/health")
+                assert used.getresponse().read()
+                time.sleep(0.15)
+            assert idle.recv(1) == b""
+        used.close()
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
 def test_it_ends_in_seconds_whoever_is_connected(start: Any, tmp_path: Path) -> None:
     server = Server(start, tmp_path)
     few = {"examples": [{"label": str(i), "image": png(84, i)} for i in range(2)]}
@@ -248,12 +274,13 @@ def test_when_all_are_at_work_the_next_is_told_to_wait() -> None:
     bench, going = Workbench(), threading.Event()
     client = calling(workbench=bench, workers=1, waiting=1, seconds=0.5)
     task = bench.create("drawing")
+    answers_of = bench._answers
 
-    def slow(*_: Any) -> Any:
+    def slow(together: Any) -> Any:
         going.wait(20)
-        return {"classes": [], "learners": {}}
+        return answers_of(together)
 
-    bench.predict = slow  # type: ignore[method-assign]
+    bench._answers = slow  # type: ignore[method-assign]
     item = {"items": [{"image": png(84)}]}
     answers = [client.post(f"/api/tasks/{task}/predict", json=item) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [503] * 3
@@ -265,6 +292,49 @@ def test_when_all_are_at_work_the_next_is_told_to_wait() -> None:
     going.set()
     time.sleep(0.2)
     assert client.post(f"/api/tasks/{task}/predict", json=item).is_success
+
+
+def test_a_rename_that_is_refused_is_not_done() -> None:
+    """It was done, and what shows it was then refused a worker."""
+    bench, going = Workbench(), threading.Event()
+    client = calling(workbench=bench, workers=1, waiting=0, seconds=0.2)
+    two = [{"label": label, "image": png(84, i)} for i, label in enumerate("ab")]
+    task = client.post("/api/tasks", json={"examples": two}).json()["id"]
+    show = bench.show
+
+    def slow(task: str) -> Any:
+        going.wait(20)
+        return show(task)
+
+    bench.show = slow  # type: ignore[method-assign]
+    assert client.get(f"/api/tasks/{task}").status_code == 503, "the only worker is kept"
+    renamed = client.post(f"/api/tasks/{task}/rename", json={"old": "a", "new": "c"})
+    assert renamed.status_code == 503
+    assert renamed.json()["detail"] == "this server is busy; try later"
+    going.set()
+    bench.show = show  # type: ignore[method-assign]
+    time.sleep(0.2)
+    labels = {e["label"] for e in client.get(f"/api/tasks/{task}").json()["examples"]}
+    assert labels == {"a", "b"}
+
+
+def test_a_thread_that_cannot_begin_keeps_no_place() -> None:
+    work = service._Workers(1, 0, 5.0)
+    submit, work._pool.submit = work._pool.submit, None  # type: ignore[method-assign,assignment]
+    with pytest.raises(TypeError):
+        asyncio.run(work(lambda: 1))
+    work._pool.submit = submit  # type: ignore[method-assign]
+    assert asyncio.run(work(lambda: 1)) == 1
+
+
+def test_what_waits_to_be_computed_is_dropped_at_the_end() -> None:
+    bench = Workbench()
+    task = bench.create("drawing")
+    with bench._computing:
+        first = bench.ask(task, [Item(png(84))], then=str)
+        bench.close()
+    assert first.cancelled()
+    assert bench.predict(task, [Item(png(84))])["classes"] == [], "and it can be started again"
 
 
 def test_examples_have_so_much_memory() -> None:

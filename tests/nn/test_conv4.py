@@ -2,13 +2,15 @@
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quickstudy.inner import stacked
-from quickstudy.nn import BatchNorm, Conv4, conv4, folding, statistics_from
+from quickstudy.nn import BatchNorm, Conv4, FitInk, conv4, folding, statistics_from
+from quickstudy.nn.frozen import frozen
 from quickstudy.nn.norm import Policy, Source
 
 
@@ -123,3 +125,32 @@ def test_another_layer_in_the_first_block_is_used(place: int, layer: nn.Module) 
     network.blocks[0].register_forward_hook(lambda block, x, y: seen.append(y.shape))
     network(x)
     assert seen, "a hook on the block is called"
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride", "stride-flatten"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frozen_it_answers_the_same(downsample: Any, channels: int) -> None:
+    torch.manual_seed(0)
+    network = Conv4(channels, 8, image_size=28, downsample=downsample)
+    for _ in range(5):
+        network(torch.rand(16, channels, 28, 28))  # statistics to be folded in
+    for norm in (layer for layer in network.modules() if isinstance(layer, BatchNorm)):
+        torch.nn.init.uniform_(norm.weight, -1, 2)
+        torch.nn.init.normal_(norm.bias)
+    whole = torch.nn.Sequential(FitInk(), network).eval() if channels == 1 else network.eval()
+    answers = frozen(whole)
+    x = torch.rand(6, channels, 28, 28)
+    with torch.no_grad():
+        assert torch.allclose(answers(x), whole(x), atol=1e-5)
+        assert torch.allclose(answers(x[:1]), whole(x[:1]), atol=1e-5)
+    assert not any(isinstance(layer, BatchNorm) for layer in answers.modules())
+    assert any(isinstance(layer, BatchNorm) for layer in whole.modules()), "it is a copy"
+    with pytest.raises(ValueError, match="built for images of shape"):
+        answers(torch.rand(1, channels, 20, 20))
+
+
+def test_batch_norm_that_needs_the_batch_is_not_frozen() -> None:
+    network = Conv4(channels=4, batch_norm="transductive").eval()
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(frozen(network)(x), network(x))
+    assert any(isinstance(layer, BatchNorm) for layer in frozen(network).modules())

@@ -1,6 +1,7 @@
 """The web app (``quickstudy serve``): draw, drop or type examples, and watch learners learn."""
 
+from quickstudy.app.models import Models
 from quickstudy.app.service import create_app
 from quickstudy.app.workbench import Limits, Workbench
 
-__all__ = ["Limits", "Workbench", "create_app"]
+__all__ = ["Limits", "Models", "Workbench", "create_app"]

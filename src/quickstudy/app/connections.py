@@ -23,25 +23,22 @@ def connections(most: int, seconds: float) -> type[H11Protocol]:
             if len(self.connections) > most:
                 transport.close()
             else:
-                self.late = self.loop.call_later(seconds, self._close_if_late)
+                self.late = self.loop.call_later(seconds, transport.close)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.late is None and not self._busy():
-                self.late = self.loop.call_later(seconds, self._close_if_late)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._in_time()  # and when it has been answered, uvicorn waits for the next one
+            elif self.late is None:
+                self.late = self.loop.call_later(seconds, self.transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            if self.late is not None:
-                self.late.cancel()
+            self._in_time()
             super().connection_lost(exc)
 
-        def _close_if_late(self) -> None:
-            self.late = None
-            if not self._busy():
-                self.transport.close()
-
-        def _busy(self) -> bool:
-            """Whether a request is being answered."""
-            return self.cycle is not None and not self.cycle.response_complete
+        def _in_time(self) -> None:
+            if self.late is not None:
+                self.late.cancel()
+                self.late = None
 
     return Impatient

@@ -71,7 +71,8 @@ class Guard:
         body, refusal = bytearray(), self._refusal(scope, headers)
         try:
             if refusal is None:
-                refusal = await asyncio.wait_for(self._read(body, receive), 6 * _PATIENCE)
+                async with asyncio.timeout(6 * _PATIENCE):
+                    refusal = await self._read(body, receive)
         except TimeoutError:
             refusal = _no(408, "the request did not come to its end")
         finally:
@@ -102,7 +103,8 @@ class Guard:
         """Read a body; what is wrong with it, if anything is."""
         more = True
         while more:
-            message = await asyncio.wait_for(receive(), _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):
+                message = await receive()
             if message["type"] != "http.request":  # the client has gone
                 return _no(408, "the request did not come to its end")
             part, more = message.get("body", b""), message.get("more_body", False)

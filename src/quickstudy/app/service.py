@@ -1,9 +1,8 @@
 """The REST service and the page, around a `Workbench`."""
 
 import asyncio
-import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -18,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from quickstudy import __version__
 from quickstudy.app.guard import MOST_BYTES, Guard, Rates
+from quickstudy.app.models import Models
 from quickstudy.app.workbench import FullError, Item, Kind, Workbench
+from quickstudy.plain import to_json
 
 __all__ = ["create_app"]
 
@@ -35,7 +36,7 @@ class _Body(BaseModel):
 
 
 class NewItem(_Body):
-    """An image (base64, or a data URL) or a text, by the kind of the task."""
+    """An image (base64, or a data URL) or a text, by the kind of the task or model."""
 
     image: Encoded | None = None
     text: Text | None = None
@@ -77,6 +78,7 @@ class NewName(_Body):
 def create_app(
     workbench: Workbench | None = None,
     *,
+    models: Models | None = None,
     token: str | None = None,
     hosts: list[str] | None = None,
     requests_a_second: float = 50.0,
@@ -88,6 +90,7 @@ def create_app(
 
     Args:
         workbench: where tasks are kept.
+        models: what else is asked for predictions.
         token: without it in ``Authorization: Bearer``, the API answers 401; ``None`` asks for none.
         hosts: names this server may be called by; default: loopback only.
         requests_a_second: allowed to each client on average; twice as many in a burst. A million
@@ -97,11 +100,13 @@ def create_app(
         seconds: that a request may take before it is given up.
     """
     bench = Workbench() if workbench is None else workbench
+    served = Models() if models is None else models
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         work.close()
+        bench.close()
 
     app = FastAPI(
         title="quickstudy",
@@ -178,18 +183,35 @@ def create_app(
     @app.post("/api/tasks/{task}/rename", tags=["tasks"], **guarded)
     async def rename(task: str, body: NewName) -> Response:
         """Rename a class; given the name of another class, the two become one."""
-        bench.rename(task, body.old, body.new)
-        shown = await work(lambda: _json(bench.show(task)))
-        return Response(shown, media_type="application/json")
+
+        def renamed() -> bytes:
+            bench.rename(task, body.old, body.new)
+            return _json(bench.show(task))
+
+        return Response(await work(renamed), media_type="application/json")
 
     @app.post("/api/tasks/{task}/predict", tags=["tasks"], **guarded)
-    async def predict(task: str, body: NewItems, request: Request) -> dict[str, Any]:
+    async def predict(task: str, body: NewItems, request: Request) -> Response:
         """What each learner says of new items, with its reasons."""
         items, charged = [_item(item) for item in body.items], charge(request)
         with figures.seconds.time():
-            answer = await work(lambda: bench.predict(task, items, charged))
+            answer: bytes = await work(lambda: bench.ask(task, items, charged, then=_json))
         figures.predictions.inc(len(items))
-        return answer
+        return Response(answer, media_type="application/json")
+
+    @app.get("/api/models", tags=["models"], **guarded)
+    async def models_served() -> dict[str, Any]:
+        """The models that this server was started with."""
+        return {"models": served.about()}
+
+    @app.post("/api/models/{model}/predict", tags=["models"], **guarded)
+    async def predict_by_model(model: str, body: NewItems, request: Request) -> Response:
+        """What a model says of new items, and whether it calls them unknown."""
+        items, charged = [_item(item) for item in body.items], charge(request)
+        with figures.seconds.time():
+            answer = await work(lambda: _json(served.predict(model, items, charged)))
+        figures.predictions.inc(len(items))
+        return Response(answer, media_type="application/json")
 
     @app.exception_handler(KeyError)
     async def unknown(_: Request, error: KeyError) -> JSONResponse:
@@ -213,14 +235,7 @@ def create_app(
     async def missing(_: Request, error: ModuleNotFoundError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 501)
 
-    @app.middleware("http")
-    async def count(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        figures.requests.labels(request.method, str(response.status_code)).inc()
-        return response
-
+    app.add_middleware(_Count, requests=figures.requests)
     app.add_middleware(Guard, rates=rates, token=token)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or _LOOPBACK)
     return app
@@ -232,7 +247,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         400: "The body is not text, or the server is called by a name that is not its own",
         401: "The token is missing or wrong",
         403: "A page of another site asks",
-        404: "There is no such task, example or class",
+        404: "There is no such task, example, class or model",
         408: "The request does not come to its end",
         413: "The request is too large",
         422: "Something in the request cannot be used; says what",
@@ -262,7 +277,7 @@ def _client(request: Request) -> str:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return to_json(value, ensure_ascii=False).encode()
 
 
 class _Workers:
@@ -280,8 +295,8 @@ class _Workers:
         self._most, self._seconds = threads + waiting, seconds
         self._begun, self._lock = 0, threading.Lock()
 
-    async def __call__(self, task: Callable[[], T]) -> T:
-        """What ``task`` returns.
+    async def __call__(self, task: Callable[[], T | Future[T]]) -> T:
+        """What ``task`` returns, or what the future has that it returns: no thread waits for that.
 
         Raises:
             FullError: too much is being done, or it took too long.
@@ -289,13 +304,15 @@ class _Workers:
         with self._lock:
             if self._begun >= self._most:
                 raise FullError("this server is busy; try later")
+            future = self._pool.submit(task)
             self._begun += 1
-        future = self._pool.submit(task)
         future.add_done_callback(self._ended)
         try:
-            return await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(future)), self._seconds
-            )
+            async with asyncio.timeout(self._seconds):
+                found = await asyncio.shield(asyncio.wrap_future(future))
+                if isinstance(found, Future):
+                    return await asyncio.shield(asyncio.wrap_future(found))
+                return found
         except TimeoutError as error:
             raise FullError(f"this took more than {self._seconds:g} s; ask for less") from error
 
@@ -304,12 +321,33 @@ class _Workers:
 
     def close(self) -> None:
         """Drop what is waiting."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = self._new()  # an app may be started again
+        with self._lock:
+            pool, self._pool = self._pool, self._new()  # an app may be started again
+        pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ended(self, _: "Future[Any]") -> None:
+    def _ended(self, future: "Future[Any]") -> None:
+        if not future.cancelled() and not future.exception():
+            found = future.result()
+            if isinstance(found, Future):
+                found.add_done_callback(self._ended)
+                return
         with self._lock:
             self._begun -= 1
+
+
+class _Count:
+    """Counts what is answered."""
+
+    def __init__(self, app: Any, requests: Counter) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def counted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.requests.labels(scope["method"], str(message["status"])).inc()
+            await send(message)
+
+        await self.app(scope, receive, counted)
 
 
 class _Figures:

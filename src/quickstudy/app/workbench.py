@@ -6,28 +6,33 @@ import io
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from quickstudy.app.explain import loss_curve, reasons
+from quickstudy.app.answers import Fitted, fit, parts, predict
+from quickstudy.app.explain import reasons
 from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
-from quickstudy.encoders import Encoder, load_encoder
+from quickstudy.encoders import (
+    DrawingEncoder,
+    Encoder,
+    PixelEncoder,
+    load_encoder,
+)
 from quickstudy.examples import Example, label_form
 from quickstudy.experiments.pretrained import taken_images
-from quickstudy.heads import load_learner, usual_temperature
-from quickstudy.learner import MetaLearner, Phi
-from quickstudy.learners import MAML, NearestNeighbour
+from quickstudy.learner import MetaLearner
 
-__all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
+__all__ = ["Charge", "FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench", "content_of"]
 
 Kind = Literal["drawing", "photo", "text"]
 ENCODERS: dict[Kind, str] = {
@@ -56,10 +61,11 @@ SHOWN: dict[Kind, dict[str, str]] = {
 _STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
 _STORED_BYTES = 1 << 16
 _BEGINS = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8"}
+_TOGETHER = 64  # items
 _FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
-
 Charge = Callable[[int], None]
+T = TypeVar("T")
 
 
 class FullError(Exception):
@@ -116,13 +122,6 @@ class _Stored:
 
 
 @dataclass
-class _Fitted:
-    phi: Phi
-    milliseconds: float
-    curve: list[float] | None
-
-
-@dataclass
 class LiveTask:
     """One task: its examples, and each learner adapted to them.
 
@@ -138,7 +137,7 @@ class LiveTask:
     examples: dict[str, _Stored] = field(default_factory=dict)
     touched: float = 0.0
     held: int = 0
-    fitted: dict[str, _Fitted] = field(default_factory=dict)
+    fitted: dict[str, Fitted] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -146,11 +145,23 @@ class LiveTask:
         return [*dict.fromkeys(example.label for example in self.examples.values())]
 
 
+class _Asked(NamedTuple):
+    """A request for predictions that has been read, and where its answer goes."""
+
+    task: str
+    kind: Kind
+    read: list[Example]
+    pixels: dict[str, Any]  # by the names of the encoders that only decode
+    then: Callable[[dict[str, Any]], Any]
+    answer: "Future[Any]"
+
+
 class Workbench:
     """All tasks of a server. Every method may be called from any thread.
 
-    Images are decoded side by side; one thread at a time encodes, adapts and predicts. None of it
-    keeps the others from the tasks themselves.
+    Images are decoded side by side; one thread at a time encodes, adapts and predicts, and what
+    waits for it meanwhile is encoded together. None of it keeps the others from the tasks
+    themselves.
 
     Args:
         limits: what it accepts.
@@ -187,6 +198,8 @@ class Workbench:
         self._tasks: dict[str, LiveTask] = {}
         self._lock = threading.RLock()  # of the tasks, and never held for long
         self._computing = threading.Lock()
+        self._computer = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._asked: list[_Asked] = []
 
     def __len__(self) -> int:
         with self._lock:
@@ -243,7 +256,7 @@ class Workbench:
             self._read(kind, item, f"example {i + 1}", charge) for i, (_, item) in enumerate(items)
         ]
         with self._computing:
-            numbers = self._encoded(kind, read)
+            numbers = {name: encoder(read) for name, encoder in self._encoders(kind).items()}
         stored = {
             secrets.token_urlsafe(6): _Stored(
                 label,
@@ -339,87 +352,137 @@ class Workbench:
             KeyError: there is no such task.
             ValueError: an item cannot be read, or is not of the task's kind.
         """
+        return self.ask(task, items, charge, then=lambda answer: answer).result()
+
+    def ask(
+        self,
+        task: str,
+        items: Sequence[Item],
+        charge: Charge | None = None,
+        *,
+        then: Callable[[dict[str, Any]], T],
+    ) -> "Future[T]":
+        """What `predict` will say, as soon as it has been computed.
+
+        Requests that come while others are computed are computed together: an image goes through
+        the same encoders whatever its task.
+
+        Args:
+            task: as of `predict`, also below, and what it raises when an item is read.
+            items: the examples.
+            charge: told of pixels.
+            then: what to make of the answer, in the thread that computed it.
+        """
         with self._lock:
             kind = self._task(task).kind
         read = [self._read(kind, item, f"item {i + 1}", charge) for i, item in enumerate(items)]
-        with self._computing:
-            x = {
-                name: torch.from_numpy(z).unsqueeze(0).to(self.device)
-                for name, z in self._encoded(kind, read).items()
-            }
-            with self._lock:  # as it is now: a change takes another dict, and leaves these alone
-                live = self._task(task)
-                examples, fitted = dict(live.examples), live.fitted
-            classes = [*dict.fromkeys(example.label for example in examples.values())]
-            result: dict[str, Any] = {"classes": classes, "learners": {}}
-            for shown in self._shown[kind]:
-                answers = self._ask(shown, examples, classes, fitted, x[shown.encoder])
-                result["learners"][shown.name] = answers
-        return result
+        pixels = {
+            name: encoder(read)
+            for name, encoder in self._encoders(kind).items()
+            if isinstance(encoder, DrawingEncoder | PixelEncoder)
+        }
+        answer: Future[T] = Future()
+        with self._lock:
+            self._asked.append(_Asked(task, kind, read, pixels, then, answer))
+        self._computer.submit(self._answer_waiting)
+        return answer
 
-    def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
-        """What each encoder in use makes of examples."""
-        names = {shown.encoder for shown in self._shown[kind]}
-        return {name: _encoder(name, self.device)(read) for name in names}
+    def close(self) -> None:
+        """Drop what waits to be computed."""
+        with self._lock:
+            waiting, self._asked = self._asked, []
+        for asked in waiting:
+            asked.answer.cancel()
+
+    def _answer_waiting(self) -> None:
+        """Answer what waits, up to 64 items."""
+        with self._computing:
+            with self._lock:
+                items = np.cumsum([len(asked.read) for asked in self._asked])
+                count = max(1, int((items <= _TOGETHER).sum()))
+                taken, self._asked = self._asked[:count], self._asked[count:]
+            taken = [asked for asked in taken if asked.answer.set_running_or_notify_cancel()]
+            for kind in dict.fromkeys(asked.kind for asked in taken):
+                self._answer([asked for asked in taken if asked.kind == kind])
+
+    def _answer(self, together: Sequence[_Asked]) -> None:
+        """Answer requests of one kind together; each for itself if that fails."""
+        try:
+            answers = [
+                asked.then(answer)
+                for asked, answer in zip(together, self._answers(together), strict=True)
+            ]
+        except Exception as error:
+            if len(together) == 1:
+                together[0].answer.set_exception(error)
+            else:
+                for asked in together:
+                    self._answer([asked])
+            return
+        for asked, answer in zip(together, answers, strict=True):
+            asked.answer.set_result(answer)
+
+    def _answers(self, together: Sequence[_Asked]) -> list[dict[str, Any]]:
+        kind, sizes = together[0].kind, [len(asked.read) for asked in together]
+        read = [example for asked in together for example in asked.read]
+        numbers = {
+            name: np.concatenate([asked.pixels[name] for asked in together])
+            if name in together[0].pixels
+            else encoder(read)
+            for name, encoder in self._encoders(kind).items()
+        }
+        tasks = [self._now(asked.task) for asked in together]
+        results: list[dict[str, Any]] = [{"classes": t.classes, "learners": {}} for t in tasks]
+        for own in self._shown[kind]:
+            x = torch.from_numpy(numbers[own.encoder]).to(self.device)
+            for result, answer in zip(results, self._ask(own, tasks, x, sizes), strict=True):
+                result["learners"][own.name] = answer
+        return results
+
+    def _now(self, task: str) -> LiveTask:
+        """A task as it is now: a change takes another dict, and leaves these alone."""
+        with self._lock:
+            live = self._task(task)
+            return replace(live, examples=dict(live.examples))
+
+    def _encoders(self, kind: Kind) -> dict[str, Encoder]:
+        """Those in use."""
+        names = {own.encoder for own in self._shown[kind]}
+        return {name: _encoder(name, self.device) for name in names}
 
     def _ask(
-        self,
-        shown: _Shown,
-        examples: dict[str, _Stored],
-        classes: list[str],
-        fitted: dict[str, _Fitted],
-        x: Tensor,
-    ) -> dict[str, Any]:
-        name, source = shown.name, shown.source
-        learner = _learner(source, self.device)
-        if len(classes) < 2:
-            return {"waiting": "needs examples of two classes"}
-        max_way = getattr(learner, "max_way", None)
-        if max_way is not None and len(classes) > max_way:
-            return {"waiting": f"was trained for at most {max_way} classes"}
-        labels = torch.tensor([classes.index(example.label) for example in examples.values()])
-        support = torch.from_numpy(
-            np.stack([example.numbers[shown.encoder] for example in examples.values()])
-        )
-        support, labels = support.unsqueeze(0).to(self.device), labels.to(self.device)
-        with torch.no_grad():
-            if name not in fitted:
-                began = time.perf_counter()
-                phi = learner.adapt(support, labels.unsqueeze(0), len(classes))
-                spent = 1000 * (time.perf_counter() - began)
-                losses = loss_curve(learner, support, labels.unsqueeze(0), len(classes))
-                fitted[name] = _Fitted(phi, spent, losses)
-            own = fitted[name]
-            usual = usual_temperature(source, labels.bincount().tolist())
-            probabilities = (learner.predict(own.phi, x)[0] / usual).softmax(-1)
-            explanations = reasons(learner, own.phi, support, x)
-        ids = [*examples]
-        answers = []
-        for row, reason in zip(probabilities, explanations, strict=True):
-            answer: dict[str, Any] = {
-                "label": classes[int(row.argmax())],
-                "probabilities": [round(float(p), 4) for p in row],
-            }
-            if "looked_at" in reason:
-                answer["looked_at"] = ids[reason.pop("looked_at")]
-            answers.append({**answer, **reason})
-        curve = {} if own.curve is None else {"curve": own.curve}
-        return {"adapt_ms": round(own.milliseconds, 2), **curve, "answers": answers}
+        self, own: _Shown, tasks: Sequence[LiveTask], x: Tensor, sizes: Sequence[int]
+    ) -> Iterator[dict[str, Any]]:
+        """What a learner says in each task of its own queries, so many of ``x``."""
+        encoder, head = parts(own.source, self.device)
+        missing = [_missing(head, task) for task in tasks]
+        ready = [i for i, why in enumerate(missing) if why is None]
+        fitted = {i: self._fitted(own, tasks[i]) for i in ready}
+        with torch.inference_mode():
+            each = encoder(x).split(sizes)
+            answered = predict(head, [*fitted.values()], [each[i] for i in ready])
+            explained = [
+                reasons(head, fitted[i].phi, fitted[i].support, each[i].unsqueeze(0)) for i in ready
+            ]
+        found = dict(zip(ready, zip(answered, explained, strict=True), strict=True))
+        for i, why in enumerate(missing):
+            yield _said(tasks[i], fitted[i], *found[i]) if why is None else {"waiting": why}
+
+    def _fitted(self, own: _Shown, task: LiveTask) -> Fitted:
+        """The learner adapted to a task, once for as long as its examples stay as they are."""
+        if own.name not in task.fitted:
+            examples, classes = task.examples.values(), task.classes
+            x = torch.from_numpy(np.stack([example.numbers[own.encoder] for example in examples]))
+            y = torch.tensor([classes.index(example.label) for example in examples])
+            x, y = x.to(self.device), y.to(self.device)
+            with torch.no_grad():
+                task.fitted[own.name] = fit(own.source, x, y, len(classes))
+        return task.fitted[own.name]
 
     def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
-        if kind == "text":
-            if item.text is None or not item.text.strip():
-                raise ValueError(f"{where} has no text; this task is of sentences")
-            return Example(item.text, None, where)
-        if item.image is None:
-            raise ValueError(f"{where} has no image; this task is of {kind}s")
-        encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
-        encoded = "".join(encoded.split()).translate(_FOR_URLS)
-        try:
-            data = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError(f"{where}: its image is not base64 ({error})") from error
-        return Example(self._small(data, kind, where, charge), None, where)
+        given = content_of(kind, item, where, "this task is of")
+        small = given if isinstance(given, str) else self._small(given, kind, where, charge)
+        return Example(small, None, where)
 
     def _small(self, data: bytes, kind: Kind, where: str, charge: Charge | None) -> bytes:
         """An image as it is stored and encoded; one that was stored before comes back unchanged."""
@@ -445,6 +508,59 @@ class Workbench:
         self._tasks = {k: live for k, live in self._tasks.items() if live.touched >= oldest}
 
 
+def _missing(head: MetaLearner, task: LiveTask) -> str | None:
+    """Why a learner can say nothing in a task, if it cannot."""
+    way, most = len(task.classes), head.max_way
+    if way < 2:
+        return "needs examples of two classes"
+    if most is not None and way > most:
+        return f"was trained for at most {most} classes"
+    return None
+
+
+def _said(
+    task: LiveTask, fit: Fitted, probabilities: Tensor, explained: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the page is told of a learner's answers ``[Q,N]``."""
+    ids, classes, answers = [*task.examples], task.classes, []
+    for row, reason in zip(probabilities.tolist(), explained, strict=True):
+        answer = {
+            "label": classes[row.index(max(row))],
+            "probabilities": [round(p, 4) for p in row],
+        }
+        if "looked_at" in reason:
+            answer["looked_at"] = ids[reason.pop("looked_at")]
+        answers.append({**answer, **reason})
+    curve = {} if fit.curve is None else {"curve": fit.curve}
+    return {"adapt_ms": round(fit.milliseconds, 2), **curve, "answers": answers}
+
+
+def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
+    """What an item holds: a text, or the bytes of an image.
+
+    Args:
+        kind: what it has to be.
+        item: as it arrived.
+        where: what to call it in a message.
+        taken: begins to say what is expected, if it is not of that kind.
+
+    Raises:
+        ValueError: it is of another kind, or is no base64.
+    """
+    if kind == "text":
+        if item.text is None or not item.text.strip():
+            raise ValueError(f"{where} has no text; {taken} sentences")
+        return item.text
+    if item.image is None:
+        raise ValueError(f"{where} has no image; {taken} {kind}s")
+    encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
+    encoded = "".join(encoded.split()).translate(_FOR_URLS)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{where}: its image is not base64 ({error})") from error
+
+
 def _url(data: bytes) -> str:
     kind = "png" if data.startswith(_BEGINS["PNG"]) else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -453,13 +569,3 @@ def _url(data: bytes) -> str:
 @cache
 def _encoder(name: str, device: torch.device) -> Encoder:
     return load_encoder(name, device)
-
-
-@cache
-def _learner(source: str, device: torch.device) -> MetaLearner:
-    if source == "nearest":
-        return NearestNeighbour().eval()
-    learner = load_learner(source)
-    if isinstance(learner, MAML):
-        learner.inner_steps = 3  # as it was evaluated
-    return learner.to(device)

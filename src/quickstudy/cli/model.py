@@ -240,8 +240,9 @@ def export(
 
     if onnx == torch:
         raise ValueError("give one of --onnx and --torch")
-    trained = model.is_dir() or model.suffix == ".safetensors"
-    loaded = LearnedEncoder.of(str(model)) if trained else Model.load(model, encoder=encoder)
+    loaded = (
+        LearnedEncoder.of(str(model)) if _is_trained(model) else Model.load(model, encoder=encoder)
+    )
     path = out or model.with_suffix(".onnx" if onnx else ".pt2")
     (export_onnx if onnx else export_torch)(loaded, path)
     print(path)
@@ -275,16 +276,19 @@ def report(
 
 
 def serve(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Yours: models that `quickstudy learn` wrote, to be asked over REST; and learners "
+            "that you trained (run folders, files of weights), to be shown beside the others."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; default: this machine only.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     name: Annotated[
         list[str] | None, typer.Option(help="Name the server is called by, if not by its address.")
-    ] = None,
-    learner: Annotated[
-        list[str] | None,
-        typer.Option(help="Show a learner that you trained, too: a run folder; may be repeated."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode and predict.")] = 2,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait for them.")] = 64,
@@ -297,6 +301,7 @@ def serve(
     proxy: Annotated[
         str | None, typer.Option(help="Address of the proxy whose X-Forwarded-For is believed.")
     ] = None,
+    encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """A page to draw, drop photos and type on, and its REST API; stop it with Ctrl-C.
@@ -313,15 +318,21 @@ def serve(
     for module in ("fastapi", "prometheus_client"):
         need(module, "app")
     uvicorn = need("uvicorn", "app")
-    from quickstudy.app import Limits, Workbench, create_app
+    from quickstudy.app import Limits, Models, Workbench, create_app
     from quickstudy.app.connections import connections
 
     torch.set_num_threads(1)
-    bench = Workbench(Limits(megabytes=memory), device=device, learners=learner or [])
+    sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
+    limits = Limits(megabytes=memory)
+    learners = [str(file) for file in files or [] if _is_trained(file)]
+    bench = Workbench(limits, device=device, learners=learners)
+    learned = [file for file in files or [] if not _is_trained(file)]
+    models = Models(learned, encoder=encoder, device=device, limits=limits)
     local = host in ("127.0.0.1", "localhost", "::1")
     token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
     app = create_app(
         bench,
+        models=models,
         token=token,
         hosts=None if local else [*(name or ["*"])],
         requests_a_second=rate,
@@ -345,6 +356,11 @@ def serve(
 
 
 COMMANDS = (learn, predict, add, remove, info, report, export, serve)
+
+
+def _is_trained(path: Path) -> bool:
+    """Whether it is a learner that was trained, and not a model that was learned."""
+    return path.is_dir() or path.suffix == ".safetensors"
 
 
 def _examples(

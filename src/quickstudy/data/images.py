@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-__all__ = ["decode_image", "is_image", "not_read", "open_image"]
+__all__ = ["count_pixels", "decode_image", "is_image", "not_read", "open_image"]
 
 DECODERS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF", "HEIF")
 """Of Pillow's decoders those that only decode: its one for PostScript starts a program."""
@@ -111,6 +111,28 @@ def open_image(
     Raises:
         ValueError: it cannot be read, or has too many pixels.
     """
+    with _opened(data, where, max_pixels) as image:
+        return _to_mode(_upright(image), mode)
+
+
+def count_pixels(data: bytes, where: str, max_pixels: int | None = None) -> int:
+    """How many pixels an encoded image has, looked up without decoding it.
+
+    Args:
+        data: as of `open_image`, also below.
+        where: what to call it in a message.
+        max_pixels: what it may have at most.
+
+    Raises:
+        ValueError: it is no image, or has too many pixels.
+    """
+    with _opened(data, where, max_pixels) as image:
+        return image.width * image.height
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, where: str, max_pixels: int | None) -> Iterator[Image.Image]:
+    """An image before it is decoded; whatever goes wrong with it within the block names it."""
     most = max_pixels or Image.MAX_IMAGE_PIXELS
     try:
         with warnings.catch_warnings():
@@ -120,7 +142,7 @@ def open_image(
                     raise ValueError(
                         f"it has {image.width * image.height:,} pixels; at most {most:,} are taken"
                     )
-                return _to_mode(_upright(image), mode)
+                yield image
     except UnidentifiedImageError as error:
         fault = "it is damaged, or no image at all"
         if "heic" not in _endings() and data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):

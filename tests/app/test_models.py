@@ -1,0 +1,282 @@
+"""Models of one's own behind the server: they answer as `quickstudy predict` does."""
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="needs quickstudy[app]")
+from fastapi.testclient import TestClient
+
+from quickstudy.app import Models, create_app
+from quickstudy.cli import main
+from quickstudy.data import alphabets
+from quickstudy.encoders import DrawingEncoder
+from quickstudy.estimator import FewShotClassifier
+from quickstudy.experiments.architecture import LearnerSpec
+from quickstudy.model import Model
+
+
+class Points:
+    """Texts such as "1 2" as they are."""
+
+    name = "points"
+    kind: Literal["image", "text"] = "text"
+    fingerprint = "points 1"
+
+    def __call__(self, examples: Any) -> Any:
+        return np.array([[float(v) for v in e.item.split()] for e in examples], np.float32)
+
+
+def drawn(label: int, instance: int, size: tuple[int, int] = (84, 84), form: str = "PNG") -> bytes:
+    data = alphabets(6, 8, size=84, first_class=40)
+    pixels = 255 - data.read(torch.tensor([label]), torch.tensor([instance]))[0, 0].numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(file, form)
+    return file.getvalue()
+
+
+def calling(*paths: Any, **settings: Any) -> TestClient:
+    app = create_app(models=Models(paths), **{"requests_a_second": 1e6, **settings})
+    return TestClient(app, base_url="http://localhost")
+
+
+def asked(*images: bytes) -> dict[str, Any]:
+    return {"items": [{"image": base64.b64encode(image).decode()} for image in images]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``symbols.qs`` of five classes, which may say "unknown"; ``two.qs`` of two, which may not."""
+    folder = tmp_path_factory.mktemp("models")
+    few = [(drawn(c, e), f"symbol {c}") for c in range(5) for e in range(6)]
+    Model.learn(few, encoder="drawing", false_reject=0.1).save(folder / "symbols.qs")
+    Model.learn(few[:12], encoder="drawing").save(folder / "two.qs")
+    return folder
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What ``quickstudy`` exits with and prints."""
+
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["quickstudy", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+def test_a_model_answers_as_predict_does(folder: Path, printed: Any, tmp_path: Path) -> None:
+    """Images of other sizes, proportions and formats too; and what is none of its classes."""
+    images = [drawn(c, 7) for c in range(5)]
+    images += [
+        drawn(1, 7, (300, 90)),
+        drawn(2, 7, (40, 200), "JPEG"),
+        drawn(3, 7, (33, 33), "WEBP"),
+    ]
+    noise = np.random.default_rng(0).integers(0, 255, (200, 120)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    images.append(file.getvalue())
+    for i, image in enumerate(images):
+        (tmp_path / f"{i}.png").write_bytes(image)
+    files = [tmp_path / f"{i}.png" for i in range(len(images))]
+    code, out, err = printed("predict", folder / "symbols.qs", *files, "--json", "--no-cache")
+    assert code == 0, err
+    said = [json.loads(line) for line in out.splitlines()]
+    found = calling(folder / "symbols.qs").post("/api/models/symbols/predict", json=asked(*images))
+    assert found.status_code == 200, found.text
+    assert found.json()["classes"] == [f"symbol {c}" for c in range(5)]
+    for answer, own in zip(found.json()["answers"], said, strict=True):
+        likeliest = found.json()["classes"][int(np.argmax(answer["probabilities"]))]
+        assert answer["label"] == likeliest
+        assert (None if answer["unknown"] else answer["label"]) == own["label"]
+        assert answer["probabilities"] == pytest.approx([*own["probabilities"].values()], abs=1e-9)
+    unknown = [answer["unknown"] for answer in found.json()["answers"]]
+    assert unknown[-1], "noise is none of the classes"
+    assert not all(unknown[:5])
+
+
+def test_what_is_served_is_listed(folder: Path) -> None:
+    assert calling().get("/api/models").json() == {"models": []}
+    symbols, two = (
+        calling(folder / "symbols.qs", folder / "two.qs").get("/api/models").json()["models"]
+    )
+    classes = [f"symbol {c}" for c in range(5)]
+    assert symbols == {
+        "name": "symbols",
+        "kind": "drawing",
+        "classes": classes,
+        "examples": 30,
+        "unknown": True,
+    }
+    assert (two["name"], two["classes"], two["unknown"]) == ("two", classes[:2], False)
+
+
+def test_each_kind_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = [(drawn(c, e), str(c)) for c in range(2) for e in range(2)]
+    for encoder in ("pixels:16", "inverted:16"):
+        Model.learn(few, encoder=encoder, head="centroid").save(f"{encoder[:4]}.qs")
+    LearnerSpec(learner="protonet", size=32, channels=3, filters=4).build().save_pretrained("mine")
+    Model.learn(few, encoder="mine", head="centroid").save("own.qs")
+    Model.learn([("0 1", "a"), ("5 5", "b")], encoder=Points(), head="centroid").save("points.qs")
+    monkeypatch.setattr("quickstudy.model.built_in_encoder", lambda *_: Points())
+    client = calling("points.qs")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (texts,) = client.get("/api/models").json()["models"]
+    assert texts["kind"] == "text"
+    found = client.post("/api/models/points/predict", json={"items": [{"text": "5 4"}]}).json()
+    assert found["answers"][0]["label"] == "b"
+    refused = client.post("/api/models/points/predict", json=asked(drawn(0, 0)))
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "item 1 has no text; this model takes sentences"
+    images = calling("pixe.qs", "inve.qs", "own.qs").get("/api/models").json()["models"]
+    assert {own["name"]: own["kind"] for own in images} == {
+        "pixe": "photo",
+        "inve": "drawing",
+        "own": "photo",
+    }
+
+
+def test_what_cannot_be_answered(folder: Path) -> None:
+    client = calling(folder / "two.qs")
+    path = "/api/models/two/predict"
+    assert client.post("/api/models/three/predict", json=asked(drawn(0, 0))).status_code == 404
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    for body, said in (
+        (asked(drawn(0, 0), b"no image"), "item 2"),
+        (asked(file.getvalue()), "81,000,000 pixels; at most 40,000,000"),
+        ({"items": [{"text": "hello"}]}, "item 1 has no image; this model takes drawings"),
+        ({"items": []}, "items"),
+        ({"items": asked(drawn(0, 0))["items"] * 65}, "items"),
+    ):
+        refused = client.post(path, json=body)
+        assert refused.status_code == 422
+        assert said in refused.json()["detail"]
+    assert client.post(path, json=asked(*[drawn(0, 0)] * 64)).status_code == 200
+    assert "quickstudy_predictions_total 64.0" in client.get("/metrics").text
+
+
+def test_pixels_are_paid_for_before_they_are_decoded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: list[int] = []
+
+    def predict(*_: Any) -> Any:
+        assert charged == [3000 * 2000]
+        return iter([])
+
+    monkeypatch.setattr(Model, "predict", predict)
+    (item,) = asked(drawn(0, 0, (3000, 2000)))["items"]
+    from quickstudy.app.workbench import Item
+
+    Models([folder / "two.qs"]).predict("two", [Item(item["image"])], charged.append)
+    assert charged
+
+
+def test_a_model_is_held_as_it_was_read(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "symbols.qs", tmp_path / "mine.qs")
+    client = calling(tmp_path / "mine.qs")
+    before = client.post("/api/models/mine/predict", json=asked(drawn(4, 7))).json()
+    shutil.copy(folder / "two.qs", tmp_path / "mine.qs")
+    assert client.post("/api/models/mine/predict", json=asked(drawn(4, 7))).json() == before
+    (tmp_path / "mine.qs").unlink()
+    assert client.post("/api/models/mine/predict", json=asked(drawn(4, 7))).json() == before
+
+
+class Absent(DrawingEncoder):
+    """An encoder that is no part of quickstudy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.fingerprint = "hf:some/one", "1"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["none.qs"], "none.qs"),
+        (["text.qs"], "text.qs"),
+        (["classifier.qs"], "classifier.qs holds a classifier without an encoder"),
+        (["absent.qs"], "absent.qs: this model needs the encoder 'hf:some/one'"),
+        (["two.qs", "more/two.qs"], "two.qs and more/two.qs are both called two"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_it_listens(
+    names: list[str],
+    said: str,
+    folder: Path,
+    tmp_path: Path,
+    printed: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("more").mkdir()
+    for name in ("two.qs", "more/two.qs"):
+        shutil.copy(folder / "two.qs", name)
+    Path("text.qs").write_text("no model")
+    FewShotClassifier("centroid").fit([[0.0], [1.0]], ["a", "b"]).save("classifier.qs")
+    few = [(drawn(c, 0), str(c)) for c in range(2)]
+    Model.learn(few, encoder=Absent(), head="centroid").save("absent.qs")
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("it listens"))
+    code, _, err = printed("serve", *names)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert said in err
+
+
+def test_an_encoder_that_is_named_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(drawn(c, 0), str(c)) for c in range(2)]
+    Model.learn(few, encoder=Absent(), head="centroid").save(tmp_path / "absent.qs")
+    Model.learn(few, encoder="drawing").save(tmp_path / "usual.qs")
+    loaded: list[str] = []
+
+    def load(name: str, _: Any) -> Any:
+        loaded.append(name)
+        return Absent()
+
+    monkeypatch.setattr("quickstudy.model.load_encoder", load)
+    models = Models([tmp_path / "absent.qs", tmp_path / "usual.qs"], encoder="hf:some/one")
+    assert loaded == ["hf:some/one"], "and for the one that needs it alone"
+    from quickstudy.app.workbench import Item
+
+    image = base64.b64encode(drawn(1, 0)).decode()
+    assert models.predict("absent", [Item(image)])["answers"][0]["label"] == "1"
+
+
+def test_serve_takes_models_and_what_you_trained(
+    folder: Path, tmp_path: Path, printed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    LearnerSpec(learner="protonet", filters=4).build().save_pretrained("trained")
+    apps: list[Any] = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **_: apps.append(app))
+    code, _, err = printed("serve", folder / "two.qs", "trained", "trained/model.safetensors")
+    assert code == 0, err
+    client = TestClient(apps[0], base_url="http://localhost")
+    assert [own["name"] for own in client.get("/api/models").json()["models"]] == ["two"]
+    few = [{"label": str(c), "image": base64.b64encode(drawn(c, 0)).decode()} for c in range(2)]
+    made = client.post("/api/tasks", json={"examples": few})
+    assert made.status_code == 201, made.text
+    task = made.json()["id"]
+    answer = client.post(f"/api/tasks/{task}/predict", json=asked(drawn(0, 1)))
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()["learners"]
+    assert [*shown][-2:] == ["trained", "model.safetensors"]
+    assert len(shown) == 7
