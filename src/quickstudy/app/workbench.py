@@ -17,7 +17,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from quickstudy.app.explain import loss_curve, reasons
+from quickstudy.app.explain import Lesson, lesson
+from quickstudy.app.take import Format, model_file
+from quickstudy.app.unknown import Unknown
 from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import Encoder, load_encoder
@@ -119,7 +121,8 @@ class _Stored:
 class _Fitted:
     phi: Phi
     milliseconds: float
-    curve: list[float] | None
+    lesson: Lesson
+    unknown: Unknown | None
 
 
 @dataclass
@@ -330,10 +333,11 @@ class Workbench:
             charge: told of the pixels of each image that was decoded.
 
         Returns:
-            ``classes``; and for each learner either ``waiting``, why it says nothing yet, or
-            ``adapt_ms``, how long it took to learn the task, an optional ``curve`` of its loss
-            while it did, and ``answers``: for each item the ``label``, the ``probabilities`` of
-            all classes and what `reasons` adds.
+            ``classes``; ``examples``, their ids in the order that explanations follow; and for
+            each learner either ``waiting``, why it says nothing yet, or ``adapt_ms``, how long it
+            took to learn the task, and ``answers``: for each item the ``label``, the
+            ``probabilities`` of all classes and, where the learner can tell, whether it is
+            ``unknown`` (``rejects`` says what that rests on). `lesson` adds the rest.
 
         Raises:
             KeyError: there is no such task.
@@ -351,11 +355,28 @@ class Workbench:
                 live = self._task(task)
                 examples, fitted = dict(live.examples), live.fitted
             classes = [*dict.fromkeys(example.label for example in examples.values())]
-            result: dict[str, Any] = {"classes": classes, "learners": {}}
+            result: dict[str, Any] = {"classes": classes, "examples": [*examples], "learners": {}}
             for shown in self._shown[kind]:
                 answers = self._ask(shown, examples, classes, fitted, x[shown.encoder])
                 result["learners"][shown.name] = answers
         return result
+
+    def model(self, task: str, form: Format) -> bytes:
+        """The task as a file, see `quickstudy.app.take.model_file`; its head is the first shown.
+
+        Raises:
+            KeyError: there is no such task.
+            ValueError: it has fewer than two classes.
+            ModuleNotFoundError: a package for the format is not installed.
+        """
+        with self._lock:
+            live = self._task(task)
+            kind, examples = live.kind, [*live.examples.values()]
+        name = ENCODERS[kind]
+        head = next(iter(SHOWN[kind].values()))
+        x = [example.numbers[name] for example in examples]
+        labels = [example.label for example in examples]
+        return model_file(_encoder(name, self.device), head, x, labels, form)
 
     def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
         """What each encoder in use makes of examples."""
@@ -387,12 +408,17 @@ class Workbench:
                 began = time.perf_counter()
                 phi = learner.adapt(support, labels.unsqueeze(0), len(classes))
                 spent = 1000 * (time.perf_counter() - began)
-                losses = loss_curve(learner, support, labels.unsqueeze(0), len(classes))
-                fitted[name] = _Fitted(phi, spent, losses)
+                fitted[name] = _Fitted(
+                    phi,
+                    spent,
+                    lesson(learner, phi, support, labels.unsqueeze(0), len(classes)),
+                    Unknown.of(learner, support, labels.unsqueeze(0)),
+                )
             own = fitted[name]
             usual = usual_temperature(source, labels.bincount().tolist())
-            probabilities = (learner.predict(own.phi, x)[0] / usual).softmax(-1)
-            explanations = reasons(learner, own.phi, support, x)
+            logits = learner.predict(own.phi, x)[0]
+            probabilities = (logits / usual).softmax(-1)
+            explanations = own.lesson.answers(x)
         ids = [*examples]
         answers = []
         for row, reason in zip(probabilities, explanations, strict=True):
@@ -403,8 +429,12 @@ class Workbench:
             if "looked_at" in reason:
                 answer["looked_at"] = ids[reason.pop("looked_at")]
             answers.append({**answer, **reason})
-        curve = {} if own.curve is None else {"curve": own.curve}
-        return {"adapt_ms": round(own.milliseconds, 2), **curve, "answers": answers}
+        result = {"adapt_ms": round(own.milliseconds, 2), **own.lesson.shown, "answers": answers}
+        if own.unknown is not None:
+            result["rejects"] = own.unknown.shown
+            for answer, unknown in zip(answers, own.unknown(logits).tolist(), strict=True):
+                answer["unknown"] = unknown
+        return result
 
     def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
         if kind == "text":

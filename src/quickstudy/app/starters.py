@@ -1,0 +1,40 @@
+"""Photos to start from: parts of the two that scikit-learn carries."""
+
+import base64
+import io
+from functools import cache
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["photos"]
+
+_CREDIT = (
+    "Parts of china.jpg by danielbuechele and flower.jpg by vultilion (both flickr.com, CC BY 2.0), "
+    "which scikit-learn carries"
+)
+_PARTS = {
+    "palace": ("china.jpg", ((0, 60, 260, 320), (330, 40, 600, 310))),
+    "flower": ("flower.jpg", ((130, 60, 430, 360), (230, 100, 500, 370))),
+}
+_ASKED = ("flower.jpg", (180, 120, 420, 360))
+_SIDE = 224
+
+
+@cache
+def photos() -> dict[str, Any]:
+    """``examples``, each a ``label`` and an ``image``, a data URL; one to ``ask``; the ``credit``."""
+    examples = [
+        {"label": label, "image": _part(file, box)}
+        for label, (file, boxes) in _PARTS.items()
+        for box in boxes
+    ]
+    return {"examples": examples, "ask": {"image": _part(*_ASKED)}, "credit": _CREDIT}
+
+
+def _part(name: str, box: tuple[int, int, int, int]) -> str:
+    from sklearn.datasets import load_sample_image
+
+    file, image = io.BytesIO(), Image.fromarray(load_sample_image(name)).crop(box)
+    image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
