@@ -43,7 +43,7 @@ def lesson(
     learner            ``shown``                           of each answer
     ================== =================================== =======================================
     `ProtoNet`         ``map``: examples and class means   ``at``, its place there; ``distances``
-                       in a plane                          to the means; ``looked_at``; ``far``
+                       in a plane                          to the means; ``looked_at``
     `MatchingNetwork`                                      ``attention``, to each example;
                                                            ``looked_at``
     `MAML`             ``curve``: ``loss`` and
@@ -53,8 +53,9 @@ def lesson(
     `NearestNeighbour`                                     ``looked_at``
     ================== =================================== =======================================
 
-    ``looked_at`` is the index of the example that mattered most; ``far`` is the distance to the
-    nearest class mean, as a share of that mean's distance to the next.
+    ``looked_at`` is the index of the example that mattered most. The map tells how far examples
+    are from the mean of the others of their class, ``typical``, where a class has others; how far
+    each mean is from the next, ``apart``; and how much of the examples' variance it keeps.
 
     Args:
         learner: in evaluation mode.
@@ -66,7 +67,7 @@ def lesson(
     if isinstance(learner, MatchingNetwork) and not learner.reading_steps:
         return _Attention(learner, phi)
     if isinstance(learner, ProtoNet):
-        return _Means(learner, phi, support_x)
+        return _Means(learner, phi, support_x, support_y)
     if isinstance(learner, NearestNeighbour):
         return _Nearest(learner, phi)
     if isinstance(learner, MAML):
@@ -95,7 +96,7 @@ class _Attention(Lesson):
 class _Means(Lesson):
     """The embedding, seen along the two directions in which the examples differ most."""
 
-    def __init__(self, learner: ProtoNet, phi: Phi, support_x: Tensor) -> None:
+    def __init__(self, learner: ProtoNet, phi: Phi, support_x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.learner, self.means = learner, phi["prototypes"]
         self.support = embed(learner.encoder, support_x)
@@ -106,15 +107,22 @@ class _Means(Lesson):
         self.axes = F.pad(directions * signs, (0, 0, 0, 1))[:2]
         whole = sizes.square().sum()
         kept = sizes[:2].square().sum() / whole if whole > 0 else torch.ones(())
+        between = squared_distances(self.means, self.means)[0].sqrt()
         self.shown = {
             "map": {
                 "examples": self._places(self.support),
                 "means": self._places(self.means),
                 "kept": round(float(kept), 4),
+                "typical": self._typical(y[0]),
+                "apart": _rounded(between.fill_diagonal_(torch.inf).amin(-1)),
             }
         }
-        between = squared_distances(self.means, self.means)[0].sqrt()
-        self.next = between.fill_diagonal_(torch.inf).amin(-1)
+
+    def _typical(self, y: Tensor) -> float | None:
+        n = y.bincount()[y]
+        own = (self.support - self.means[:, y])[0].norm(dim=-1)
+        to_others = (own * n / (n - 1))[n > 1]  # the mean without it is so much further away
+        return round(float(to_others.mean()), 4) if len(to_others) else None
 
     def _places(self, z: Tensor) -> list[list[float]]:
         return [_rounded(row) for row in (z - self.centre)[0] @ self.axes.mT]
@@ -122,12 +130,10 @@ class _Means(Lesson):
     def answers(self, x: Tensor) -> list[dict[str, Any]]:
         z = embed(self.learner.encoder, x)
         distances = squared_distances(z, self.means)[0].sqrt()
-        closest, best = distances.min(-1)
-        far = closest / self.next[best].clamp_min(1e-9)
         nearest = squared_distances(z, self.support)[0].argmin(-1)
         return [
-            {"distances": _rounded(row), "at": at, "far": round(float(f), 4), "looked_at": int(i)}
-            for row, at, f, i in zip(distances, self._places(z), far, nearest, strict=True)
+            {"distances": _rounded(row), "at": at, "looked_at": int(i)}
+            for row, at, i in zip(distances, self._places(z), nearest, strict=True)
         ]
 
 

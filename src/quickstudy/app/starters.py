@@ -11,13 +11,13 @@ __all__ = ["photos"]
 
 _CREDIT = (
     "Parts of china.jpg by danielbuechele and flower.jpg by vultilion (both flickr.com, CC BY 2.0), "
-    "which scikit-learn carries"
+    "which scikit-learn carries."
 )
 _PARTS = {
-    "palace": ("china.jpg", ((0, 60, 260, 320), (330, 40, 600, 310))),
-    "flower": ("flower.jpg", ((130, 60, 430, 360), (230, 100, 500, 370))),
+    "palace": ("china.jpg", ((40, 10, 340, 310), (60, 130, 350, 420))),
+    "flower": ("flower.jpg", ((150, 70, 460, 380), (210, 130, 430, 350))),
 }
-_ASKED = ("flower.jpg", (180, 120, 420, 360))
+_ASKED = ("china.jpg", (70, 60, 340, 330))
 _SIDE = 224
 
 

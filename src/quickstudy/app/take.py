@@ -1,7 +1,6 @@
 """A task that was put together live as a file, for `quickstudy predict` and for ONNX Runtime."""
 
 import tempfile
-import threading
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from quickstudy.model import Model
 __all__ = ["Format", "model_file"]
 
 Format = Literal["qs", "onnx"]
-_exporting = threading.Lock()
 
 
 def model_file(encoder: Encoder, head: str, x: Any, labels: list[str], form: Format) -> bytes:
@@ -41,6 +39,5 @@ def model_file(encoder: Encoder, head: str, x: Any, labels: list[str], form: For
         if form == "qs":
             model.save(path)
         else:
-            with _exporting:  # tracing is for one thread at a time, and no other may use the network
-                export_onnx(deepcopy(model), path)
+            export_onnx(deepcopy(model), path)  # others use the network while it is traced
         return path.read_bytes()

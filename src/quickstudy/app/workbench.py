@@ -190,6 +190,8 @@ class Workbench:
         self._tasks: dict[str, LiveTask] = {}
         self._lock = threading.RLock()  # of the tasks, and never held for long
         self._computing = threading.Lock()
+        self._making = threading.Lock()  # of files
+        self._made: tuple[tuple[str, list[str], list[str]], bytes] = ("", [], []), b""
 
     def __len__(self) -> int:
         with self._lock:
@@ -368,15 +370,24 @@ class Workbench:
             KeyError: there is no such task.
             ValueError: it has fewer than two classes.
             ModuleNotFoundError: a package for the format is not installed.
+            FullError: a file is being made already. One that was done too late can be had then.
         """
         with self._lock:
             live = self._task(task)
-            kind, examples = live.kind, [*live.examples.values()]
-        name = ENCODERS[kind]
-        head = next(iter(SHOWN[kind].values()))
-        x = [example.numbers[name] for example in examples]
-        labels = [example.label for example in examples]
-        return model_file(_encoder(name, self.device), head, x, labels, form)
+            kind, examples = live.kind, dict(live.examples)
+        name, head = ENCODERS[kind], next(iter(SHOWN[kind].values()))
+        labels = [example.label for example in examples.values()]
+        if self._made[0] == (form, [*examples], labels):
+            return self._made[1]
+        if not self._making.acquire(blocking=False):
+            raise FullError("a file is being made already; try again in a moment")
+        try:
+            x = [example.numbers[name] for example in examples.values()]
+            content = model_file(_encoder(name, self.device), head, x, labels, form)
+            self._made = (form, [*examples], labels), content
+            return content
+        finally:
+            self._making.release()
 
     def _encoded(self, kind: Kind, read: Sequence[Example]) -> dict[str, Any]:
         """What each encoder in use makes of examples."""

@@ -5,7 +5,7 @@ import { $, bars, colour, element, percent, plural, short, shown } from "./dom.j
 import { about } from "./learners.js";
 import { say } from "./notices.js";
 
-let found = null, item = null, known = [], chosen = null;
+let found = null, item = null, known = [], chosen = null, picked = null;
 let rows = new Map(), head = null, map = null;
 
 const best = answer => Math.max(...answer.probabilities);
@@ -29,7 +29,7 @@ export function show(answers, asked, examples) {
     rows = new Map(names.map(name => [name, row(name)]));
     $("answers").replaceChildren(...[...rows.values()].map(own => own.node));
   }
-  if (!rows.has(chosen)) chosen = names[0];
+  chosen = rows.has(picked) ? picked : names.find(name => answers.learners[name].map) || names[0];
   for (const name of names) rows.get(name).update(found.learners[name]);
   explain();
   sayIt();
@@ -41,7 +41,7 @@ function row(name) {
   const node = element("button", { className: "says", data: { learner: name } },
     element("span", { className: "who", textContent: name }), answer, sure,
     element("span", { className: "bar" }, fill));
-  node.onclick = () => { chosen = name; map = null; explain(); press(); };
+  node.onclick = () => { picked = chosen = name; explain(); press(); };
   const update = own => {
     const first = own.answers?.[0];
     answer.textContent = own.waiting || wording(first);
@@ -110,11 +110,21 @@ function certainty(own, answer) {
       + ` (Judged by ${n} of them, held out in turn: of new ones, ${percent(rate)} at most would be `
       + "called unknown, on average.)";
   }
-  if (answer.far === undefined) return "It always names a class, even for what is of none.";
-  return (answer.far < .5 ? `Close to the mean of ${answer.label}.`
-    : answer.far < .8 ? `Not very close to the mean of ${answer.label}.`
-      : "Far from all class means, about as far as they are from each other: perhaps none of them.")
-    + " With nine examples or more, two of each class at least, it can say “unknown”.";
+  if (!own.map) return "It always names a class, even for what is of none.";
+  return `${nearness(own.map, answer)} With more examples, nine in classes of two at least, it can say `
+    + "“unknown”.";
+}
+
+/* How far the question is, in words: measured by the examples, or else by the next class. */
+function nearness({ typical, apart }, { distances }) {
+  const distance = Math.min(...distances), nearest = distances.indexOf(distance);
+  const mean = `the mean of ${short(found.classes[nearest])}`;
+  const far = distance / (typical ?? apart[nearest]);
+  const times = `${far.toFixed(1)} times as far from ${mean} as `;
+  if (typical !== null) {
+    return `It is ${times}your examples are from theirs${far > 1.5 ? ": perhaps of no class." : "."}`;
+  }
+  return `It is ${times}the next mean is${far > .8 ? ": perhaps of no class." : "."}`;
 }
 
 function reasons(own, answer) {

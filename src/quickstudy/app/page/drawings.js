@@ -35,8 +35,9 @@ export function space(map, classes, examples) {
     const highest = map.means.map(at => place(at)[1] - 4);
     marks.replaceChildren(...map.examples.map((at, i) => {
       const [x, y] = place(at), example = examples[i], own = index(example);
-      highest[own] = Math.min(highest[own], y - 9);
       if (example.image && examples.length <= THUMBS) {
+        const [mx, my] = place(map.means[own]);
+        if (Math.hypot(x - mx, y - my) < 45) highest[own] = Math.min(highest[own], y - 9);
         return thumb(example, x - 15, y - 15, 30, colour(own));
       }
       return svg("circle", { cx: x, cy: y, r: 6, class: "dot " + colour(own) },

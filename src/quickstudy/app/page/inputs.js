@@ -9,11 +9,12 @@ import { guard, tell, working } from "./notices.js";
 import { centred, line, pad, read } from "./pictures.js";
 
 /* Pictures that were chosen, dropped or captured, each to be picked or taken away. */
-function tray(changed, picks) {
+function tray(changed, picks, clear) {
   let images = [], picked = 0;
   const node = element("div", { className: "tray", hidden: true });
   const render = () => {
     node.hidden = !images.length;
+    if (clear) clear.hidden = node.hidden;
     node.replaceChildren(...images.map((src, i) => {
       const button = element("button", { type: "button", className: "thumb" },
         element("img", { src, alt: "" }));
@@ -120,12 +121,14 @@ function drawing({ changed, picks }) {
 
 function photo({ changed, picks }) {
   const box = element("div", { className: "input drop" });
-  const chosen = tray(changed, picks);
+  const clear = clearing(() => chosen.drop(Infinity));
+  clear.hidden = true;
+  const chosen = tray(changed, picks, clear);
   const eye = camera({ taken: image => chosen.add([image]), changed, live: picks });
   box.append(element("p", { textContent: "Drop photos here, or" }),
     element("div", { className: "row" },
       ...files(box, "Choose photos", async list => chosen.add(await readAll(list, "photo") || [])),
-      eye.button, clearing(() => chosen.drop(Infinity))),
+      eye.button, clear),
     eye.node, chosen.node);
   return {
     node: box,

@@ -202,7 +202,7 @@ const predict = guard(async () => {
 
 for (const button of document.querySelectorAll("[data-form]")) {
   const form = button.dataset.form;
-  button.onclick = change(`Making the file model.${form}…`, async () =>
+  button.onclick = change(`Making model.${form}: up to half a minute for ONNX…`, async () =>
     download(await (await task.fetch(`model?format=${form}`)).blob(), `model.${form}`));
 }
 $("curl").onclick = guard(async () => {
