@@ -84,6 +84,9 @@ class Desk:
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("console", self._heard)
         self.page.on("request", self._asked)
+        self.under_way = 0
+        self.page.on("requestfinished", self._answered)
+        self.page.on("requestfailed", self._answered)
 
     def _heard(self, message: Any) -> None:
         if message.type == "error" and not message.location["url"].endswith("/api/models"):
@@ -93,6 +96,10 @@ class Desk:
         _, api, path = request.url.partition("/api/")
         if api:
             self.sent.append((request.method, path))
+        self.under_way += 1
+
+    def _answered(self, _: Any) -> None:
+        self.under_way -= 1
 
     def go(self) -> "Desk":
         self.page.goto(self.url)
@@ -100,6 +107,7 @@ class Desk:
         return self
 
     def draw(self, where: str, strokes: Strokes, *, up: bool = True) -> None:
+        self.page.locator(f"{where} canvas").scroll_into_view_if_needed()
         box = self.page.locator(f"{where} canvas").bounding_box()
         for stroke in strokes:
             points = [
@@ -149,11 +157,10 @@ class Desk:
     def answers(self) -> dict[str, str]:
         """What each learner says, once nothing changes any more."""
         self.page.wait_for_selector(".says .answer")
-        said = "[...document.querySelectorAll('.says .answer')].map(e => e.textContent).join()"
-        before = None
-        while (now := self.page.evaluate(said)) != before:
-            before = now
-            self.page.wait_for_timeout(250)
+        quiet = 0
+        while quiet < 2:
+            self.page.wait_for_timeout(120)
+            quiet = 0 if self.under_way else quiet + 1
         return {
             row.get_attribute("data-learner"): row.locator(".answer").inner_text()
             for row in self.page.locator(".says").all()

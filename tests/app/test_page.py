@@ -61,7 +61,11 @@ def test_what_users_type_is_never_code(desk: Any, hand: Any) -> None:
 @pytest.mark.skipif(not PICTURES, reason="QUICKSTUDY_PICTURES is no folder to put pictures into")
 def test_pictures_for_the_documentation(new_desk: Callable[..., Any], hand: Any) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
-    for name, settings in (("app", {}), ("app-dark", {"color_scheme": "dark"}), ("app-phone", phone)):
+    for name, settings in (
+        ("app", {}),
+        ("app-dark", {"color_scheme": "dark"}),
+        ("app-phone", phone),
+    ):
         desk = new_desk(**settings).go()
         desk.page.click("#starter")
         desk.answers()

@@ -10,8 +10,8 @@ from PIL import Image
 __all__ = ["photos"]
 
 _CREDIT = (
-    "Parts of china.jpg by danielbuechele and flower.jpg by vultilion (both flickr.com, CC BY 2.0), "
-    "which scikit-learn carries."
+    "Parts of china.jpg by danielbuechele and flower.jpg by vultilion, both flickr.com, CC BY 2.0; "
+    "they come with scikit-learn."
 )
 _PARTS = {
     "palace": ("china.jpg", ((40, 10, 340, 310), (60, 130, 350, 420))),
@@ -23,7 +23,7 @@ _SIDE = 224
 
 @cache
 def photos() -> dict[str, Any]:
-    """``examples``, each a ``label`` and an ``image``, a data URL; one to ``ask``; the ``credit``."""
+    """``examples``, of a ``label`` and an ``image`` each; one to ``ask``; and their ``credit``."""
     examples = [
         {"label": label, "image": _part(file, box)}
         for label, (file, boxes) in _PARTS.items()
