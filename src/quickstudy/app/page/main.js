@@ -237,6 +237,7 @@ const load = change("Opening…", async (progress, examples) => {
 });
 
 $("naming").onsubmit = e => { e.preventDefault(); add(); };
+$("label").onfocus = () => $("label").select();
 $("reset").onclick = startOver;
 $("starter").onclick = start;
 $("undo").onclick = undo;
