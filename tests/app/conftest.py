@@ -40,7 +40,7 @@ def cross(a: float = 0.25, b: float = 0.75) -> Strokes:
 
 
 def spiral() -> Strokes:
-    turns = [(0.3 * i, 0.03 + 0.32 * i / 60) for i in range(61)]
+    turns = [(0.6 * i, 0.03 + 0.32 * i / 30) for i in range(31)]
     return [[(0.5 + r * math.cos(t), 0.5 + r * math.sin(t)) for t, r in turns]]
 
 
@@ -116,7 +116,7 @@ class Desk:
             self.page.mouse.move(*points[0])
             self.page.mouse.down()
             for point in points[1:]:
-                self.page.mouse.move(*point, steps=3)
+                self.page.mouse.move(*point, steps=2)
             if up:
                 self.page.mouse.up()
 
