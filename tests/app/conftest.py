@@ -39,8 +39,8 @@ def cross(a: float = 0.25, b: float = 0.75) -> Strokes:
     return [[(a, a), (b, b)], [(a, b), (b, a)]]
 
 
-def spiral() -> Strokes:
-    turns = [(0.6 * i, 0.03 + 0.32 * i / 30) for i in range(31)]
+def spiral(n: int = 31) -> Strokes:
+    turns = [(18 * i / n, 0.03 + 0.32 * i / n) for i in range(n)]
     return [[(0.5 + r * math.cos(t), 0.5 + r * math.sin(t)) for t, r in turns]]
 
 

@@ -60,18 +60,16 @@ def test_what_users_type_is_never_code(desk: Any, hand: Any) -> None:
 
 @pytest.mark.skipif(not PICTURES, reason="QUICKSTUDY_PICTURES is no folder to put pictures into")
 def test_pictures_for_the_documentation(new_desk: Callable[..., Any], hand: Any) -> None:
+    laptop = {"viewport": {"width": 1250, "height": 1010}}
     phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
-    for name, settings in (
-        ("app", {}),
-        ("app-dark", {"color_scheme": "dark"}),
-        ("app-phone", phone),
-    ):
+    dark = {**laptop, "color_scheme": "dark"}
+    for name, settings in (("app", laptop), ("app-dark", dark), ("app-phone", phone)):
         desk = new_desk(**settings).go()
         desk.page.click("#starter")
         desk.answers()
         if name != "app":
             desk.page.click("#ask .clear")
-            desk.draw("#ask", hand.spiral())
+            desk.draw("#ask", hand.spiral(91))
             desk.answers()
         if name == "app-phone":
             desk.page.locator("#asking").evaluate("e => e.scrollIntoView()")

@@ -1,6 +1,5 @@
 """Nothing is lost: what is chosen is added, what is there stays, what is taken away comes back."""
 
-import json
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ def test_what_the_server_refuses_stays_where_it_was(desk: Any, hand: Any) -> Non
 
 def test_only_a_saved_task_is_opened(desk: Any, tmp_path: Path) -> None:
     desk.three()
-    for i, content in enumerate(("not json", "[]", json.dumps({"kind": "drawing"}))):
+    for i, content in enumerate(("not json", "[]", '{"kind": "drawing", "examples": [{}]}')):
         file = tmp_path / f"{i}.json"
         file.write_text(content)
         desk.page.set_input_files("#file", file)

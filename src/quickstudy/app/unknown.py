@@ -29,14 +29,19 @@ class Unknown:
     allowance: Tensor
     held_out: int
 
+    @staticmethod
+    def possible(learner: MetaLearner) -> bool:
+        """Whether the largest logit of a learner is a measure of familiarity."""
+        return isinstance(learner, ProtoNet | Logistic | R2D2)
+
     @classmethod
     def of(cls, learner: MetaLearner, support_x: Tensor, support_y: Tensor) -> "Unknown | None":
         """Fitted to a task ``[1,S,...]``, ``[1,S]``.
 
-        ``None`` for a learner whose largest logit is no measure of familiarity, and where fewer
-        than ``1 / FALSE_REJECT - 1`` examples can be held out.
+        ``None`` where it is not `possible`, and where fewer than ``1 / FALSE_REJECT - 1`` examples
+        can be held out.
         """
-        if not isinstance(learner, ProtoNet | Logistic | R2D2):
+        if not cls.possible(learner):
             return None
         x, y = support_x[0], support_y[0]
         if isinstance(learner, ProtoNet):  # the encoder, once for all rounds

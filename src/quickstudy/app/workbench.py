@@ -339,7 +339,8 @@ class Workbench:
             each learner either ``waiting``, why it says nothing yet, or ``adapt_ms``, how long it
             took to learn the task, and ``answers``: for each item the ``label``, the
             ``probabilities`` of all classes and, where the learner can tell, whether it is
-            ``unknown`` (``rejects`` says what that rests on). `lesson` adds the rest.
+            ``unknown``. ``rejects`` says what that rests on, ``None`` for too few examples; a
+            learner without it names a class for everything. `lesson` adds the rest.
 
         Raises:
             KeyError: there is no such task.
@@ -441,8 +442,9 @@ class Workbench:
                 answer["looked_at"] = ids[reason.pop("looked_at")]
             answers.append({**answer, **reason})
         result = {"adapt_ms": round(own.milliseconds, 2), **own.lesson.shown, "answers": answers}
+        if Unknown.possible(learner):
+            result["rejects"] = own.unknown and own.unknown.shown
         if own.unknown is not None:
-            result["rejects"] = own.unknown.shown
             for answer, unknown in zip(answers, own.unknown(logits).tolist(), strict=True):
                 answer["unknown"] = unknown
         return result

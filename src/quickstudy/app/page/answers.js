@@ -106,13 +106,14 @@ function certainty(own, answer) {
   if (own.rejects) {
     const { held_out: n, false_reject: rate } = own.rejects;
     return (answer.unknown ? `Unknown: most like ${answer.label}, but less than your examples are like `
-      + "their own classes." : "It is like its class, as your own examples are.")
+      + "their own classes." : "It is as much like its class as your own examples are.")
       + ` (Judged by ${n} of them, held out in turn: of new ones, ${percent(rate)} at most would be `
       + "called unknown, on average.)";
   }
-  if (!own.map) return "It always names a class, even for what is of none.";
-  return `${nearness(own.map, answer)} With more examples, nine in classes of two at least, it can say `
-    + "“unknown”.";
+  const more = own.rejects === null
+    ? "With more examples, nine in classes of two at least, it can say “unknown”."
+    : "It always names a class, even for what is of none.";
+  return own.map ? `${nearness(own.map, answer)} ${more}` : more;
 }
 
 /* How far the question is, in words: measured by the examples, or else by the next class. */

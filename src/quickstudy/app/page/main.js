@@ -23,6 +23,7 @@ const LOADING = { drawing: "Loading the learners…",
   photo: "Loading the network for photos: some seconds, once…",
   text: "Loading the network for sentences: some seconds, once…" };
 const SILENT = "Teach two classes, then ask.";
+const loaded = new Set();
 
 const tasks = {};
 let task = null, teach = null, query = null, lastAsked = null;
@@ -189,7 +190,9 @@ const predict = guard(async () => {
   if (!item || !asked.examples.length) return;
   busy = true;
   try {
-    const found = await working(LOADING[asked.kind], () => asked.predict([item]));
+    const found = await working(loaded.has(asked.kind) ? "Asking…" : LOADING[asked.kind],
+      () => asked.predict([item]));
+    loaded.add(asked.kind);
     if (asked !== task || !query.item()) return;
     lastAsked = item;
     answers.show(found, item, asked.examples);
@@ -225,7 +228,8 @@ $("file").onchange = guard(async () => {
   let kept = null;
   try { kept = JSON.parse(await file.text()); } catch { /* said below */ }
   $("file").value = "";
-  if (!HINTS[kept?.kind] || !Array.isArray(kept.examples)) {
+  const whole = example => typeof example?.label === "string" && (example.image || example.text);
+  if (!HINTS[kept?.kind] || !Array.isArray(kept.examples) || !kept.examples.every(whole)) {
     throw new Error(`${file.name} holds no task: expected a file that Save has written.`);
   }
   await open(kept.kind, document.querySelector(`[data-kind=${kept.kind}]`));

@@ -15,7 +15,7 @@ const HANDS = [[0, 1, 1], [.14, .9, 1.05], [-.1, 1.06, .88]];
 function by([turn, wide, tall], strokes) {
   const [cos, sin] = [Math.cos(turn), Math.sin(turn)];
   return strokes.map(stroke => stroke.map(([x, y], i) => {
-    const [a, b] = [(x - .5) * wide, (y - .5) * tall], wobble = .012 * Math.sin(7 * turn + i);
+    const [a, b] = [(x - .5) * wide, (y - .5) * tall], wobble = .012 * Math.sin(7 * turn + i / 5);
     return [.5 + a * cos - b * sin + wobble, .5 + a * sin + b * cos - wobble];
   }));
 }
