@@ -116,7 +116,7 @@ class Desk:
             self.page.mouse.move(*points[0])
             self.page.mouse.down()
             for point in points[1:]:
-                self.page.mouse.move(*point, steps=2)
+                self.page.mouse.move(*point)
             if up:
                 self.page.mouse.up()
 
