@@ -62,7 +62,6 @@ const open = guard(async (kind, button) => {
   $("teach").replaceChildren(teach.node);
   $("ask").replaceChildren(query.node);
   [$("teach-hint").textContent, $("ask-hint").textContent] = HINTS[kind];
-  $("credit").hidden = true;
   lastAsked = null;
   answers.silence(SILENT);
   render();
@@ -131,9 +130,8 @@ const startOver = change("Starting over…", async progress => {
 });
 const start = change("Getting examples…", async progress => {
   const { examples, ask: asked, credit } = await starters[task.kind]();
+  if (credit) keep("credit", credit);
   await addAll(examples, progress);
-  $("credit").textContent = credit || "";
-  $("credit").hidden = !credit;
   query.draw(asked.image || asked.text);
 });
 
@@ -147,6 +145,7 @@ function render() {
   $("undo").disabled = !task.past.length;
   $("undo").title = task.past.at(-1)?.words || "";
   $("unkept").hidden = task.kept;
+  $("credit").textContent = task.kind === "photo" && examples.length ? recall("credit") : "";
   $("classes").replaceChildren(...classes.map((label, i) =>
     classRow(label, examples.filter(example => example.label === label), i)));
   const again = key && document.querySelector(`[data-key="${CSS.escape(key)}"]`);
@@ -159,7 +158,11 @@ function classRow(label, own, i) {
   name.onchange = () => rename(label, name.value);
   const more = element("button", { textContent: "+", title: "Teach more of these",
     data: { key: `more ${label}` }, aria: { label: `Teach more of ${label}` } });
-  more.onclick = () => { $("label").value = label; $("teaching").scrollIntoView(); $("label").focus(); };
+  more.onclick = () => {
+    $("label").value = label;
+    $("teaching").scrollIntoView();
+    $("label").focus();
+  };
   const away = element("button", { textContent: "✕", title: "Take the class away",
     data: { key: `away ${label}` }, aria: { label: `Take away the class ${label}` } });
   away.onclick = () => remove(own, `Took away “${short(label, 40)}”, ${plural(own.length, "example")}.`);
