@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def test_every_learner_learns_a_task_and_gives_its_reasons(client: TestClient) -
         1, abs=1e-2
     )
     curve = learners["MAML"]["curve"]
-    assert len(curve) == 4
-    assert curve[-1] < curve[0]
+    assert len(curve["loss"]) == len(curve["accuracy"]) == 11
+    assert curve["loss"][-1] < curve["loss"][0]
 
 
 def test_an_answer_depends_on_no_other_item(client: TestClient) -> None:
@@ -280,6 +281,7 @@ def test_who_asks_too_often_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_token_is_asked_for() -> None:
     client = calling(create_app(token="secret", requests_a_second=1e6))
     assert client.get("/").is_success
+    assert client.get("/static/main.js").is_success
     assert client.get("/api/health").is_success
     for headers in (
         {},
@@ -301,9 +303,25 @@ def test_other_hosts_names_are_refused(client: TestClient) -> None:
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert 'src="http' not in page.text
-    assert "//cdn" not in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<style|<script[^>]*>[^<]|style=|\son\w+=", page.text), "no inline code"
+    loaded = re.findall(r'(?:src|href)="(/[^"]*)"', page.text)
+    assert len(loaded) == 2
+    seen = set()
+    while loaded:
+        path = loaded.pop()
+        seen.add(path)
+        file = client.get(path)
+        assert file.is_success, path
+        assert file.headers["content-type"].startswith(("text/css", "text/javascript"))
+        assert not re.search(r"\burl\(|@import|innerHTML|eval\(", file.text), path
+        names = re.findall(r'from "\./([\w.]+)"', file.text)
+        loaded += [f"/static/{name}" for name in names if f"/static/{name}" not in seen]
+    assert len(seen) == len([*resources.files("quickstudy.app").joinpath("page").iterdir()]) - 1
+    for path in ("/static/", "/static/index.html", "/static/../app/guard.py", "/static/%2e%2e"):
+        assert client.get(path).status_code == 404
 
 
 def test_figures_for_prometheus(client: TestClient) -> None:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from quickstudy.app.explain import loss_curve
+from quickstudy.app.explain import Lesson, lesson
+from quickstudy.app.unknown import Unknown
 from quickstudy.heads import load_learner, usual_temperature
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, BlackBoxLSTM, MatchingNetwork, NearestNeighbour, ProtoNet
 from quickstudy.nn.frozen import frozen
 
-__all__ = ["Fitted", "Parts", "fit", "parts", "predict"]
+__all__ = ["Fitted", "Parts", "fit", "logits_of", "parts"]
 
 _SMALL = 1 << 20  # bytes of a phi
 
@@ -38,18 +39,20 @@ class Fitted:
 
     Attributes:
         phi: what it adapted to.
-        support: the examples, as it takes them, ``[1,S,...]``.
         temperature: what its logits are divided by.
         milliseconds: that learning took.
-        curve: of its loss, meanwhile.
+        lesson: what there is to show of it.
+        unknown: which of its answers are "unknown", where it can tell.
+        shown: of its learning, whatever is asked afterwards.
         alike: equal for tasks that it can answer in one pass.
     """
 
     phi: Phi
-    support: Tensor
     temperature: float
     milliseconds: float
-    curve: list[float] | None
+    lesson: Lesson
+    unknown: Unknown | None
+    shown: dict[str, Any]
     alike: Hashable
 
 
@@ -76,20 +79,23 @@ def fit(source: str, x: Tensor, y: Tensor, n_way: int) -> Fitted:
     support, labels = encoder(x).unsqueeze(0), y.unsqueeze(0)
     phi = head.adapt(support, labels, n_way)
     spent = 1000 * (time.perf_counter() - began)
+    taught, unknown = lesson(head, phi, support, labels, n_way), Unknown.of(head, support, labels)
+    rejects = {"rejects": unknown and unknown.shown} if Unknown.possible(head) else {}
     tensors = _tensors(phi)
     small = sum(tensor.nbytes for tensor in tensors) <= _SMALL
     return Fitted(
         phi,
-        support,
         usual_temperature(source, y.bincount().tolist()),
         spent,
-        loss_curve(head, support, labels, n_way),
+        taught,
+        unknown,
+        {**taught.shown, **rejects},
         tuple(tensor.shape for tensor in tensors) if small else object(),
     )
 
 
-def predict(head: MetaLearner, fitted: Sequence[Fitted], x: Sequence[Tensor]) -> list[Tensor]:
-    """Probabilities ``[Q,N]`` of the queries ``[Q,...]`` of each task; tasks alike in one pass."""
+def logits_of(head: MetaLearner, fitted: Sequence[Fitted], x: Sequence[Tensor]) -> list[Tensor]:
+    """``[Q,N]`` of the queries ``[Q,...]`` of each task; tasks alike in one pass."""
     groups: dict[Hashable, list[int]] = {}
     for i, own in enumerate(fitted):
         groups.setdefault((own.alike, x[i].shape), []).append(i)
@@ -98,7 +104,7 @@ def predict(head: MetaLearner, fitted: Sequence[Fitted], x: Sequence[Tensor]) ->
         phi = _joined([fitted[i].phi for i in places])
         logits = head.predict(phi, torch.stack([x[i] for i in places]))
         found |= zip(places, logits, strict=True)
-    return [(found[i] / own.temperature).softmax(-1) for i, own in enumerate(fitted)]
+    return [found[i] for i in range(len(fitted))]
 
 
 def _tensors(phi: Any) -> list[Tensor]:

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 
+from quickstudy.app.pages import STATIC
+
 __all__ = ["MOST_BYTES", "Guard", "Rates"]
 
 MOST_BYTES = 8 << 20
@@ -86,7 +88,8 @@ class Guard:
         """What is wrong with a request, as far as its head tells."""
         if not self.rates.take(str((scope.get("client") or ("",))[0])):
             return _no(429, "too many requests", after=1)
-        asks = scope["path"] not in ("/", "/api/health", "/openapi.json")
+        path = scope["path"]
+        asks = path not in ("/", "/api/health", "/openapi.json") and not path.startswith(STATIC)
         presented = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if asks and self.token and not hmac.compare_digest(presented, self.token.encode()):
             return _no(401, "this server asks for its token: Authorization: Bearer TOKEN")

@@ -5,19 +5,21 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from quickstudy import __version__
+from quickstudy.app import starters
 from quickstudy.app.guard import MOST_BYTES, Guard, Rates
 from quickstudy.app.models import Models
+from quickstudy.app.pages import add_page
+from quickstudy.app.take import Format
 from quickstudy.app.workbench import FullError, Item, Kind, Workbench
 from quickstudy.plain import to_json
 
@@ -119,16 +121,12 @@ def create_app(
     figures = _Figures(bench)
     rates = Rates(requests_a_second)
     work = _Workers(workers, waiting, seconds)
-    page = resources.files("quickstudy.app").joinpath("page.html").read_text("utf-8")
+    add_page(app)
 
     guarded: Any = {"responses": _RESPONSES}
 
     def charge(request: Request) -> Callable[[int], None]:
         return lambda pixels: rates.charge(_client(request), pixels / 1e6)
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     @app.get("/api/health", tags=["server"])
     async def health() -> dict[str, Any]:
@@ -213,6 +211,18 @@ def create_app(
         figures.predictions.inc(len(items))
         return Response(answer, media_type="application/json")
 
+    @app.get("/api/tasks/{task}/model", tags=["tasks"], response_class=Response, **_FILE)
+    async def model(task: str, format: Format = "qs") -> Response:
+        """The task as a file: for `quickstudy predict`, or for ONNX Runtime."""
+        content = await work(lambda: bench.model(task, format))
+        attachment = {"Content-Disposition": f'attachment; filename="model.{format}"'}
+        return Response(content, media_type="application/octet-stream", headers=attachment)
+
+    @app.get("/api/starters/photo", tags=["server"], **guarded)
+    async def photos() -> Response:
+        """A few photos to start from, and whose they are."""
+        return Response(await work(lambda: _json(starters.photos())), media_type="application/json")
+
     @app.exception_handler(KeyError)
     async def unknown(_: Request, error: KeyError) -> JSONResponse:
         return JSONResponse({"detail": f"there is no {str(error.args[0])[:100]!r} here"}, 404)
@@ -256,11 +266,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         503: "The server or the task is full, or busy; says when to come back",
     }.items()
 }
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+_FILE: Any = {
+    "responses": {
+        200: {"description": "The file", "content": {"application/octet-stream": {}}},
+        **_RESPONSES,
+    }
 }
 
 

@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from quickstudy.app.answers import Fitted, fit, parts, predict
-from quickstudy.app.explain import reasons
+from quickstudy.app.answers import Fitted, fit, logits_of, parts
+from quickstudy.app.take import Format, model_file
 from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import (
@@ -200,6 +200,8 @@ class Workbench:
         self._computing = threading.Lock()
         self._computer = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._asked: list[_Asked] = []
+        self._making = threading.Lock()  # of files
+        self._made: tuple[tuple[str, list[str], list[str]], bytes] = ("", [], []), b""
 
     def __len__(self) -> int:
         with self._lock:
@@ -343,10 +345,12 @@ class Workbench:
             charge: told of the pixels of each image that was decoded.
 
         Returns:
-            ``classes``; and for each learner either ``waiting``, why it says nothing yet, or
-            ``adapt_ms``, how long it took to learn the task, an optional ``curve`` of its loss
-            while it did, and ``answers``: for each item the ``label``, the ``probabilities`` of
-            all classes and what `reasons` adds.
+            ``classes``; ``examples``, their ids in the order that explanations follow; and for
+            each learner either ``waiting``, why it says nothing yet, or ``adapt_ms``, how long it
+            took to learn the task, and ``answers``: for each item the ``label``, the
+            ``probabilities`` of all classes and, where the learner can tell, whether it is
+            ``unknown``. ``rejects`` says what that rests on, ``None`` for too few examples; a
+            learner without it names a class for everything. `lesson` adds the rest.
 
         Raises:
             KeyError: there is no such task.
@@ -394,6 +398,32 @@ class Workbench:
         for asked in waiting:
             asked.answer.cancel()
 
+    def model(self, task: str, form: Format) -> bytes:
+        """The task as a file, see `quickstudy.app.take.model_file`; its head is the first shown.
+
+        Raises:
+            KeyError: there is no such task.
+            ValueError: it has fewer than two classes.
+            ModuleNotFoundError: a package for the format is not installed.
+            FullError: a file is being made already. One that was done too late can be had then.
+        """
+        with self._lock:
+            live = self._task(task)
+            kind, examples = live.kind, dict(live.examples)
+        name, head = ENCODERS[kind], next(iter(SHOWN[kind].values()))
+        labels = [example.label for example in examples.values()]
+        if self._made[0] == (form, [*examples], labels):
+            return self._made[1]
+        if not self._making.acquire(blocking=False):
+            raise FullError("a file is being made already; try again in a moment")
+        try:
+            x = [example.numbers[name] for example in examples.values()]
+            content = model_file(_encoder(name, self.device), head, x, labels, form)
+            self._made = (form, [*examples], labels), content
+            return content
+        finally:
+            self._making.release()
+
     def _answer_waiting(self) -> None:
         """Answer what waits, up to 64 items."""
         with self._computing:
@@ -432,7 +462,10 @@ class Workbench:
             for name, encoder in self._encoders(kind).items()
         }
         tasks = [self._now(asked.task) for asked in together]
-        results: list[dict[str, Any]] = [{"classes": t.classes, "learners": {}} for t in tasks]
+        results: list[dict[str, Any]] = [
+            {"classes": task.classes, "examples": [*task.examples], "learners": {}}
+            for task in tasks
+        ]
         for own in self._shown[kind]:
             x = torch.from_numpy(numbers[own.encoder]).to(self.device)
             for result, answer in zip(results, self._ask(own, tasks, x, sizes), strict=True):
@@ -460,10 +493,8 @@ class Workbench:
         fitted = {i: self._fitted(own, tasks[i]) for i in ready}
         with torch.inference_mode():
             each = encoder(x).split(sizes)
-            answered = predict(head, [*fitted.values()], [each[i] for i in ready])
-            explained = [
-                reasons(head, fitted[i].phi, fitted[i].support, each[i].unsqueeze(0)) for i in ready
-            ]
+            answered = logits_of(head, [*fitted.values()], [each[i] for i in ready])
+            explained = [fitted[i].lesson.answers(each[i].unsqueeze(0)) for i in ready]
         found = dict(zip(ready, zip(answered, explained, strict=True), strict=True))
         for i, why in enumerate(missing):
             yield _said(tasks[i], fitted[i], *found[i]) if why is None else {"waiting": why}
@@ -519,11 +550,12 @@ def _missing(head: MetaLearner, task: LiveTask) -> str | None:
 
 
 def _said(
-    task: LiveTask, fit: Fitted, probabilities: Tensor, explained: list[dict[str, Any]]
+    task: LiveTask, fit: Fitted, logits: Tensor, explained: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the page is told of a learner's answers ``[Q,N]``."""
-    ids, classes, answers = [*task.examples], task.classes, []
-    for row, reason in zip(probabilities.tolist(), explained, strict=True):
+    ids, classes = [*task.examples], task.classes
+    answers: list[dict[str, Any]] = []
+    for row, reason in zip((logits / fit.temperature).softmax(-1).tolist(), explained, strict=True):
         answer = {
             "label": classes[row.index(max(row))],
             "probabilities": [round(p, 4) for p in row],
@@ -531,8 +563,10 @@ def _said(
         if "looked_at" in reason:
             answer["looked_at"] = ids[reason.pop("looked_at")]
         answers.append({**answer, **reason})
-    curve = {} if fit.curve is None else {"curve": fit.curve}
-    return {"adapt_ms": round(fit.milliseconds, 2), **curve, "answers": answers}
+    if fit.unknown is not None:
+        for answer, unknown in zip(answers, fit.unknown(logits).tolist(), strict=True):
+            answer["unknown"] = unknown
+    return {"adapt_ms": round(fit.milliseconds, 2), **fit.shown, "answers": answers}
 
 
 def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:

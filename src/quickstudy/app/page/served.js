@@ -1,0 +1,83 @@
+/* Models that this server was started with: tried with one item or with many. */
+
+import { api } from "./api.js";
+import { $, bars, element, percent, plural, short, shown } from "./dom.js";
+import { inputs } from "./inputs.js";
+import { guard, say, settled, working } from "./notices.js";
+
+const MOST = 64, BETWEEN = 150;
+const WHAT = { drawing: "Draw a symbol, or choose pictures", photo: "Choose photos, one or many",
+  text: "Type a sentence, or many: one a line" };
+
+/* What the server has; a server without such models has no address for them. */
+export async function models() {
+  try { return (await api("GET", "models")).models; } catch (error) {
+    if (error.status === 404) return [];
+    throw error;
+  }
+}
+
+let model = null, input = null, busy = false, again = false;
+
+export function open(chosen) {
+  model = chosen;
+  input = inputs[model.kind]({ changed: ask, picks: false });
+  $("served-input").replaceChildren(input.node);
+  $("served-head").textContent = model.name;
+  $("served-about").textContent = `${WHAT[model.kind]}. It knows `
+    + `${plural(model.classes.length, "class", "classes")} from ${plural(model.examples, "example")}: `
+    + `${short(model.classes.join(", "), 200)}.`
+    + (model.unknown ? " What resembles none of them it calls unknown." : "");
+  $("served-answers").replaceChildren();
+}
+export function close() { input?.stop(); input = model = null; }
+
+const ask = guard(async () => {
+  if (busy) { again = true; return; }
+  const items = input.items(), asked = model;
+  if (!items.length) { $("served-answers").replaceChildren(); return; }
+  busy = true;
+  try {
+    const { classes, answers } = await working("Asking your model…", progress =>
+      predict(asked, items, progress));
+    settled();
+    if (asked === model) show(classes, answers, items);
+  } finally {
+    setTimeout(() => { busy = false; if (again && model) { again = false; ask(); } }, BETWEEN);
+  }
+});
+
+async function predict({ name }, items, progress) {
+  const all = { classes: [], answers: [] };
+  for (let i = 0; i < items.length; i += MOST) {
+    if (i) progress(`Asked about ${i} of ${items.length}…`);
+    const body = { items: items.slice(i, i + MOST) };
+    const part = await api("POST", `models/${encodeURIComponent(name)}/predict`, body);
+    all.classes = part.classes;
+    all.answers.push(...part.answers);
+  }
+  return all;
+}
+
+const wording = answer => answer.unknown ? "unknown" : answer.label;
+
+function show(classes, answers, items) {
+  const [first] = answers;
+  $("served-answers").replaceChildren(answers.length > 1 ? table(classes, answers, items)
+    : element("div", {}, element("p", { className: "verdict" + (first.unknown ? " unknown" : ""),
+      textContent: wording(first) }), bars(classes, first.probabilities, 10)));
+  say(answers.length > 1 ? `${answers.length} answers.` : `It says ${short(wording(first), 40)}.`);
+}
+
+function table(classes, answers, items) {
+  const row = (answer, i) => element("tr", { className: answer.unknown ? "unknown" : "" },
+    element("td", {}, shown(items[i])),
+    element("th", { scope: "row", textContent: wording(answer) }),
+    element("td", { textContent: answer.unknown
+      ? `most like ${short(classes[answer.probabilities.indexOf(Math.max(...answer.probabilities))])}`
+      : percent(Math.max(...answer.probabilities)) }));
+  return element("div", { className: "scroll" }, element("table", {},
+    element("thead", {}, element("tr", {}, ...["Item", "Answer", "How sure"].map(textContent =>
+      element("th", { scope: "col", textContent })))),
+    element("tbody", {}, ...answers.map(row))));
+}
