@@ -1,4 +1,5 @@
-"""What building the site adds to its pages: typeset equations, and code as it stands in src/.
+"""What building the site adds to its pages: typeset equations, code as it stands in src/, and names
+for what is read aloud or reached by keyboard.
 
 ``$...$`` and ``$$...$$`` become MathML, which browsers draw themselves: no script, no other host.
 A line ``<!-- source: quickstudy.learners.maml.MAML.adapt -->`` becomes that method; several names
@@ -26,7 +27,13 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 def on_page_content(html: str, **kwargs: Any) -> str:
     equation = r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>'
-    return re.sub(equation, lambda m: _typeset(m[2], m[1] == "div"), html, flags=re.S)
+    html = re.sub(equation, lambda m: _typeset(m[2], m[1] == "div"), html, flags=re.S)
+    wrapped = r'<div class="scroll" role="region" aria-label="Table" tabindex="0">\1</div>'
+    return re.sub(r"(<table>.*?</table>)", wrapped, html, flags=re.S)
+
+
+def on_post_page(output: str, **kwargs: Any) -> str:
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
 
 def _typeset(latex: str, display: bool) -> str:

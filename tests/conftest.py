@@ -4,7 +4,9 @@ import functools
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +18,18 @@ import pytest
 from hypothesis import settings
 
 from quickstudy import data
+from quickstudy.locks import alone
+
+BROWSER = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 
 settings.register_profile("quickstudy", deadline=None)
 settings.load_profile("quickstudy")
@@ -131,6 +145,55 @@ class Started:
 def start() -> type[Started]:
     """``start("quickstudy", *words, cwd=...)``, or a Python file: see `Started`."""
     return Started
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Of a module, and not of all: its event loop would be in the way of others."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def serious() -> Callable[[Any], list[str]]:
+    """What axe-core finds serious, or worse, on a page of a browser."""
+    axe = pytest.importorskip("axe_playwright_python.base", reason="needs axe-playwright-python")
+
+    def find(page: Any) -> list[str]:
+        page.evaluate(axe.AXE_SCRIPT)
+        return [
+            f"{one['id']}: {one['nodes'][0]['html'][:150]}"
+            for one in page.evaluate("() => axe.run()")["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def site(shared_folder: Path) -> Path:
+    """Built by the first process of the tests that asks for it."""
+    folder = shared_folder / "site"
+    with alone(shared_folder / "site.lock"):
+        if not folder.exists():
+            command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", f"{folder}.new"]
+            build = subprocess.run(
+                [sys.executable, "-m", *command],
+                cwd=Path(__file__).parents[1],
+                env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+                capture_output=True,
+                text=True,
+            )
+            assert not build.returncode, build.stdout + build.stderr
+            assert "WARNING" not in build.stderr, build.stderr
+            Path(f"{folder}.new").rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 
@@ -239,6 +240,12 @@ def test_the_report_counts_and_shows_what_went_wrong(
     assert "&lt;model&gt;" in page
     assert page.count("data:image/png;base64,") == len(found.worst)
     assert "broken.png" in page
+    learned = sum(model.counts.values())
+    assert f"encoder drawing, head protonet-drawings, learned from {learned} examples" in page
+    right = int(found.confusion.trace())
+    low, high = scipy.stats.binomtest(right, 20).proportion_ci(method="wilson")
+    assert found.interval == pytest.approx((low, high), abs=1e-4)
+    assert f"that is {low:.1%} to {high:.1%} of all" in page
     assert "http" not in page
     rows = {name: figures for name, *figures in found.per_class()}
     assert rows["symbol 0"][1] == found.confusion[0, 0] / 5

@@ -6,10 +6,8 @@ import importlib
 import importlib.util
 import inspect
 import io
-import os
 import pkgutil
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,33 +16,12 @@ import pytest
 
 import quickstudy
 from quickstudy.experiments.spec import LEARNERS
-from quickstudy.locks import alone
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {
     page: page.read_text() for page in (DOCS / "learners").glob("*.md") if page.stem != "index"
 }
-
-
-@pytest.fixture(scope="session")
-def site(shared_folder: Path) -> Path:
-    """Built by the first process of the tests that asks for it."""
-    folder = shared_folder / "site"
-    with alone(shared_folder / "site.lock"):
-        if not folder.exists():
-            command = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", f"{folder}.new"]
-            build = subprocess.run(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-                capture_output=True,
-                text=True,
-            )
-            assert not build.returncode, build.stdout + build.stderr
-            assert "WARNING" not in build.stderr, build.stderr
-            Path(f"{folder}.new").rename(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", LEARNERS)

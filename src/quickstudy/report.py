@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 import os
 import warnings
 from collections import deque
@@ -43,12 +44,14 @@ class Report:
             "unknown".
         worst: the wrong answers it was surest of.
         failed: examples that could not be read.
+        about: what there is to know of the model, see `Model.about`.
     """
 
     classes: list[str]
     confusion: NDArray[np.int64]
     worst: list[Mistake]
     failed: list[str]
+    about: dict[str, Any]
 
     @classmethod
     def of(
@@ -106,7 +109,7 @@ class Report:
         confusion = np.zeros((len(classes), known + 1), np.int64)
         for cell, count in counts.items():
             confusion[cell] = count
-        return cls(classes, confusion, worst, failed)
+        return cls(classes, confusion, worst, failed, model.about())
 
     @property
     def tested(self) -> int:
@@ -115,9 +118,17 @@ class Report:
     @property
     def accuracy(self) -> float:
         """Right answers in all; "unknown" is right for a class the model does not have."""
+        return self._right / self.tested
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the true accuracy lies, with 95% confidence (Wilson 1927)."""
+        return _interval(self._right, self.tested)
+
+    @property
+    def _right(self) -> int:
         known = self.confusion.shape[1] - 1
-        right = self.confusion[:known, :known].trace() + self.confusion[known:, known].sum()
-        return float(right / self.confusion.sum())
+        return int(self.confusion[:known, :known].trace() + self.confusion[known:, known].sum())
 
     def per_class(self) -> list[tuple[str, int, float, float, float]]:
         """Class, examples, recall, precision and F1 of each class that the model has."""
@@ -149,19 +160,26 @@ class Report:
                 caption = f"{name} called {columns[j]}: {n} of {total}"
                 cells += f'<td style="{style}" title="{html.escape(caption)}">{n or ""}</td>'
             body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{n}</td>"
-            + "".join("<td>-</td>" if v != v else f"<td>{v:.1%}</td>" for v in figures)
-            + "</tr>"
-            for name, n, *figures in self.per_class()
-        )
+        learned, rows = self.about["classes"], ""
+        for i, (name, n, *figures) in enumerate(self.per_class()):
+            low, high = _interval(int(self.confusion[i, i]), n)
+            shown = [*("-" if v != v else f"{v:.1%}" for v in figures)]
+            shown[0] += f" <small>{low:.0%} to {high:.0%}</small>" if n else ""
+            cells = "".join(f"<td>{v}</td>" for v in (learned[name], n, *shown))
+            rows += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
         mistakes = "".join(map(_figure, self.worst)) or "<p>None.</p>"
         lost = "".join(f"<li>{html.escape(f)}</li>" for f in self.failed)
         return _PAGE.format(
             title=html.escape(title),
             accuracy=f"{self.accuracy:.1%}",
+            interval="{:.1%} to {:.1%}".format(*self.interval),
+            encoder=html.escape(self.about["encoder"]),
+            head=html.escape(self.about["head"]),
+            learned=sum(learned.values()),
+            known=known,
+            wide=_WIDE,
             tested=self.tested,
-            head=head,
+            columns=head,
             body=body,
             rows=rows,
             mistakes=mistakes,
@@ -197,6 +215,14 @@ def _figure(mistake: Mistake) -> str:
     )
 
 
+def _interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95%, of a share of ``n``; 0 to 1 of none."""
+    z = 1.96
+    middle, half = right + z * z / 2, z * math.sqrt(right * (1 - right / max(n, 1)) + z * z / 4)
+    return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))
+
+
+_WIDE = '<div class="wide" role="region" aria-label="Table" tabindex="0">'
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}: report</title>
@@ -221,14 +247,17 @@ blockquote {{ margin: 0; padding: .4rem .6rem; background: #f3f3f3; border-radiu
   .confusion td, img {{ border-color: #444 }} blockquote {{ background: #2a2a2a }} }}
 </style>
 <h1>{title} <strong>{accuracy}</strong></h1>
-<p>of {tested} examples were called by their right name.</p>
+<p>of {tested} examples were called by their right name. With 95% confidence that is {interval}
+of all such examples.</p>
+<p>The model: encoder {encoder}, head {head}, learned from {learned} examples of {known}
+classes.</p>
 <h2>What was called what</h2>
 <p>A row is a true class, a column what the model said.</p>
-<div class="wide"><table class="confusion"><thead><tr><th></th>{head}</tr></thead>
+{wide}<table class="confusion"><thead><tr><th></th>{columns}</tr></thead>
 <tbody>{body}</tbody></table></div>
 <h2>Each class</h2>
-<div class="wide"><table><thead><tr><th>class</th><th>examples</th><th>recall</th><th>precision</th>
-<th>F1</th></tr></thead><tbody>{rows}</tbody></table></div>
+{wide}<table><thead><tr><th>class</th><th>learned from</th><th>tested</th><th>recall</th>
+<th>precision</th><th>F1</th></tr></thead><tbody>{rows}</tbody></table></div>
 <h2>The mistakes it was surest of</h2>
 {mistakes}
 {failed}

@@ -2,7 +2,6 @@
 
 import io
 import math
-import shutil
 import signal
 import socket
 import time
@@ -14,18 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 
 Strokes = list[list[tuple[float, float]]]
 
@@ -190,19 +177,6 @@ def url(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield url
     process.send_signal(signal.SIGTERM)
     assert process.wait() in (0, -signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Of a module, and not of all: its event loop would be in the way of others."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    pytest.importorskip("fastapi", reason="needs quickstudy[app]")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
