@@ -245,7 +245,7 @@ def test_the_report_counts_and_shows_what_went_wrong(
     right = int(found.confusion.trace())
     low, high = scipy.stats.binomtest(right, 20).proportion_ci(method="wilson")
     assert found.interval == pytest.approx((low, high), abs=1e-4)
-    assert f"that is {low:.1%} to {high:.1%} of all" in page
+    assert f"that is {low:.1%} to {high:.1%}\nof all" in page
     assert "http" not in page
     rows = {name: figures for name, *figures in found.per_class()}
     assert rows["symbol 0"][1] == found.confusion[0, 0] / 5
