@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
+GUARDS := fastapi|starlette|uvicorn|prometheus-client|pydantic|pydantic-core|numpy|scipy|scikit-learn|pillow|safetensors|lightning-fabric|pooch|requests|typer|rich
 # Set, it would have every process compile all of its imports anew, which takes as long as they do.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test tests lint docs bench lock clean
+.PHONY: demo test tests lint minimum docs bench lock clean
 
 demo: $(READY)  ## meta-train on invented alphabets, then meet real digits
 	$(BIN)/quickstudy demo
@@ -21,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+minimum: $(READY)  ## what guards against strangers, with the oldest packages that are allowed
+	$(PIP) --no-compile --no-deps --upgrade --target .venv/minimum -r requirements-minimum.txt
+	PYTHONPATH=.venv/minimum OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_attacks.py tests/data/test_folder.py
 
 docs: $(READY)  ## the documentation as a site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
@@ -40,6 +45,8 @@ lock:  ## renew requirements.txt from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet hatchling editables '.[dev]' $$(grep '^torch==' requirements.txt)
 	{ head -1 requirements.txt; .venv-lock/bin/python -m pip freeze --exclude quickstudy | sed 's/+cpu//'; } > requirements.new
+	.venv-lock/bin/python -m pip install --quiet uv && grep '^torch==' requirements.new > .venv-lock/torch.txt
+	{ echo "# The oldest that pyproject.toml allows, of what guards against strangers; made by: make lock"; .venv-lock/bin/uv pip compile --quiet --resolution lowest-direct --override .venv-lock/torch.txt --no-header --no-annotate --extra app --extra photo pyproject.toml | grep -E '^($(GUARDS))=='; } > requirements-minimum.txt
 	mv requirements.new requirements.txt && rm -rf .venv-lock
 
 clean:

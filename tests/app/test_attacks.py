@@ -212,11 +212,11 @@ def calling(**settings: Any) -> TestClient:
 def test_pages_of_other_sites_may_not_ask(headers: dict[str, str], status: int) -> None:
     """A form or a script elsewhere reaches this machine, and needs no answer to do harm."""
     client = calling()
-    answer = client.post("/api/tasks", content=b"{}", headers=headers)
-    assert answer.status_code in (status, 422)  # of a body without its type
+    untyped = client.post("/api/tasks", content=b"{}", headers=headers).status_code
+    assert untyped in (status, 422)  # of a body without its type, as FastAPI's version has it
     answer = client.post("/api/tasks", json={}, headers=headers)
     assert answer.status_code == status
-    assert client.get("/api/health").json()["tasks"] == (1 if status == 201 else 0)
+    assert client.get("/api/health").json()["tasks"] == [untyped, status].count(201)
 
 
 def test_the_token_is_looked_at_before_the_body() -> None:
