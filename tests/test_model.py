@@ -702,3 +702,19 @@ def test_a_model_is_not_written_onto_a_folder(
     code, _, err = run(capsys, "learn", "t.csv", "-o", "folder", "--force", "--no-cache")
     assert (code, "folder is a folder; give --out the name of a file" in err) == (2, True)
     assert "is replaced" not in err
+
+
+def test_a_class_of_a_stranger_is_no_command_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2Ja\nb"
+    pairs = [(np.full((9, 9), v / 9), evil if v < 4 else "good") for v in range(8)]
+    Model.learn(pairs, encoder="drawing").save(tmp_path / "m.qs")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x.png")
+    for command in ("predict", "info"):
+        files = [tmp_path / "x.png"] if command == "predict" else []
+        code, out, err = run(capsys, command, tmp_path / "m.qs", *files)
+        assert code == 0
+        assert all(c.isprintable() or c == "\n" for c in out + err)
+    code, out, _ = run(capsys, "predict", tmp_path / "m.qs", tmp_path / "x.png")
+    assert out.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Plain files: bytes that come to an end, and JSON that other programs read."""
+"""Plain files and words: bytes that come to an end, JSON that other programs read, safe lines."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Any
 
-__all__ = ["MOST_BYTES", "read_file", "to_json"]
+__all__ = ["MOST_BYTES", "printable", "read_file", "to_json"]
 
 MOST_BYTES = 1 << 28
 """Of a file."""
@@ -31,6 +31,16 @@ def to_json(value: Any, **how: Any) -> str:
         return json.dumps(value, allow_nan=False, **how)
     except ValueError:
         return json.dumps(plain(value), allow_nan=False, **how)
+
+
+def printable(text: str) -> str:
+    r"""A text that a terminal shows and does not obey: control characters are escaped.
+
+    Example:
+        >>> print(printable("café\x1b[2J"))
+        café\x1b[2J
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

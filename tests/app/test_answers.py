@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="needs quickstudy[app]")
 
 from quickstudy.app import Workbench, answers
 from quickstudy.app.answers import fit, logits_of, parts
-from quickstudy.app.workbench import SHOWN, Item
+from quickstudy.app.workbench import SHOWN, FullError, Item
 from quickstudy.heads import load_learner, usual_temperature
 
 CPU = torch.device("cpu")
@@ -135,3 +135,12 @@ def test_a_task_is_learned_once_for_as_long_as_it_stays_as_it_is(
     bench.rename(task, "a 0", "b")
     bench.predict(task, [drawn(0)])
     assert len(learned) == 2 * len(SHOWN["drawing"])
+
+
+def test_a_file_for_predict_waits_for_no_graph() -> None:
+    bench = Workbench()
+    task = taught(bench, "a", 2)
+    with bench._making:
+        assert bench.model(task, "qs")
+        with pytest.raises(FullError, match="a graph is being made already"):
+            bench.model(task, "onnx")

@@ -217,6 +217,17 @@ def test_pages_of_other_sites_may_not_ask(headers: dict[str, str], status: int) 
     answer = client.post("/api/tasks", json={}, headers=headers)
     assert answer.status_code == status
     assert client.get("/api/health").json()["tasks"] == [untyped, status].count(201)
+    for path in ("/api/models", "/api/health", "/metrics"):
+        assert client.get(path, headers=headers).status_code == (200 if status == 201 else 403)
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).is_success  # a link
+
+
+def test_what_other_sites_ask_costs_nobody_anything() -> None:
+    client = TestClient(create_app(requests_a_second=2), base_url="http://localhost")
+    for _ in range(20):
+        headers = {"Origin": "http://evil.example"}
+        assert client.get("/api/health", headers=headers).status_code == 403
+    assert client.get("/api/health").is_success
 
 
 def test_the_token_is_looked_at_before_the_body() -> None:

@@ -116,6 +116,7 @@ def test_what_is_served_is_listed(folder: Path) -> None:
     assert symbols == {
         "name": "symbols",
         "kind": "drawing",
+        "encoder": "drawing",
         "classes": classes,
         "examples": 30,
         "unknown": True,

@@ -1,5 +1,7 @@
 """Nothing is lost: what is chosen is added, what is there stays, what is taken away comes back."""
 
+import base64
+import json
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,12 @@ def test_what_the_server_refuses_stays_where_it_was(desk: Any, hand: Any) -> Non
 
 def test_only_a_saved_task_is_opened(desk: Any, tmp_path: Path) -> None:
     desk.three()
-    for i, content in enumerate(("not json", "[]", '{"kind": "drawing", "examples": [{}]}')):
+    remote = '{"kind": "drawing", "examples": [{"label": "a", "image": "https://x/?base64,AAAA"}]}'
+    wrong = ["not json", "[]", '{"kind": "drawing", "examples": [{}]}', remote]
+    inherited = [
+        json.dumps({"kind": kind, "examples": []}) for kind in ("constructor", "__proto__")
+    ]
+    for i, content in enumerate([*wrong, *inherited]):
         file = tmp_path / f"{i}.json"
         file.write_text(content)
         desk.page.set_input_files("#file", file)
@@ -187,3 +194,32 @@ def test_only_a_saved_task_is_opened(desk: Any, tmp_path: Path) -> None:
             arg=file.name,
         )
     assert desk.thumbs() == 3
+    desk.page.evaluate("() => localStorage.setItem('quickstudy.kind', '\"valueOf\"')")
+    desk.page.reload()
+    desk.wait_for_thumbs(3)
+
+
+def test_labels_of_a_file_are_as_the_server_keeps_them(
+    desk: Any, hand: Any, tmp_path: Path
+) -> None:
+    image = f"data:image/png;base64,{base64.b64encode(hand.files(1)[0]['buffer']).decode()}"
+    labels = [" circle\x85", "cafe\u0301"]
+    examples = [{"label": label, "image": image} for label in labels]
+    (tmp_path / "t.json").write_text(json.dumps({"kind": "drawing", "examples": examples}))
+    desk.page.set_input_files("#file", tmp_path / "t.json")
+    desk.wait_for_thumbs(2)
+    assert desk.classes() == {"circle": 1, "café": 1}
+    desk.draw("#ask", hand.ring())
+    assert set(desk.answers().values()) <= {"circle", "café"}
+
+
+def test_a_page_that_is_left_leaves_nothing_on_the_server(desk: Any) -> None:
+    def held() -> int:
+        return int(json.load(urllib.request.urlopen(f"{desk.url}/api/health"))["tasks"])
+
+    desk.page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+    before = held()
+    for _ in range(3):
+        desk.page.reload()
+        desk.page.wait_for_load_state("networkidle")
+    assert held() <= before

@@ -45,6 +45,18 @@ def test_the_webcam_gives_pictures(desk: Any) -> None:
     desk.wait_for_thumbs(many)
     page.click("#teach button:text('Webcam')")
     assert page.evaluate("() => !document.querySelector('#teach video').srcObject?.active")
+    page.evaluate("""() => {
+        const media = navigator.mediaDevices, get = media.getUserMedia.bind(media);
+        media.getUserMedia = async what => {
+            window.given = await get(what);
+            document.querySelector("[data-kind=text]").click();
+            return window.given;
+        };
+    }""")
+    page.click("#ask button:text('Webcam')")
+    page.wait_for_function("() => window.given?.getTracks()[0].readyState === 'ended'")
+    page.click("[data-kind=photo]")
+    page.evaluate("() => { delete navigator.mediaDevices.getUserMedia; }")
     page.click("#ask button:text('Webcam')")
     page.wait_for_selector(".says")
     desk.sent.clear()
@@ -158,6 +170,8 @@ def test_served_models_of_images(new_desk: Callable[..., Any], hand: Any, kind: 
             }
         ),
     )
+    asked: list[Any] = []
+    page.on("request", lambda one: asked.append(one.post_data_json) if one.post_data else None)
     desk.go()
     page.click("[data-model]")
     if kind == "drawing":
@@ -167,4 +181,6 @@ def test_served_models_of_images(new_desk: Callable[..., Any], hand: Any, kind: 
     page.set_input_files("#served input[type=file]", hand.files(3))
     page.wait_for_selector("#served tbody tr >> nth=2")
     assert page.locator("#served tbody img").count() == 3
+    sent = [item["image"].partition(",")[2] for item in asked[-1]["items"]]
+    assert sent == [base64.b64encode(file["buffer"]).decode() for file in hand.files(3)]
     assert page.locator("#served tbody tr.unknown").count() == 3

@@ -441,3 +441,12 @@ def test_a_label_has_one_form_on_the_page_too(client: TestClient) -> None:
     assert renamed.status_code < 300
     shown = client.get(f"/api/tasks/{task}").json()["examples"]
     assert {e["label"] for e in shown} == {"caf\u00e9"}
+
+
+@pytest.mark.parametrize(
+    "image", ["https://x/?base64,AAAA", "javascript:base64,AAAA", "data:text/html;base64,AAAA"]
+)
+def test_an_address_is_no_image(client: TestClient, image: str) -> None:
+    answer = client.post("/api/tasks", json={"examples": [{"label": "a", "image": image}]})
+    assert answer.status_code == 422
+    assert "neither base64 nor a data URL of an image" in answer.json()["detail"]

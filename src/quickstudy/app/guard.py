@@ -86,17 +86,18 @@ class Guard:
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> JSONResponse | None:
         """What is wrong with a request, as far as its head tells."""
+        path = scope["path"]
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host")
+        linked = scope["method"] == "GET" and (path == "/" or path.startswith(STATIC))
+        if not linked and (elsewhere or site not in ("none", "same-origin")):
+            return _no(403, "pages of other sites may not ask this server")  # nor use up its rate
         if not self.rates.take(str((scope.get("client") or ("",))[0])):
             return _no(429, "too many requests", after=1)
-        path = scope["path"]
         asks = path not in ("/", "/api/health", "/openapi.json") and not path.startswith(STATIC)
         presented = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if asks and self.token and not hmac.compare_digest(presented, self.token.encode()):
             return _no(401, "this server asks for its token: Authorization: Bearer TOKEN")
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host")
-        if scope["method"] != "GET" and (elsewhere or site not in ("none", "same-origin")):
-            return _no(403, "pages of other sites may not ask this server")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
             return _no(413, f"a request has at most {MOST_BYTES} bytes")

@@ -63,13 +63,14 @@ class Models:
             self._served[name] = _Served(model, _kind(model.encoder))
 
     def about(self) -> list[dict[str, Any]]:
-        """Of each model its name, kind and classes, how many ``examples`` it has learned from, and
-        whether it may answer ``unknown``.
+        """Of each model its name, kind, encoder and classes, how many ``examples`` it has learned
+        from, and whether it may answer ``unknown``.
         """
         return [
             {
                 "name": name,
                 "kind": served.kind,
+                "encoder": served.model.encoder.name,
                 "classes": [*served.model.counts],
                 "examples": sum(served.model.counts.values()),
                 "unknown": served.model.classifier.threshold_ is not None,

@@ -200,8 +200,8 @@ class Workbench:
         self._computing = threading.Lock()
         self._computer = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._asked: list[_Asked] = []
-        self._making = threading.Lock()  # of files
-        self._made: tuple[tuple[str, list[str], list[str]], bytes] = ("", [], []), b""
+        self._making = threading.Lock()  # of ONNX
+        self._made: tuple[tuple[list[str], list[str]], bytes] = ([], []), b""
 
     def __len__(self) -> int:
         with self._lock:
@@ -405,21 +405,23 @@ class Workbench:
             KeyError: there is no such task.
             ValueError: it has fewer than two classes.
             ModuleNotFoundError: a package for the format is not installed.
-            FullError: a file is being made already. One that was done too late can be had then.
+            FullError: a graph is being made already. One that was done too late can be had then.
         """
         with self._lock:
             live = self._task(task)
             kind, examples = live.kind, dict(live.examples)
         name, head = ENCODERS[kind], next(iter(SHOWN[kind].values()))
         labels = [example.label for example in examples.values()]
-        if self._made[0] == (form, [*examples], labels):
+        x = [example.numbers[name] for example in examples.values()]
+        if form == "qs":
+            return model_file(_encoder(name, self.device), head, x, labels, form)
+        if self._made[0] == ([*examples], labels):
             return self._made[1]
         if not self._making.acquire(blocking=False):
-            raise FullError("a file is being made already; try again in a moment")
+            raise FullError("a graph is being made already; try again in a moment")
         try:
-            x = [example.numbers[name] for example in examples.values()]
             content = model_file(_encoder(name, self.device), head, x, labels, form)
-            self._made = (form, [*examples], labels), content
+            self._made = ([*examples], labels), content
             return content
         finally:
             self._making.release()
@@ -587,7 +589,9 @@ def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
         return item.text
     if item.image is None:
         raise ValueError(f"{where} has no image; {taken} {kind}s")
-    encoded = item.image.partition("base64,")[2] if "," in item.image else item.image
+    head, comma, encoded = item.image.rpartition(",")
+    if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
+        raise ValueError(f"{where}: its image is neither base64 nor a data URL of an image")
     encoded = "".join(encoded.split()).translate(_FOR_URLS)
     try:
         return base64.b64decode(encoded, validate=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.plain import to_json
+from quickstudy.plain import printable, to_json
 
 if TYPE_CHECKING:
     from quickstudy.encoders import FeatureCache
@@ -146,7 +146,7 @@ def predict(
         elif as_csv:
             rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
         else:
-            print(f"{answer.where}: {label} ({answer.probability:.0%})")
+            print(f"{printable(answer.where)}: {printable(label)} ({answer.probability:.0%})")
         if live:
             sys.stdout.flush()
     if failed and not some:
@@ -310,6 +310,7 @@ def serve(
     """
     import os
     import secrets
+    from urllib.parse import quote
 
     import torch
 
@@ -341,7 +342,7 @@ def serve(
         seconds=seconds,
     )
     shown = f"[{host}]" if ":" in host else host
-    _say(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
+    _say(f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else ""))
     _say(f"the API is described at http://{shown}:{port}/openapi.json")
     uvicorn.run(
         app,
@@ -461,10 +462,10 @@ def _describe(model: "Model", file: Any = None) -> None:
     about = model.about()
     table = Table("class", "examples")
     for name, count in about["classes"].items():
-        table.add_row(Text(name), str(count))  # no markup: a class may be called [old]
+        table.add_row(Text(printable(name)), str(count))  # no markup: a class may be called [old]
     console = Console(file=file or sys.stderr, markup=False)
     console.print(table)
-    console.print(f"{about['encoder']} features, {about['head']}")
+    console.print(printable(f"{about['encoder']} features, {about['head']}"))
     if about["held_out"]:
         console.print(
             f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its "
@@ -510,4 +511,4 @@ def _say_failed(failed: list[str], strict: bool = False) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -17,16 +17,17 @@ async function trouble(answer) {
   return Object.assign(new Error(words), { status: answer.status });
 }
 
-export async function request(method, path, body, tries = 5) {
+export async function request(method, path, body, { tries = 5, keepalive = false } = {}) {
   let answer;
   try {
-    answer = await fetch("/api/" + path, { method, headers, body: body && JSON.stringify(body) });
+    answer = await fetch("/api/" + path,
+      { method, headers, keepalive, body: body && JSON.stringify(body) });
   } catch {
     throw new Error("The server does not answer. Is quickstudy serve still running?");
   }
   if (answer.status === 429 && tries) {
     await pause(Number(answer.headers.get("Retry-After")) || 1);
-    return request(method, path, body, tries - 1);
+    return request(method, path, body, { tries: tries - 1, keepalive });
   }
   if (!answer.ok) throw await trouble(answer);
   return answer;
@@ -38,14 +39,14 @@ export async function api(method, path, body) {
 }
 
 /* Examples in as many requests as the server's limits ask for. */
-export function portions(examples) {
+export function portions(examples, most = MOST_EXAMPLES) {
   const all = [];
   let bytes = Infinity, parts = 0;
   for (const example of examples) {
     const json = JSON.stringify(example);
     const own = new TextEncoder().encode(json).length, commas = json.match(/[,[{]/g).length;
     if (bytes + own > MOST_BYTES || parts + commas > MOST_PARTS
-        || all.at(-1).length >= MOST_EXAMPLES) {
+        || all.at(-1).length >= most) {
       all.push([]);
       bytes = parts = 0;
     }

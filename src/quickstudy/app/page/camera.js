@@ -14,7 +14,7 @@ export function camera({ taken, changed, live }) {
   const shutter = element("button", { type: "button", className: "main",
     textContent: live ? "Keep this one" : "Capture (hold for many)" });
   const node = element("div", { className: "camera", hidden: true }, video, shutter);
-  let stream = null, timer = 0;
+  let stream = null, timer = 0, wanted = false;
   button.hidden = !navigator.mediaDevices?.getUserMedia;  // no secure context, so no camera
   button.setAttribute("aria-pressed", "false");
   const seeing = () => stream && video.videoWidth > 0;
@@ -24,18 +24,24 @@ export function camera({ taken, changed, live }) {
   function stop() {
     clearInterval(timer);
     stream?.getTracks().forEach(track => track.stop());
-    stream = null; timer = 0;
+    stream = null; timer = 0; wanted = false;
     node.hidden = true;
     button.setAttribute("aria-pressed", "false");
   }
   button.onclick = guard(async () => {
     if (stream) { stop(); changed(); return; }
+    wanted = true;
+    let given;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+      given = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
     } catch {
       throw new Error("The browser gives no webcam: there is none, it is in use, or not allowed.");
     }
-    video.srcObject = stream;
+    if (!wanted || stream) {  // someone has left, or clicked twice, before the browser allowed it
+      given.getTracks().forEach(track => track.stop());
+      return;
+    }
+    video.srcObject = stream = given;
     node.hidden = false;
     button.setAttribute("aria-pressed", "true");
     if (live) timer = setInterval(changed, BETWEEN);

@@ -1,7 +1,9 @@
 /* Inputs of examples: a pad to draw on, photos, sentences.
    Each has `items`, what is there, in order; `item`, the one to ask about; `clear`; `drop`, which
    takes away the first so many; `draw`, which puts something in; `stop`. `changed` is called at every
-   change, also within a stroke; what `picks` asks about one of its items. */
+   change, also within a stroke; what `picks` asks about one of its items. Files are prepared as examples
+   of this page are, unless they are to be `unchanged`; what is drawn is centred where the network is
+   used to that. */
 
 import { camera } from "./camera.js";
 import { element, plural } from "./dom.js";
@@ -74,7 +76,7 @@ export const readAll = guard(async (chosen, kind) => {
   return images;
 });
 
-function drawing({ changed, picks }) {
+function drawing({ changed, picks, unchanged = false, centres = true }) {
   const [canvas, pen] = pad();
   canvas.className = "pad";
   canvas.setAttribute("role", "img");
@@ -98,9 +100,11 @@ function drawing({ changed, picks }) {
   canvas.onpointerdown = e => { canvas.setPointerCapture(e.pointerId); last = at(e); stroke(e); };
   canvas.onpointermove = e => { if (last) stroke(e); };
   canvas.onpointerup = canvas.onpointercancel = e => { if (last) { stroke(e); last = null; } };
-  const inked = () => empty ? [] : [{ image: centred(canvas) }];
+  const inked = () => empty ? []
+    : [{ image: centres ? centred(canvas) : canvas.toDataURL("image/png") }];
   box.append(canvas, element("div", { className: "row" },
-    ...files(box, "Choose pictures", async list => chosen.add(await readAll(list, "drawing") || [])),
+    ...files(box, "Choose pictures", async list =>
+      chosen.add(await readAll(list, unchanged ? "file" : "drawing") || [])),
     clearing(() => own.clear())),
   chosen.node);
   const own = {
@@ -119,7 +123,7 @@ function drawing({ changed, picks }) {
   return own;
 }
 
-function photo({ changed, picks }) {
+function photo({ changed, picks, unchanged = false }) {
   const box = element("div", { className: "input drop" });
   const clear = clearing(() => chosen.drop(Infinity));
   clear.hidden = true;
@@ -127,7 +131,8 @@ function photo({ changed, picks }) {
   const eye = camera({ taken: image => chosen.add([image]), changed, live: picks });
   box.append(element("p", { textContent: "Drop photos here, or" }),
     element("div", { className: "row" },
-      ...files(box, "Choose photos", async list => chosen.add(await readAll(list, "photo") || [])),
+      ...files(box, "Choose photos", async list =>
+        chosen.add(await readAll(list, unchanged ? "file" : "photo") || [])),
       eye.button, clear),
     eye.node, chosen.node);
   return {

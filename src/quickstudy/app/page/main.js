@@ -19,6 +19,7 @@ const HINTS = {
   text: ["Type sentences of a class, name it, and add them. One of each class is enough.",
     "Type a sentence that nobody has named: they answer as you type."],
 };
+const isKind = kind => Object.hasOwn(HINTS, kind);
 const LOADING = { drawing: "Loading the learners…",
   photo: "Loading the network for photos: some seconds, once…",
   text: "Loading the network for sentences: some seconds, once…" };
@@ -69,7 +70,7 @@ const open = guard(async (kind, button) => {
   await working(LOADING[kind], () => opened.ready());
 });
 function openModel(model, button) {
-  teach?.stop(); query?.stop(); withdraw();
+  teach?.stop(); query?.stop(); served.close(); withdraw();
   press(button);
   $("bench").hidden = $("tools").hidden = true;
   $("served").hidden = false;
@@ -213,6 +214,7 @@ for (const button of document.querySelectorAll("[data-form]")) {
 }
 $("curl").onclick = guard(async () => {
   if (!lastAsked) throw new Error("Ask something first: the command repeats your last question.");
+  await task.ready();
   const command = curl(task.path("predict"), { items: [lastAsked] });
   try {
     await navigator.clipboard.writeText(command);
@@ -231,12 +233,13 @@ $("file").onchange = guard(async () => {
   let kept = null;
   try { kept = JSON.parse(await file.text()); } catch { /* said below */ }
   $("file").value = "";
-  const whole = example => typeof example?.label === "string" && (example.image || example.text);
-  if (!HINTS[kept?.kind] || !Array.isArray(kept.examples) || !kept.examples.every(whole)) {
+  const whole = example => typeof example?.label === "string" && labelForm(example.label)
+    && (kept.kind === "text" ? example.text : String(example.image).startsWith("data:image/"));
+  if (!isKind(kept?.kind) || !Array.isArray(kept.examples) || !kept.examples.every(whole)) {
     throw new Error(`${file.name} holds no task: expected a file that Save has written.`);
   }
   await open(kept.kind, document.querySelector(`[data-kind=${kept.kind}]`));
-  await load(kept.examples);
+  await load(kept.examples.map(example => ({ ...example, label: labelForm(example.label) })));
 });
 const load = change("Opening…", async (progress, examples) => {
   const words = `Opened ${plural(examples.length, "example")}.`;
@@ -249,11 +252,15 @@ $("reset").onclick = startOver;
 $("starter").onclick = start;
 $("undo").onclick = undo;
 onKept(key => {
-  for (const one of Object.values(tasks)) if (key === "task." + one.kind) one.recall();
+  for (const one of Object.values(tasks)) if (key === "task." + one.kind) { one.leave(); one.recall(); }
+  lastAsked = null;
+  answers.silence(SILENT);
   render();
 });
 
-const last = HINTS[recall("kind")] ? recall("kind") : "drawing";
+window.addEventListener("pagehide", () => Object.values(tasks).forEach(one => one.leave()));
+
+const last = isKind(recall("kind")) ? recall("kind") : "drawing";
 await open(last, document.querySelector(`[data-kind=${last}]`));
 try {
   for (const model of await served.models()) {

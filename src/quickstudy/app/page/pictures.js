@@ -1,6 +1,7 @@
 /* Files, strokes and camera frames to the pictures that examples are. */
 
 const PAD = 280, INK = 84, PHOTO = 224, MOST_BYTES = 1 << 16;
+const LARGE_FILE = 1 << 20, LARGE = 1024;
 
 function canvas(side) {
   const made = document.createElement("canvas");
@@ -84,13 +85,38 @@ function darkBorder(pen, x, y, width, height) {
 
 export const frame = video => square(video, video.videoWidth, video.videoHeight);
 
-/* Files as pictures, and the names of those that are none. */
+/* A file as it is; a large one smaller, but whole. */
+async function unchanged(file, picture) {
+  if (file.size > LARGE_FILE || !file.type.startsWith("image/")) {
+    const scale = Math.min(1, LARGE / Math.max(picture.width, picture.height));
+    const made = document.createElement("canvas");
+    [made.width, made.height] = [picture.width, picture.height].map(n => Math.max(1, n * scale));
+    const pen = made.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(picture, 0, 0, made.width, made.height);
+    return made.toDataURL("image/jpeg", .95);
+  }
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = failed;
+    reader.readAsDataURL(file);
+  });
+}
+const PREPARED = {
+  photo: (file, picture) => square(picture, picture.width, picture.height),
+  drawing: (file, picture) => ink(picture),
+  file: unchanged,
+};
+
+/* Files as pictures, prepared as examples of a kind or, as `file`, not at all; and the names of those
+   that are none. */
 export async function read(files, kind, progress = () => {}) {
   const images = [], bad = [];
   for (const file of files) {
     try {
       const picture = await createImageBitmap(file);
-      images.push(kind === "photo" ? square(picture, picture.width, picture.height) : ink(picture));
+      images.push(await PREPARED[kind](file, picture));
       picture.close();
     } catch { bad.push(file.name); }
     progress(images.length + bad.length);

@@ -1,11 +1,11 @@
 /* Models that this server was started with: tried with one item or with many. */
 
-import { api } from "./api.js";
+import { api, portions } from "./api.js";
 import { $, bars, element, percent, plural, short, shown } from "./dom.js";
 import { inputs } from "./inputs.js";
 import { guard, say, settled, working } from "./notices.js";
 
-const MOST = 64, BETWEEN = 150;
+const MOST = 64, MOST_LETTERS = 4000, BETWEEN = 150;
 const WHAT = { drawing: "Draw a symbol, or choose pictures", photo: "Choose photos, one or many",
   text: "Type a sentence, or many: one a line" };
 
@@ -21,7 +21,8 @@ let model = null, input = null, busy = false, again = false;
 
 export function open(chosen) {
   model = chosen;
-  input = inputs[model.kind]({ changed: ask, picks: false });
+  input = inputs[model.kind]({ changed: ask, picks: false, unchanged: true,
+    centres: model.encoder === "drawing" });
   $("served-input").replaceChildren(input.node);
   $("served-head").textContent = model.name;
   $("served-about").textContent = `${WHAT[model.kind]}. It knows `
@@ -42,6 +43,9 @@ const ask = guard(async () => {
       predict(asked, items, progress));
     settled();
     if (asked === model) show(classes, answers, items);
+  } catch (error) {
+    $("served-answers").replaceChildren();
+    throw error;
   } finally {
     setTimeout(() => { busy = false; if (again && model) { again = false; ask(); } }, BETWEEN);
   }
@@ -49,9 +53,12 @@ const ask = guard(async () => {
 
 async function predict({ name }, items, progress) {
   const all = { classes: [], answers: [] };
-  for (let i = 0; i < items.length; i += MOST) {
-    if (i) progress(`Asked about ${i} of ${items.length}…`);
-    const body = { items: items.slice(i, i + MOST) };
+  const long = items.findIndex(item => item.text?.length > MOST_LETTERS);
+  if (long >= 0) throw new Error(`Line ${long + 1} has more than ${MOST_LETTERS} letters.`);
+  for (const portion of portions(items, MOST)) {
+    const done = all.answers.length;
+    if (done) progress(`Asked about ${done} of ${items.length}…`);
+    const body = { items: portion };
     const part = await api("POST", `models/${encodeURIComponent(name)}/predict`, body);
     all.classes = part.classes;
     all.answers.push(...part.answers);

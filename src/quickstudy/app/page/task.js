@@ -6,7 +6,10 @@ import { keep, recall } from "./store.js";
 const MOST_UNDONE = 50;
 const bare = ({ label, image, text }) => image ? { label, image } : { label, text };
 
-export const labelForm = label => label.normalize("NFC").trim();
+/* As the server keeps it: what Python takes for blanks goes from its ends. */
+const BLANKS = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
+const ENDS = new RegExp(`^${BLANKS}|${BLANKS}$`, "g");
+export const labelForm = label => label.normalize("NFC").replace(ENDS, "");
 
 export class Task {
   constructor(kind) {
@@ -131,6 +134,12 @@ export class Task {
   /* The answer of the server to a GET of what it makes of the task. */
   fetch(what) { return this.#ask(() => request("GET", this.path(what))); }
   #ask(action) { return this.#inTurn(() => this.#lasting(action)); }
+
+  /* Nobody needs the server's copy any more. */
+  leave() {
+    if (this.id) request("DELETE", "tasks/" + this.id, null, { keepalive: true }).catch(() => {});
+    this.id = null;
+  }
 
   /* Of the server's copy. */
   path(what) { return `tasks/${this.id}/${what}`; }
