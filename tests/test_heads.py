@@ -233,3 +233,14 @@ def test_the_usual_temperature_depends_on_ways_and_shots_as_the_head_does(name: 
     assert 0.03 < min(one, twenty) < max(one, twenty) < 1
     assert usual_temperature(name, [10, 1, 1, 1, 1]) == pytest.approx(one, rel=0.1)
     assert usual_temperature("protonet-omniglot", [1] * 5) == 1
+
+
+def test_drawings_that_are_no_characters_are_not_answered_too_surely() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random((5, 1, 28, 28), dtype=np.float32), np.arange(5)
+    model = FewShotClassifier("protonet-drawings").fit(x, y)
+    assert model.temperature_ == usual_temperature("protonet-drawings", [1] * 5)
+    assert 1.5 < model.temperature_ < 2
+    assert model.calibrate().temperature_ == model.temperature_
+    shots = [usual_temperature("protonet-drawings", [k] * 5) for k in (1, 2, 5, 20)]
+    assert shots == sorted(shots, reverse=True)

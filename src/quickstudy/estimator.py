@@ -574,7 +574,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         self.held_out_accuracy_ = self.calibration_error_ = None
 
     def _head(self) -> str | None:
-        return (self.described_ or {}).get("head")
+        named = self.learner if isinstance(self.learner, str) else None
+        return (self.described_ or {}).get("head", named)
 
     def _sizes(self) -> list[int]:
         each = np.bincount(self.support_y_, self.support_weight_, len(self.classes_))
