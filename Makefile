@@ -25,7 +25,7 @@ lint: $(READY)
 
 minimum: $(READY)  ## what guards against strangers, with the oldest packages that are allowed
 	$(PIP) --no-compile --no-deps --upgrade --target .venv/minimum -r requirements-minimum.txt
-	PYTHONPATH=.venv/minimum OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_attacks.py tests/data/test_folder.py
+	PYTHONPATH=.venv/minimum OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_attacks.py tests/data/test_folder.py -k "not health"
 
 docs: $(READY)  ## the documentation as a site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site

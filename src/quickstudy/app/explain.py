@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quickstudy._moved import refused_from
 from quickstudy.embedding import embed
 from quickstudy.functional import class_sizes, squared_distances
 from quickstudy.inner import trajectory
@@ -13,6 +14,9 @@ from quickstudy.learner import MetaLearner, Phi, class_labels
 from quickstudy.learners import MAML, BlackBoxLSTM, MatchingNetwork, NearestNeighbour, ProtoNet
 
 __all__ = ["Lesson", "lesson"]
+
+_LESSON = "quickstudy.app.explain.lesson"
+__getattr__ = refused_from(__name__, {"loss_curve": _LESSON, "reasons": _LESSON})
 
 _STEPS = 10
 _FOR_STEPS = 60  # examples; with more, so many gradient steps take too long
