@@ -84,10 +84,10 @@ usual in scikit-learn on the same features, made unit vectors. Classes of tasks 
 in five has 10 examples and the rest have 1, or each has 1 to 5. Accuracy in %, a mean over classes,
 and after the stroke in classes of one example alone; in brackets, where it was kept, the difference
 from the first row on the same tasks, with the p of a paired t-test where it is 0.01 or more. The
-few constants of `logistic`, `ridge`, `centroid` and `proto-maml` were chosen on these data. Those of
-`photo` and `sentence` were meta-learned on other classes of Tiny-ImageNet and CLINC150, with one
-exception: learned, too, how `sentence` treats small classes did not carry over to SNIPS, so it was
-left as `logistic` has it. 200 tasks, 50 of 20 ways (linear discriminant analysis, which takes seconds
+few constants of `logistic`, `ridge`, `centroid` and `proto-maml` were chosen on these data. Those
+of `photo` and `sentence` were meta-learned on other classes of Tiny-ImageNet and CLINC150, with one
+exception: learned, too, how `sentence` treats small classes did not carry over to SNIPS, so it is as
+in `logistic`. 200 tasks, 50 of 20 ways (linear discriminant analysis, which takes seconds
 each, answers 15).
 
 ```
