@@ -86,8 +86,8 @@ and after the stroke in classes of one example alone; in brackets, where it was 
 from the first row on the same tasks, with the p of a paired t-test where it is 0.01 or more. The
 few constants of `logistic`, `ridge`, `centroid` and `proto-maml` were chosen on these data. Those
 of `photo` and `sentence` were meta-learned on other classes of Tiny-ImageNet and CLINC150, with one
-exception: learned, too, how `sentence` treats small classes did not carry over to SNIPS, so it is as
-in `logistic`. 200 tasks, 50 of 20 ways (linear discriminant analysis, which takes seconds
+exception: learned, too, how `sentence` treats small classes did not carry over to SNIPS, so it is
+as in `logistic`. 200 tasks, 50 of 20 ways (linear discriminant analysis, which takes seconds
 each, answers 15).
 
 ```
