@@ -1,5 +1,6 @@
 """Heads on frozen features: against scikit-learn, a plain loop, and the contract of learners."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from quickstudy import data
 from quickstudy.calibration import expected_calibration_error
+from quickstudy.checkpoint import weights_about
 from quickstudy.estimator import FewShotClassifier
 from quickstudy.heads import (
     HEADS,
@@ -26,6 +28,8 @@ from quickstudy.heads import (
 )
 from quickstudy.learners import ProtoNet
 from quickstudy.testing import CHECKS, Case, make_task
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -194,6 +198,17 @@ def test_learned_heads_are_for_the_features_whose_average_they_know() -> None:
 
 def _unit(z: Any) -> Any:
     return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def test_the_docs_say_what_learned_heads_have_seen() -> None:
+    said = " ".join((ROOT / "docs" / "own.md").read_text().split())
+    for name, words in (
+        ("photo", "3000 photos of 50 of ImageNet's classes"),
+        ("sentence", "4500 sentences of 75 of CLINC150's intents"),
+    ):
+        data = str((weights_about(ROOT / f"src/quickstudy/heads_{name}.safetensors") or {})["data"])
+        assert words in said
+        assert set(re.findall(r"\d+", words)) <= set(re.findall(r"\d+", data))
 
 
 def test_a_photo_head_of_before_is_still_opened() -> None:
