@@ -62,7 +62,7 @@ def test_tables(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "text,kind\nhi,greet\n", r"a\.csv, line 2 has no label; it has: text, kind"),
-        ("a.csv", "label\nx\n", r"line 2 has neither a text nor a path"),
+        ("a.csv", "label\nx\n", r"line 2 has a label, and nothing to tell it by"),
         ("a.csv", "text,label\n", r"a\.csv holds no examples"),
         ("a.jsonl", "{nonsense}\n", r"a\.jsonl, line 1 is not JSON"),
         ("a.jsonl", "[1]\n", r"line 1 is list; expected an object"),

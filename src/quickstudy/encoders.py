@@ -5,11 +5,12 @@ depends on nothing else, so its answers are kept on disk by content (`FeatureCac
 """
 
 import hashlib
+import json
 import os
 import sqlite3
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import check_finite
+from quickstudy.columns import Columns, Row
 from quickstudy.data.images import decode_image, open_image
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.devices import find_device
@@ -39,6 +41,7 @@ __all__ = [
     "PhotoNetwork",
     "PixelEncoder",
     "SentenceEncoder",
+    "TableEncoder",
     "built_in_encoder",
     "content_key",
     "efficientnet",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+Kind = Literal["image", "text", "table"]
 _PIXELS = ("drawing", "pixels", "grey", "inverted")
 _LARGEST = 2048  # side of an image
 _AT_ONCE = 32
@@ -57,12 +61,13 @@ class Encoder(Protocol):
 
     Attributes:
         name: what `load_encoder` finds it by.
-        kind: what it takes: ``"image"`` (the bytes of an image file) or ``"text"``.
+        kind: what it takes: ``"image"`` (the bytes of an image file), ``"text"``, or ``"table"``
+            (a row of one).
         fingerprint: changes whenever its answers would.
     """
 
     name: str
-    kind: Literal["image", "text"]
+    kind: Kind
     fingerprint: str
 
     def __call__(self, examples: Sequence[Example]) -> Array:
@@ -80,7 +85,7 @@ class DrawingEncoder:
         size: height and width.
     """
 
-    kind: Literal["image", "text"] = "image"
+    kind: Kind = "image"
 
     def __init__(self, size: int = 28) -> None:
         self.size, self.shape = size, (1, size, size)
@@ -106,7 +111,7 @@ class PixelEncoder:
         invert: black and white are swapped.
     """
 
-    kind: Literal["image", "text"] = "image"
+    kind: Kind = "image"
 
     def __init__(self, size: int, channels: Literal[1, 3] = 3, *, invert: bool = False) -> None:
         self.size, self.channels, self.invert = size, channels, invert
@@ -134,7 +139,7 @@ class LearnedEncoder:
         ValueError: the learner has no encoder.
     """
 
-    kind: Literal["image", "text"] = "image"
+    kind: Kind = "image"
 
     def __init__(
         self,
@@ -241,7 +246,7 @@ class PhotoEncoder:
         prepared: says what ``prepare`` does; its answers are known by it.
     """
 
-    kind: Literal["image", "text"] = "image"
+    kind: Kind = "image"
 
     def __init__(
         self,
@@ -282,7 +287,7 @@ class SentenceEncoder:
         name: what to call it.
     """
 
-    kind: Literal["image", "text"] = "text"
+    kind: Kind = "text"
 
     def __init__(self, model: Any, *, name: str) -> None:
         self.model, self.name = model, name
@@ -301,6 +306,38 @@ class SentenceEncoder:
         texts = [_text(e) for e in examples]
         vectors: Array = self.model.encode(texts, show_progress_bar=False, convert_to_numpy=True)
         return vectors.astype(np.float32)
+
+
+class TableEncoder:
+    """Rows of a table as numbers, see `quickstudy.columns`: of columns that were learned from.
+
+    Args:
+        columns: what they hold.
+        label: the column with the labels, if it has another name than usual.
+    """
+
+    kind: Kind = "table"
+    name = "table"
+
+    def __init__(self, columns: Columns, label: str | None = None) -> None:
+        self.columns, self.label = columns, label
+        plain = json.dumps(columns.plain())
+        self.fingerprint = hashlib.sha256(plain.encode()).hexdigest()
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], label: str | None = None) -> "TableEncoder":
+        """For the columns that these examples have.
+
+        Raises:
+            ValueError: one is no row of a table, or there is no column to learn from.
+        """
+        return cls(Columns.fit([_row(example) for example in examples]), label)
+
+    def __call__(self, examples: Sequence[Example]) -> NDArray[Any]:
+        try:
+            return self.columns.numbers([_row(example) for example in examples])
+        except ValueError as fault:
+            raise ValueError(f"{examples[0].where}: {fault}") from fault
 
 
 def load_encoder(name: str, device: str | torch.device | None = None) -> Encoder:
@@ -392,7 +429,7 @@ class AbsentEncoder:
         fault: what to tell the user.
     """
 
-    def __init__(self, name: str, kind: Literal["image", "text"], fingerprint: str) -> None:
+    def __init__(self, name: str, kind: Kind, fingerprint: str) -> None:
         self.name, self.kind, self.fingerprint = name, kind, fingerprint
         self.fault = (
             f"this model needs the encoder {name!r}, which is no part of quickstudy; if you "
@@ -476,9 +513,10 @@ def encode(
         ValueError: an example cannot be read, and ``failed`` is not given.
     """
     stream, cut = iter(examples), list[str]()
-    cache = None if isinstance(encoder, PixelEncoder) else cache  # pixels are larger than files
+    if isinstance(encoder, PixelEncoder | TableEncoder):
+        cache = None  # pixels are larger than files, and rows soon read
     while batch := list(islice(stream, min(at_once, _AT_ONCE))):
-        keys = [content_key(example) for example in batch]
+        keys = [content_key(example) for example in batch] if cache else []
         cached: list[Array | None] = [None] * len(batch)
         try:
             cached = cache.get(encoder.fingerprint, keys) if cache else cached
@@ -542,6 +580,8 @@ def _each(
 def content_key(example: Example) -> str:
     """SHA-256 of an example's content."""
     item = example.item
+    if isinstance(item, Mapping):
+        item = json.dumps({**item}, sort_keys=True, default=str)
     return hashlib.sha256(item.encode() if isinstance(item, str) else item).hexdigest()
 
 
@@ -562,13 +602,23 @@ def _bytes(example: Example) -> bytes:
         raise ValueError(
             f"{example.where} is a text, or an image that is not there; this encoder takes images"
         )
-    return example.item
+    if isinstance(example.item, bytes):
+        return example.item
+    raise ValueError(f"{example.where} is a row of a table; this encoder takes images")
 
 
 def _text(example: Example) -> str:
-    if isinstance(example.item, bytes):
-        raise ValueError(f"{example.where} is an image; this encoder takes sentences")
-    return example.item
+    if isinstance(example.item, str):
+        return example.item
+    what = "an image" if isinstance(example.item, bytes) else "a row of a table"
+    raise ValueError(f"{example.where} is {what}; this encoder takes sentences")
+
+
+def _row(example: Example) -> Row:
+    if isinstance(example.item, Mapping):
+        return example.item
+    what = "an image" if isinstance(example.item, bytes) else "a text"
+    raise ValueError(f"{example.where} is {what}; this model takes rows of a table")
 
 
 def efficientnet(size: int = 224) -> PhotoNetwork:

@@ -27,7 +27,9 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import check_finite, load_state, reading, save_state
+from quickstudy.columns import Columns
 from quickstudy.devices import find_device
+from quickstudy.examples import rows_of
 from quickstudy.heads import (
     HEADS,
     LEARNED_HEADS,
@@ -88,10 +90,51 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     about_: dict[str, Any]
     described_: dict[str, Any] | None
     white_: float = 1.0
+    table: bool
+    columns_: Columns | None = None
+    scale_: tuple[Array, Array] | None = None
+
+    @property
+    def _of_tables(self) -> bool:
+        """Whether ``X`` is a table: of columns with units of their own, and holes."""
+        learner: MetaLearner | None = getattr(self, "learner_", None)
+        return self.table or (learner is not None and learner.takes_missing)
+
+    def _validated(self, X: Any, *y: Any, reset: bool = True, **checks: Any) -> Any:
+        """As `sklearn.utils.validation.validate_data`; the columns of tables become numbers."""
+        if self._of_tables:
+            X = self._as_numbers(X, reset)
+            checks["ensure_all_finite"] = "allow-nan"
+        return validate_data(self, X, *y, reset=reset, allow_nd=True, **checks)
+
+    def _as_numbers(self, X: Any, reset: bool) -> Any:
+        """Of a DataFrame, or an array with words in it; any other is as it was."""
+        rows = rows_of(X)
+        if rows is None and (reset or self.columns_ is not None):
+            x = X if hasattr(X, "dtype") else np.array(X, object)
+            if x.ndim == 2 and (x.dtype.kind not in "biuf" or not reset):
+                names = [c.name for c in self.columns_.columns] if self.columns_ else []
+                if names and len(names) != x.shape[1]:
+                    raise ValueError(
+                        f"X has {x.shape[1]} columns; fitted with {len(names)}: {', '.join(names)}"
+                    )
+                names = names or [f"column {i + 1}" for i in range(x.shape[1])]
+                rows = [dict(zip(names, row, strict=True)) for row in x.tolist()]
+        if reset:
+            self.columns_ = Columns.fit(rows) if rows is not None else None
+        if rows is None or self.columns_ is None:
+            return X
+        return self.columns_.numbers(rows)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.table or self.learner == "tables"
+        return tags
 
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
         self.support_x_, self.support_y_ = x, y
+        self.scale_ = _scale(x) if self._of_tables else None
         if n_way == 1:  # the beginning of a stream: nothing to tell apart
             self.phi_ = {}
             return
@@ -116,11 +159,18 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         return np.rint(x * 255.0).astype(self.support_x_.dtype)
 
     def _inputs(self, x: Array) -> Tensor:
+        if self.scale_ is not None:
+            x = (x - self.scale_[0]) / self.scale_[1]
+            if not self.learner_.takes_missing:
+                x = np.nan_to_num(3 * np.tanh(x / 3)) / math.sqrt(x.shape[1])
         return _inputs(self.learner_, x, self.white_, self.device_)
 
     def _answer(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "phi_")
-        x = self._as_before(_plain(validate_data(self, X, reset=False, allow_nd=True)))
+        return self._answer_numbers(_plain(self._validated(X, reset=False)))
+
+    def _answer_numbers(self, x: Array) -> Array:
+        x = self._as_before(x)
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
         if not self.phi_:
@@ -188,16 +238,18 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(
                     f"its learner is {source!r}, which it does not describe: give it as learner=..."
                 )
-            for part in ("weights", "support_x", "phi"):
-                map_tensors(state[part], partial(_finite, part))
             fitted._build(described, sum(value.numel() for value in state["weights"].values()))
+            for part in ("weights", "support_x", "phi"):
+                if part == "weights" or not fitted._of_tables:
+                    map_tensors(state[part], partial(_finite, part))
             fitted.learner_.load_state_dict(state["weights"])
+            fitted.scale_ = _scale(fitted.support_x_) if fitted._of_tables else None
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
             if state.get("format") != _FORMAT:
                 fitted._renew()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # scikit-learn's, of names of features
-                fitted._answer(fitted.support_x_[:1])
+                fitted._answer_numbers(fitted.support_x_[:1])
             if not isinstance(fitted.about_, dict):
                 raise ValueError(f"about is {fitted.about_!r}; expected a table")
         return fitted
@@ -222,6 +274,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             "n_features": self.n_features_in_,
             "feature_names": [*map(str, getattr(self, "feature_names_in_", ()))],
             "white": self.white_,
+            "columns": None if self.columns_ is None else self.columns_.plain(),
             "batch_size": self.batch_size,
         }
 
@@ -237,6 +290,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         if names := state.get("feature_names"):
             self.feature_names_in_ = np.array(names, dtype=object)
         self.white_ = state.get("white", 1.0)
+        if (columns := state.get("columns")) is not None:
+            self.columns_ = Columns.of_plain(columns)
 
     def _build(self, described: dict[str, Any] | None = None, at_most: int | None = None) -> None:
         """Set ``learner_`` in evaluation mode, on ``device_``.
@@ -290,6 +345,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         batch_size: queries to answer at a time.
         device: where to compute: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``. A learner given as
             a module computes where it is.
+        table: ``X`` is a table, of columns with units of their own, categories and holes: a
+            DataFrame, or an array. Columns are scaled as the examples say, and rows are not made
+            unit vectors. The learner ``"tables"`` always takes it so.
         penalty: of the heads ``"photo"``, ``"sentence"``, ``"logistic"`` and ``"ridge"``, if not
             the usual one.
 
@@ -337,11 +395,13 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         *,
         batch_size: int = 256,
         device: str | None = None,
+        table: bool = False,
         penalty: float | None = None,
     ) -> None:
         self.learner = learner
         self.batch_size = batch_size
         self.device = device
+        self.table = table
         self.penalty = penalty
 
     @_whole
@@ -360,14 +420,14 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, least=2)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, least: int) -> Self:
-        x, y = validate_data(self, X, _labels(y), allow_nd=True)
+        self._build()
+        x, y = self._validated(X, _labels(y))
         check_classification_targets(y)
         x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < least:
             (only,) = self.classes_.tolist()
             raise ValueError(f"y has only 1 class, {only!r}; a classifier needs at least 2")
-        self._build()
         if not isinstance(self.learner, MetaLearner):  # one's own takes what it likes
             self.white_ = _white(self.learner_, x)
         self._learn(x, labels)
@@ -399,7 +459,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 if rest := {*_labels(y).tolist()} - {*known}:
                     raise ValueError(f"y holds {rest.pop()!r}, which is none of {known}")
             return self._fit(X, y, sample_weight, least=2 if classes is None else 1)
-        x, y = validate_data(self, X, _labels(y), reset=False, allow_nd=True)
+        x, y = self._validated(X, _labels(y), reset=False)
         check_classification_targets(y)
         x, y, weight = _weighted(self._as_before(_plain(x)), y, sample_weight)
         if _sort(self.classes_) != _sort(y):
@@ -493,7 +553,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         familiar = []
         for rows, out in self._cut(seed):
             part = self._without(out)
-            held = part._answer(self.support_x_[rows])
+            held = part._answer_numbers(self.support_x_[rows])
             familiar.append(held.max(1)[part._one(held.argmax(1))])
         one = reject_threshold(np.concatenate(familiar), rate)
         if one is not None:
@@ -516,7 +576,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     def _without(self, out: Array) -> "FewShotClassifier":
         """The same, learned without the examples that ``out`` marks."""
-        part = FewShotClassifier(self.learner_, batch_size=self.batch_size)
+        part = FewShotClassifier(self.learner_, batch_size=self.batch_size, table=self.table)
         part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
         part.classes_, part.white_, part.device_ = self.classes_, self.white_, self.device_
         if self.support_weight_ is not None:
@@ -597,7 +657,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 out[rows[k % parts :: parts]] = True
                 new[rows[k % parts :: parts]] = k < parts
             part = self._without(out)
-            logits, sizes = part._answer(x[new]), part._sizes()
+            logits, sizes = part._answer_numbers(x[new]), part._sizes()
             usual = usual_temperature(self._head(), sizes)
             yield logits, logits / usual, y[new], np.full(len(logits), mean_shot(sizes))
 
@@ -611,7 +671,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         return ProtoNet(nn.Flatten())
 
     def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
-        return describe_learner(name, self.penalty)
+        return describe_learner(name, self.penalty, unit=not self.table)
 
     def _state(self) -> dict[str, Any]:
         labels = self.classes_.tolist()
@@ -621,7 +681,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             "classes": labels,
             "dtype": self.classes_.dtype.str,
             "calibration": calibration,
-            "settings": {"penalty": self.penalty},
+            "settings": {"penalty": self.penalty, "table": self.table},
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -651,6 +711,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             the features and the targets for it.
         batch_size: queries to answer at a time.
         device: as of `FewShotClassifier`.
+        table: as of `FewShotClassifier`; the learner ``"tables"`` always takes ``X`` so.
         random_state: of that network's weights.
 
     Attributes:
@@ -674,32 +735,36 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         *,
         batch_size: int = 256,
         device: str | None = None,
+        table: bool = False,
         random_state: int = 0,
     ) -> None:
         self.learner = learner
         self.batch_size = batch_size
         self.device = device
+        self.table = table
         self.random_state = random_state
 
     @_whole
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Adapt to examples and their targets ``[n]`` or ``[n,d]``, forgetting any before."""
-        x, targets = validate_data(self, X, y, allow_nd=True, multi_output=True, y_numeric=True)
-        x = _plain(x)
+        if self.learner is not None:
+            self._build()
+        elif hasattr(self, "learner_"):
+            del self.learner_
+        x, targets = self._validated(X, y, multi_output=True, y_numeric=True)
         self.flat_ = targets.ndim == 1
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         self.outputs_ = targets.shape[1]
-        self._build()
-        self._adapt(x, targets, None)
+        if self.learner is None:
+            self._build()
+        self._adapt(_plain(x), targets, None)
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Add examples and adapt anew."""
         if not hasattr(self, "phi_"):
             return self.fit(X, y)
-        x, targets = validate_data(
-            self, X, y, reset=False, allow_nd=True, multi_output=True, y_numeric=True
-        )
+        x, targets = self._validated(X, y, reset=False, multi_output=True, y_numeric=True)
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         if targets.shape[1] != self.outputs_:
             raise ValueError(
@@ -753,6 +818,18 @@ def _plain(x: Array) -> Array:
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         x = x.astype(np.float64)
     return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+
+
+def _scale(x: Array) -> tuple[Array, Array]:
+    """The mean and standard deviation of each column ``[1,F]``, 1 where all are alike."""
+    here = np.isfinite(x)
+    count = np.maximum(here.sum(0, keepdims=True), 1)
+    largest = np.where(here, np.abs(x), 0).max(0, keepdims=True)
+    largest = np.where(largest > 0, largest, 1.0)  # whatever the unit: no square overflows
+    z = np.where(here, x / largest, 0.0)
+    mean = z.sum(0, keepdims=True) / count
+    spread = np.sqrt((np.where(here, z - mean, 0.0) ** 2).sum(0, keepdims=True) / count)
+    return mean * largest, np.where(spread > 1e-12, spread, 1.0) * largest
 
 
 def _white(learner: MetaLearner, x: Array) -> float:

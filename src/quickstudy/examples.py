@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias, Union
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from quickstudy.columns import Row
 from quickstudy.data.files import Files
 from quickstudy.data.folder import class_folders
 from quickstudy.data.images import is_image
@@ -34,9 +35,10 @@ __all__ = [
     "read_examples",
     "read_item",
     "read_table",
+    "rows_of",
 ]
 
-Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any]]
+Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any], Row]
 
 _LABELS = ("label", "class", "intent", "category")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
@@ -49,27 +51,29 @@ class Example:
     """One example, not yet decoded.
 
     Attributes:
-        item: the bytes of an image file, or a text.
+        item: the bytes of an image file, a text, or a row of a table: its values by column.
         label: its class; ``None`` if unknown.
         where: what to call it in a message.
     """
 
-    item: bytes | str
+    item: bytes | str | Row
     label: str | None
     where: str
 
 
 def read_examples(
-    path: str | os.PathLike[str], failed: list[str] | None = None
+    path: str | os.PathLike[str], failed: list[str] | None = None, label: str | None = None
 ) -> Iterator[Example]:
     """Examples one by one, so that a large collection never stands in memory as a whole.
 
     Args:
         path: a folder or ``.zip`` with a folder of images for each class; or a ``.csv``, ``.tsv``
             (with a header), ``.jsonl`` or ``.json`` (a list) whose rows have a ``label`` and either
-            a ``text`` or the ``path`` of an image, relative to the file.
+            a ``text``, the ``path`` of an image, relative to the file, or any other columns.
         failed: receives what is wrong with a file or a row, which is left out; without it the first
             one raises, but for a row whose text is empty, of which a warning tells.
+        label: the column of a table that holds the labels, if it is not called ``label``,
+            ``class``, ``intent`` or ``category``.
 
     Raises:
         FileNotFoundError: there is no such path, or a row names an image that is not there.
@@ -78,12 +82,14 @@ def read_examples(
     """
     path = Path(path)
     if is_table(path):
-        yield from _table(path, failed)
+        yield from _table(path, failed, label)
         return
+    if label is not None:
+        raise ValueError(f"{path} is no table: no column of it is called {label!r}")
     if path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is no folder, no zip and none of {', '.join(_TABLES)}; a table needs a column "
-            "label and a column text or path"
+            "label and others: text, path, or what you know of each row"
         )
     with Files(path) as files:
         for label, names in class_folders(files).items():
@@ -104,7 +110,7 @@ def is_table(path: str | os.PathLike[str]) -> bool:
 
 
 def read_table(path: str | os.PathLike[str], failed: list[str] | None = None) -> Iterator[Example]:
-    """The texts or images of a table, whether it has labels or not. See `read_examples`."""
+    """The texts, images or rows of a table, whether it has labels or not. See `read_examples`."""
     yield from _table(Path(path), failed, labelled=False)
 
 
@@ -122,20 +128,26 @@ def read_item(path: str | os.PathLike[str]) -> Example:
 
 
 def as_examples(
-    given: str | os.PathLike[str] | Iterable[Any], failed: list[str] | None = None
+    given: str | os.PathLike[str] | Iterable[Any],
+    failed: list[str] | None = None,
+    label: str | None = None,
 ) -> Iterator[Example]:
     """Labelled examples, in whatever form you hold them.
 
     Args:
         given: a path, as `read_examples` takes; or `Example`s, or pairs of an item (see
-            `as_example`) and its label.
+            `as_example`) and its label; or a DataFrame.
         failed: as for `read_examples`.
+        label: the column of a table that holds the labels, as for `read_examples`.
 
     Raises:
         ValueError: one of them is neither; says which.
     """
     if isinstance(given, str | os.PathLike):
-        yield from read_examples(given, failed)
+        yield from read_examples(given, failed, label)
+        return
+    if (rows := rows_of(given)) is not None:
+        yield from _of_rows("the table", enumerate(rows, 1), failed, label)
         return
     for i, pair in enumerate(given):
         where = f"example {i + 1}"
@@ -199,7 +211,7 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
         item: a text; the path of an image (of type ``str`` if it ends like one and is there, or
             `pathlib.Path`); the bytes of an image file; a Pillow image; or the pixels of one as an
             array: ``[H,W]``, ``[H,W,C]`` or ``[C,H,W]`` with C 1, 3 or 4, whole numbers 0..255 or
-            real ones 0..1.
+            real ones 0..1; or a row of a table, as a mapping of its columns.
         where: what to call it; a file is called by its path.
         label: its class.
 
@@ -220,6 +232,8 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
         _check_text(item, where)
     if isinstance(item, str | bytes):
         return Example(item, label, where)
+    if isinstance(item, Mapping):
+        return Example({_column(name): value for name, value in item.items()}, label, where)
     if isinstance(item, Image.Image):
         if item.mode == "F":
             raise ValueError(f"{where} has pixels that are floats: nothing says what is white")
@@ -232,8 +246,8 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
     if hasattr(item, "__array__"):
         return Example(_png(Image.fromarray(_pixels(np.asarray(item), where))), label, where)
     raise ValueError(
-        f"{where} is {_a(item)}; expected a text, the path of an image, its bytes, a Pillow image "
-        "or an array of pixels"
+        f"{where} is {_a(item)}; expected a text, the path of an image, its bytes, a Pillow image, "
+        "an array of pixels or a row of a table (a mapping of its columns)"
     )
 
 
@@ -273,17 +287,41 @@ class _EmptyError(ValueError):
     """A row has a label, and nothing that it is of."""
 
 
-def _table(path: Path, failed: list[str] | None, labelled: bool = True) -> Iterator[Example]:
+def _table(
+    path: Path, failed: list[str] | None, label: str | None = None, labelled: bool = True
+) -> Iterator[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    rows = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
+    read = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
+    outside = list[str]()
+    rows = read(path) if label is None or read is not _csv else _csv(path, label)
+    for example in _of_rows(path, rows, failed, label, labelled):
+        if isinstance(example.item, bytes) and not _is_below(example.where, path.parent):
+            outside.append(example.where)
+        yield example
+    if outside:
+        warnings.warn(
+            f"{path}: {len(outside)} images lie outside its folder, such as {outside[0]}",
+            stacklevel=2,
+        )
+
+
+def _of_rows(
+    source: Path | str,
+    rows: Iterable[tuple[Any, Row | Exception]],
+    failed: list[str] | None,
+    label: str | None,
+    labelled: bool = True,
+) -> Iterator[Example]:
+    """The examples of rows; each comes with where it stands, or its number."""
     first: Exception | None = None
-    some, empty, outside = False, list[str](), list[str]()
-    for where, row in rows(path):
+    some, empty = False, list[str]()
+    for where, row in rows:
         try:
             if isinstance(row, Exception):
                 raise row
-            example = _of_row(path, where, row, labelled)
+            place = where if isinstance(where, str) else f"row {where} of {source}"
+            example = _of_row(source, place, row, labelled, label)
         except (OSError, ValueError) as fault:
             first = first or fault
             if failed is not None:
@@ -294,16 +332,9 @@ def _table(path: Path, failed: list[str] | None, labelled: bool = True) -> Itera
                 raise
             continue
         some = True
-        if isinstance(example.item, bytes) and not _is_below(example.where, path.parent):
-            outside.append(example.where)
         yield example
     if not some:
-        raise first or ValueError(f"{path} holds no examples")
-    if outside:
-        warnings.warn(
-            f"{path}: {len(outside)} images lie outside its folder, such as {outside[0]}",
-            stacklevel=2,
-        )
+        raise first or ValueError(f"{source} holds no examples")
     if empty:
         more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
         warnings.warn(f"left out: {empty[0]}{more}", stacklevel=2)
@@ -313,12 +344,23 @@ def _is_below(file: str, folder: Path) -> bool:
     return Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
 
 
-def _of_row(path: Path, where: str, row: dict[str, Any], labelled: bool) -> Example:
-    row = {str(name).strip().lower(): value for name, value in row.items()}
-    given = next((row[name] for name in _LABELS if row.get(name) not in (None, "")), None)
-    if given is None and labelled:
+def _column(name: Any) -> str:
+    return str(name).strip().lower()
+
+
+def _of_row(
+    source: Path | str, where: str, given: Row, labelled: bool, column: str | None
+) -> Example:
+    row = {_column(name): value for name, value in given.items()}
+    if column is not None and _column(column) not in row:
+        raise ValueError(f"{where} has no column {column!r}; it has: {', '.join(row)}")
+    if not {"text", "path"} & {*row}:
+        return _of_columns(where, row, labelled, column)
+    names = _LABELS if column is None else (_column(column),)
+    value = next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    if value is None and labelled:
         raise ValueError(f"{where} has no label; it has: {', '.join(row)}")
-    label = None if given is None else label_form(given, where)
+    label = None if value is None else label_form(value, where)
     text = row.get("text")
     if isinstance(text, str) and text.strip():
         _check_text(text, where)
@@ -326,14 +368,42 @@ def _of_row(path: Path, where: str, row: dict[str, Any], labelled: bool) -> Exam
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{where} has the text {text!r}; expected a text in quotes")
     if isinstance(name := row.get("path"), str) and name:
+        path = Path(source).parent / name
         try:
-            return Example(read_item(path.parent / name).item, label, str(path.parent / name))
+            return Example(read_item(path).item, label, str(path))
         except (OSError, ValueError) as fault:
             raise type(fault)(f"{where}: {fault}") from fault
     raise _EmptyError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | None) -> Example:
+    """A row that is neither a text nor an image; to be learned, without its label."""
+    name = next((name for name in _LABELS if name in row), None)
+    name = name if column is None else _column(column)
+    value = None if name is None else row[name]
+    missing = value is None or value != value or value == ""
+    if missing and labelled:
+        have = f"the column {name!r} is empty" if name else f"it has: {', '.join(row)}"
+        raise ValueError(f"{where} has no label; {have}; --label names its column")
+    if labelled:
+        row = {known: value for known, value in row.items() if known != name}
+    if not row:
+        raise ValueError(
+            f"{where} has a label, and nothing to tell it by: there is no other column"
+        )
+    return Example(row, None if missing else label_form(value, where), where)
+
+
+def rows_of(given: Any) -> list[Row] | None:
+    """The rows of a DataFrame, of pandas or of polars; ``None`` if it is none."""
+    if not hasattr(given, "columns"):
+        return None
+    if hasattr(given, "to_dicts"):
+        return list(given.to_dicts())
+    return list(given.to_dict("records")) if hasattr(given, "to_dict") else None
+
+
+def _csv(path: Path, label: str | None = None) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         top = file.readline()
@@ -341,7 +411,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
         if re.fullmatch(r"sep=.\s*", top):  # as Excel writes it
             delimiter, number = top[4], 1
         else:
-            delimiter = _delimiter(path, top)
+            delimiter = _delimiter(path, top, label)
             file.seek(0)
         head: list[str] = []
         for lines, fields in _records(file, delimiter):
@@ -356,8 +426,8 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
                 continue
             if not head:
                 head = [name.strip().lower() for name in fields]
-                for name in {*_LABELS, "text", "path"}:
-                    if head.count(name) > 1:
+                for name in head:
+                    if head.count(name) > 1 and name:
                         raise ValueError(f"{path} has {head.count(name)} columns called {name}")
                 continue
             if len(fields) != len(head):
@@ -411,15 +481,19 @@ def _is_strict(lines: list[str], delimiter: str) -> bool:
     return True
 
 
-def _delimiter(path: Path, head: str) -> str:
-    """What separates fields: whatever makes a name that we know stand in the header."""
+def _delimiter(path: Path, head: str, label: str | None) -> str:
+    """What separates fields: whatever makes a name that we know stand in the header.
+
+    Where none is known, whatever divides it into most.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
+    known = {*_LABELS, "text", "path"} | ({_column(label)} if label is not None else set())
     for mark in ",;\t|":
         names = {name.strip().strip('"').lower() for name in head.split(mark)}
-        if names & {*_LABELS, "text", "path"} and len(names) > 1:
+        if names & known and len(names) > 1:
             return mark
-    return ","
+    return max(",;\t|", key=head.count)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:

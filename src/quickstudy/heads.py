@@ -162,23 +162,30 @@ def load_learner(name: str) -> MetaLearner:
     return describe_learner(name)[1]
 
 
-def describe_learner(name: str, penalty: float | None = None) -> tuple[dict[str, Any], MetaLearner]:
+def describe_learner(
+    name: str, penalty: float | None = None, *, unit: bool = True
+) -> tuple[dict[str, Any], MetaLearner]:
     """What `load_learner` gives, with plain values from which `rebuild_learner` makes it again.
 
     Args:
         name: of a head or of what was trained.
         penalty: of a regression head, if not the usual one.
+        unit: a head of `HEADS` makes unit vectors of its features, see `UnitVectors`; else it takes
+            them as they are, as is right for the rows of tables.
     """
     if penalty is not None and name not in _PENALISED:
         raise ValueError(f"{name} takes no penalty; the heads that do are: {', '.join(_PENALISED)}")
     settings = {} if penalty is None else {"penalty": float(penalty)}
+    if name in LEARNED_HEADS and not unit:
+        raise ValueError(f"the head {name} was learned for its encoder's features, not for tables")
     if name in LEARNED_HEADS:
         encoder = _learned(name).encoder()
         rank = 0 if encoder.basis is None else torch.as_tensor(encoder.basis).shape[1]
         about = {"head": name, "rank": rank, "power": encoder.power, **settings}
         return about, _learned(name).head(encoder, penalty)
     if name in HEADS:
-        return {"head": name, **settings}, HEADS[name](UnitVectors(), **settings).eval()
+        about = {"head": name, **settings, **({} if unit else {"unit": False})}
+        return about, HEADS[name](UnitVectors() if unit else nn.Flatten(), **settings).eval()
     from quickstudy.experiments.pretrained import load_described
 
     spec, learner = load_described(name)
@@ -212,6 +219,7 @@ def _rebuilt_head(
     penalty: float | None = None,
     rank: Any = 0,
     power: Any = 1.0,
+    unit: bool = True,
     **others: object,
 ) -> MetaLearner:
     """Without a rank and a power, as heads were that only subtracted an average."""
@@ -220,7 +228,7 @@ def _rebuilt_head(
         what = f"head {head!r}" if head not in names else f"head with {', '.join(others)}"
         raise ValueError(f"there is no {what}; there are: {', '.join(names)}")
     if head not in LEARNED_HEADS:
-        return describe_learner(head, penalty)[1]
+        return describe_learner(head, penalty, unit=unit)[1]
     learned = _learned(head)
     size = len(learned.tensors["centre"])
     if rank not in range(size + 1) or not (isinstance(power, float) and 0 < power <= 1):

@@ -57,6 +57,7 @@ class MetaLearner(Shareable, nn.Module, ABC):
         label_equivariant: renaming the classes renames the logits and changes nothing else.
         class_balanced: a class with more examples is not thereby likelier: to give the same ones
             again changes little. (Batch norm, where it is transductive, may still do that.)
+        takes_missing: ``NaN`` in its inputs is a value that is missing, and no mistake.
         max_way: most classes a task may have (in regression: the size of a target), ``None`` for
             any number.
         described: what it was built from (a `quickstudy.experiments.architecture.LearnerSpec`), if
@@ -68,6 +69,7 @@ class MetaLearner(Shareable, nn.Module, ABC):
     order_invariant: bool = True
     label_equivariant: bool = True
     class_balanced: bool = True
+    takes_missing: bool = False
 
     @property
     def max_way(self) -> int | None:
@@ -132,7 +134,7 @@ class MetaLearner(Shareable, nn.Module, ABC):
             regression: whether this learner can also do regression.
         """
         self.check_way(n_way, regression=regression)
-        check_support(support_x, support_y, n_way)
+        check_support(support_x, support_y, n_way, missing=self.takes_missing)
         own = {p.dtype: None for p in self.parameters() if p.is_floating_point()}
         device = support_x.device.type
         mixed = device != "meta" and torch.is_autocast_enabled(device)

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
+from quickstudy.columns import Columns
 from quickstudy.data.images import decode_image, open_image
 from quickstudy.encoders import (
     AbsentEncoder,
     Encoder,
     FeatureCache,
     LearnedEncoder,
+    TableEncoder,
     built_in_encoder,
     content_key,
     encode,
@@ -36,6 +38,7 @@ _HEADS = {
     "drawing": "protonet-drawings",
     "efficientnet-lite0": "photo",
     "minilm": "sentence",
+    "table": "tables",
 }
 
 
@@ -95,6 +98,7 @@ class Model(Shareable):
         *,
         encoder: Encoder | str | None = None,
         head: str | None = None,
+        label: str | None = None,
         false_reject: float = 0.0,
         device: str | None = None,
         cache: FeatureCache | None = None,
@@ -104,15 +108,16 @@ class Model(Shareable):
 
         Args:
             examples: any number of each class, in any order: a path (see `read_examples`), or
-                `Example`s, or pairs of an item (see `as_example`) and its label.
+                `Example`s, or pairs of an item (see `as_example`) and its label, or a DataFrame.
             encoder: an encoder or its name, see `load_encoder`. Default: what the head was trained
                 on, if it was; else ``minilm`` for texts, ``efficientnet-lite0`` for photos; if all
                 images are ink on paper, ``drawing``, or ``efficientnet-lite0`` where it does
                 clearly better on held-out examples.
             head: a head (`HEADS`, `LEARNED_HEADS`), the name of shipped weights, a run folder, or
                 a file of weights. Default: ``protonet-drawings`` for the encoder ``drawing``,
-                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``logistic`` for
-                any other.
+                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``tables`` for
+                rows of tables, ``logistic`` for any other.
+            label: the column of a table that holds the labels, see `read_examples`.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
             device: where to compute, see `quickstudy.devices.find_device`.
@@ -124,7 +129,7 @@ class Model(Shareable):
             ValueError: an example cannot be read or has no label, or there are fewer than 2
                 classes.
         """
-        stream, guess = as_examples(examples, failed), None
+        stream, guess = as_examples(examples, failed, label), None
         if encoder is None and head is not None and head not in (*HEADS, *LEARNED_HEADS):
             from quickstudy.experiments.pretrained import taken_images
 
@@ -132,11 +137,16 @@ class Model(Shareable):
         if encoder is None:
             encoder, guess, stream = _suited(stream)
         given = list(stream) if guess and encoder == "drawing" and head is None else None
+        if encoder == "table":
+            rows = list(stream)
+            encoder, stream = TableEncoder.of(rows, label), iter(rows)
+            guess = encoder.columns.summary()
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device)
         x, y = _gather(encoder, stream if given is None else given, cache, failed)
         chosen = head or _HEADS.get(encoder.name, "logistic")
-        classifier = FewShotClassifier(chosen, device=device).fit(x, y)
+        table = encoder.kind == "table"
+        classifier = FewShotClassifier(chosen, device=device, table=table).fit(x, y)
         model = cls(encoder, classifier.calibrate(false_reject), false_reject)
         model.guess = guess
         return model if given is None else model._or_of_photos(given, device, cache)
@@ -231,7 +241,9 @@ class Model(Shareable):
             ValueError: as of `learn`; or an example is held already, under another label.
         """
         own = self.classifier
-        x, y = _gather(self.encoder, as_examples(examples, failed), cache, failed, held=own)
+        label = self.encoder.label if isinstance(self.encoder, TableEncoder) else None
+        stream = as_examples(examples, failed, label)
+        x, y = _gather(self.encoder, stream, cache, failed, held=own)
         before = own.held_out_accuracy_
         own.partial_fit(x, y)
         own.calibrate(self.false_reject)
@@ -297,6 +309,11 @@ class Model(Shareable):
                 "images": self.encoder.images,
                 "weights": dict(self.encoder.network.state_dict()),
             }
+        if isinstance(self.encoder, TableEncoder):
+            about["table"] = {
+                "columns": self.encoder.columns.plain(),
+                "label": self.encoder.label,
+            }
         self.classifier.save(path, about={"model": about})
 
     @classmethod
@@ -331,6 +348,8 @@ class Model(Shareable):
                 encoder = load_encoder(encoder, device)
             elif encoder is None and (learned := about.get("learned")) is not None:
                 encoder = LearnedEncoder(name, **learned, device=device)
+            elif encoder is None and (table := about.get("table")) is not None:
+                encoder = TableEncoder(Columns.of_plain(table["columns"]), table["label"])
             elif encoder is None:
                 encoder = built_in_encoder(name, device) or AbsentEncoder(
                     name, "text" if about.get("kind") == "text" else "image", fingerprint
@@ -377,7 +396,8 @@ def _gather(
     for example, z in encode(encoder, noted(), cache=cache, failed=failed):
         if example.label is None:
             raise ValueError(f"{example.where} has no label")
-        if held is not None and (known := _labels_of(held, z)):
+        alike = held is not None and not isinstance(encoder, TableEncoder)
+        if held is not None and alike and (known := _labels_of(held, z)):
             reason = f"{example.where} is held already, as an example of {known[0]}"
             if example.label in known:
                 again.append(reason)
@@ -388,6 +408,8 @@ def _gather(
             continue
         numbers.append(z)
         labels.append(example.label)
+        if isinstance(encoder, TableEncoder):
+            continue  # rows may well be alike
         where, label = seen.setdefault(content_key(example), (example.where, example.label))
         if label == example.label and where != example.where:
             again.append(f"{example.where} is the same as {where}")
@@ -434,6 +456,8 @@ def _suited(examples: Iterator[Example]) -> tuple[str, str, Iterator[Example]]:
     """
     seen: list[Example] = []
     for example in examples:
+        if isinstance(example.item, Mapping):
+            return "table", "", chain(seen, [example], examples)
         whole = len(example.item) < _LARGE or isinstance(example.item, str)
         readable = whole or (isinstance(example.item, bytes) and _readable(example))
         seen.append(example if readable else replace(example, item=b""))

@@ -190,6 +190,9 @@ class Report:
 def _mistake(answer: Answer, example: Example, truth: str) -> Mistake:
     if isinstance(example.item, str):
         return Mistake(answer, truth, None, example.item)
+    if not isinstance(example.item, bytes):
+        row = ", ".join(f"{name}: {value}" for name, value in example.item.items())
+        return Mistake(answer, truth, None, f"{example.where} ({row})")
     from PIL import Image
 
     from quickstudy.data.images import decode_image

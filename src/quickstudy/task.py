@@ -120,9 +120,16 @@ class Task:
         )
 
 
-def check_support(x: Tensor, y: Tensor, n_way: int | None) -> None:
-    """Raise ``ValueError`` unless ``(x, y)`` is a support set a learner can adapt to."""
-    _check_targets("support", x, y, n_way)
+def check_support(x: Tensor, y: Tensor, n_way: int | None, *, missing: bool = False) -> None:
+    """Raise ``ValueError`` unless ``(x, y)`` is a support set a learner can adapt to.
+
+    Args:
+        x: as ``support_x``.
+        y: as ``support_y``.
+        n_way: as in `Task`.
+        missing: whether the learner takes ``NaN`` for a value that is missing.
+    """
+    _check_targets("support", x.nan_to_num(0, torch.inf, -torch.inf) if missing else x, y, n_way)
     if n_way is None or y.is_meta:
         return
     if n_way < 2:

@@ -8,8 +8,8 @@
         check(Case(lambda: MyLearner(...), example_shape=(1, 28, 28)))
 
 A learner declares what it does not promise (`MetaLearner.order_invariant`,
-`label_equivariant`, `class_balanced`, `transductive`, `max_way`); a declaration that is not true
-fails too.
+`label_equivariant`, `class_balanced`, `transductive`, `max_way`) and what it takes beside
+(`takes_missing`); a declaration that is not true fails too.
 """
 
 import copy
@@ -344,7 +344,8 @@ def check_bad_support(case: Case) -> None:
         lambda: learner.adapt(task.support_x, task.support_y.clamp(max=1), task.n_way), "class"
     )
     _refuses(lambda: learner.adapt(task.support_x, task.support_y * 0, 1), "n_way")
-    _refuses(lambda: learner.adapt(task.support_x * torch.nan, task.support_y, task.n_way), "NaN")
+    wrong = torch.inf if learner.takes_missing else torch.nan
+    _refuses(lambda: learner.adapt(task.support_x * wrong, task.support_y, task.n_way), "NaN")
     if learner.max_way is not None:
         wide = make_task(case.example_shape, learner.max_way + 1)
         _refuses(lambda: _adapt(learner, wide), str(learner.max_way))

@@ -29,6 +29,7 @@ from quickstudy.learners import (
     Scratch,
     SimpleShot,
     SoftNearestNeighbour,
+    TableTransformer,
 )
 from quickstudy.nn import MLP, Conv4
 from quickstudy.testing import CHECKS, Case, check_learner, check_ways_of_working
@@ -108,6 +109,9 @@ CASES = {
     ),
     "r2d2": Case(lambda: R2D2(conv()), IMAGE),
     "r2d2-regression": Case(lambda: R2D2(MLP(1, [20], 9)), (1,), None),
+    "tables": Case(lambda: TableTransformer(width=16, layers=2, row_layers=1), (5,)),
+    "tables-codes": Case(lambda: TableTransformer(width=16, layers=1, codes=2), (5,)),
+    "tables-regression": Case(lambda: TableTransformer(width=16, layers=1), (5,), None, 2),
     "matching": Case(lambda: MatchingNetwork(conv()), IMAGE),
     "matching-separate": Case(lambda: MatchingNetwork(conv(), query_encoder=conv()), IMAGE),
     "matching-full-context": Case(lambda: MatchingNetwork(conv(), reading_steps=3), IMAGE),

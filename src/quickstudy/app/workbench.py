@@ -263,7 +263,7 @@ class Workbench:
             secrets.token_urlsafe(6): _Stored(
                 label,
                 {name: z[i] for name, z in numbers.items()},
-                example.item if isinstance(example.item, str) else _url(example.item),
+                _url(example.item) if isinstance(example.item, bytes) else str(example.item),
             )
             for i, ((label, _), example) in enumerate(zip(items, read, strict=True))
         }

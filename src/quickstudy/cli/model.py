@@ -36,6 +36,8 @@ EncoderOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
 ]
+_WHAT = {"image": "images", "text": "sentences", "table": "a table"}
+
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
@@ -43,7 +45,8 @@ def learn(
     support: Annotated[
         Path,
         typer.Argument(
-            help="Folder (or zip) with one folder per class; or .csv or .jsonl with labels."
+            help="Folder (or zip) with one folder per class; or .csv or .jsonl with a column of "
+            "labels and one of texts or paths; or any table."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the model.")] = Path(
@@ -59,9 +62,13 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="photo, sentence, logistic, ridge, centroid, proto-maml, shipped weights, a run "
-            "folder, or a file of weights. Default: by the encoder."
+            help="photo, sentence, tables, logistic, ridge, centroid, proto-maml, shipped weights, "
+            "a run folder, or a file of weights. Default: by the encoder."
         ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Of a table, the column of labels. Default: label, class or category."),
     ] = None,
     unknown: Annotated[
         float,
@@ -74,7 +81,7 @@ def learn(
     cache: CacheOption = True,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Learn classes from a few examples of each: photos, drawings or sentences.
+    """Learn classes from a few examples of each: photos, drawings, sentences or rows of a table.
 
     Then: quickstudy predict model.qs NEW.jpg
     """
@@ -89,9 +96,10 @@ def learn(
         _refuse_to_replace(out)
     failed: list[str] = []
     model = Model.learn(
-        _progress(read_examples(support, failed), "learning"),
+        _progress(read_examples(support, failed, label), "learning"),
         encoder=encoder,
         head=head,
+        label=label,
         false_reject=unknown,
         device=device,
         cache=_cache(cache),
@@ -267,7 +275,8 @@ def report(
 
     loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
-    examples = _progress(read_examples(test, failed), "testing")
+    label = getattr(loaded.encoder, "label", None)
+    examples = _progress(read_examples(test, failed, label), "testing")
     result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
     _say_failed(failed, strict)
     write_atomically(out, result.html(model.name))
@@ -375,7 +384,9 @@ def _examples(
     if not files and not texts:
         raise ValueError("name something to look at: files, folders, or --text")
     if texts and model.encoder.kind != "text":
-        raise ValueError("this model was learned from images; --text is for sentences")
+        raise ValueError(
+            f"this model was learned from {_WHAT[model.encoder.kind]}; --text is for sentences"
+        )
 
     def each() -> Iterator[Example]:
         for text in texts:
@@ -399,7 +410,11 @@ def _examples(
         elif model.encoder.kind == "text":
             yield from _lines(file, failed)
         elif file == "-":
-            raise ValueError("this model was learned from images; - is for sentences")
+            raise ValueError(
+                f"this model was learned from {_WHAT[model.encoder.kind]}; - is for sentences"
+            )
+        elif model.encoder.kind == "table":
+            raise ValueError(f"{file} is no table; this model takes .csv, .tsv, .jsonl or .json")
         elif Path(file).is_dir() or Path(file).suffix.lower() == ".zip":
             with Files(file) as inside:
                 if other := not_read(inside.names):

@@ -18,6 +18,7 @@ from quickstudy.data.splits import (
     random_split,
     vinyals,
 )
+from quickstudy.data.tables import TableSampler
 
 __all__ = [
     "Augmented",
@@ -25,6 +26,7 @@ __all__ = [
     "EpisodeSampler",
     "SinusoidSampler",
     "Split",
+    "TableSampler",
     "TaskSource",
     "alphabets",
     "by_group",

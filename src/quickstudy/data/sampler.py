@@ -74,11 +74,11 @@ class EpisodeSampler:
         one_per_root: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.way = _as_range("way", way, 2)
-        self.shot = _as_range("shot", shot, 1)
-        self.query = _as_range("query", query, 1)[0]
-        self.tasks = _as_range("tasks", tasks, 1)[0]
-        self.seed = _as_range("seed", seed, 0)[0]
+        self.way = as_range("way", way, 2)
+        self.shot = as_range("shot", shot, 1)
+        self.query = as_range("query", query, 1)[0]
+        self.tasks = as_range("tasks", tasks, 1)[0]
+        self.seed = as_range("seed", seed, 0)[0]
         self.imbalanced = imbalanced
         self._sizes = dataset.sizes.numpy()
         names = {root: i for i, root in enumerate(dict.fromkeys(dataset.roots))}
@@ -221,7 +221,7 @@ def prefetch(source: TaskSource, start: int, *, step: int = 1, depth: int = 4) -
         thread.join()
 
 
-def _as_range(name: str, value: Range, least: int) -> tuple[int, int]:
+def as_range(name: str, value: Range, least: int) -> tuple[int, int]:
     low, high = value if isinstance(value, tuple) else (value, value)
     if not (isinstance(low, int) and isinstance(high, int)) or low > high or low < least:
         raise ValueError(

@@ -37,6 +37,7 @@ LearnerName = Literal[
     "mann",
     "transformer",
     "cnp",
+    "tables",
 ]
 InnerName = Literal["sgd", "momentum", "adam"]
 Backbone = Literal["conv4", "r2d2", "mlp", "efficientnet-lite0"]
@@ -63,13 +64,20 @@ LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
     "mann": ("MANN", {}),
     "transformer": ("InContextTransformer", {}),
     "cnp": ("ConditionalNeuralProcess", {}),
+    "tables": ("TableTransformer", {}),
 }
 """The class of each name, and the options that the name stands for."""
 
 _BY_CONTEXT = ("outputs", "classes", "regression")
 
 
-_MOST = {"layers": 100, "inner_steps": 10_000, "reading_steps": 100, "reads": 1000}
+_MOST = {
+    "layers": 100,
+    "row_layers": 100,
+    "inner_steps": 10_000,
+    "reading_steps": 100,
+    "reads": 1000,
+}
 """Of options; 100,000 of any other. A file from a stranger may ask for what no machine can do."""
 
 
@@ -137,7 +145,8 @@ class LearnerSpec(Architecture, Schema):
     """
 
     inputs: Annotated[
-        Literal["images", "sinusoid"], Field(description="Images, or numbers to regress on.")
+        Literal["images", "sinusoid", "tables"],
+        Field(description="Images, numbers to regress on, or the columns of tables."),
     ] = "images"
 
     def build(self, seed: int = 0, *, at_most: int | None = None) -> "MetaLearner":

@@ -84,7 +84,9 @@ class TrainingProtocol(Setup):
     def _whole(self) -> Self:
         if ("inner_lr" in self.options) != (self.inner_loss is not None):
             raise ValueError("inner_lr and inner_loss belong together: give both or neither")
-        if (self.split is None) != (self.data in ("sinusoid", "alphabets", "miniimagenet")):
+        if (self.split is None) != (
+            self.data in ("sinusoid", "tables", "alphabets", "miniimagenet")
+        ):
             raise ValueError(
                 f"data={self.data!r} "
                 + ("needs a split" if not self.split else "has its own split")

@@ -108,7 +108,7 @@ def run_experiment(
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        source = "sinusoids" if experiment.regression else experiment.splits
+        source = experiment.splits if experiment.has_classes else f"invented {experiment.data}"
         _say(f"{experiment.learner}: {source}")
     result = train(
         learner,

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNERS", "Experiment", "LearnerName", "LearnerSpec", "Setup", "learner_options"]
 
-DataName = Literal["omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid"]
+DataName = Literal[
+    "omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid", "tables"
+]
 SplitName = Literal["published", "vinyals", "vinyals-trainval", "maml", "group", "random"]
 PartName = Literal["train", "validation", "test"]
 Schedule = Literal["constant", "cosine", "linear", "halve"]
@@ -50,9 +52,12 @@ _SUITED: dict[str, dict[str, Any]] = {
     "baseline": {"way": 64, "query": 1},
     "simpleshot": {"way": 64, "query": 1},
     "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
+    "tables": {"way": 10, "most_shot": 32, "query": 32, "tasks": 16},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
 _TEST_SEED = 1 << 32
+_VALIDATION_SEED = 1 << 33
+_CELLS = 1000  # of a table, where a batch has as many tasks as it may
 
 # What `TrainingProtocol` declares again, with another default or with none.
 Rotations = Annotated[bool, Field(description="Rotations as classes.")]
@@ -85,6 +90,10 @@ class Setup(Architecture):
     frequency_spread: Annotated[
         float, Field(ge=0, lt=1, description="Sinusoids: frequencies from 1 - this to 1 + this.")
     ] = 0.0
+    columns: Annotated[int, Field(ge=1, le=1000, description="Tables: most columns.")] = 30
+    numbers: Annotated[
+        float, Field(ge=0, le=1, description="Tables: share of batches that ask for a number.")
+    ] = 0.2
     classes: Annotated[int, Field(ge=1, description="Synthetic characters.")] = 1000
     shot: Shot = 1
     most_shot: Annotated[
@@ -120,6 +129,10 @@ class Setup(Architecture):
     def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
+        if (self.data == "tables") > (self.learner == "tables"):
+            raise ValueError(f"{self.learner} does not learn tables; the learner that does: tables")
+        if self.learner == "tables" and self.data not in ("tables", "sinusoid"):
+            raise ValueError(f"the learner tables learns tables, not {self.data}")
         return self
 
 
@@ -177,7 +190,7 @@ class Experiment(Setup, Schema):
 
     def about_data(self) -> dict[str, Any]:
         """Which split of which data."""
-        if self.regression:
+        if not self.has_classes:
             return {"data": self.data}
         split = self.splits
         return {"data": self.data, "split": split.name, "split_fingerprint": split.fingerprint}
@@ -188,9 +201,14 @@ class Experiment(Setup, Schema):
         return self.data == "sinusoid"
 
     @property
+    def has_classes(self) -> bool:
+        """Whether its tasks are dealt from classes that there are, and not invented."""
+        return self.data not in ("sinusoid", "tables")
+
+    @property
     def has_validation(self) -> bool:
-        """Whether there are classes to choose weights by."""
-        return not self.regression and self.splits.validation is not None
+        """Whether there are tasks to choose weights by."""
+        return self.data == "tables" or (self.has_classes and self.splits.validation is not None)
 
     @cached_property
     def splits(self) -> "Split":
@@ -198,8 +216,8 @@ class Experiment(Setup, Schema):
         from quickstudy import data
 
         split: Split
-        if self.regression:
-            raise ValueError("sinusoid tasks have no classes to split")
+        if not self.has_classes:
+            raise ValueError(f"{self.data} are invented: there are no classes to split")
         if self.data == "alphabets":
             parts = [
                 data.alphabets(n, size=self.size, seed=self.seed, first_class=first)
@@ -236,6 +254,8 @@ class Experiment(Setup, Schema):
         """Tasks from one part of the data; ``changes`` are arguments of `EpisodeSampler`."""
         from quickstudy.data import Augmented, EpisodeSampler, SinusoidSampler
 
+        if self.data == "tables":
+            return self._tables(part, **changes)
         if self.regression:
             names = ("shot", "query", "tasks", "seed", "frequency_spread")
             chosen = {name: changes.get(name, getattr(self, name)) for name in names}
@@ -259,6 +279,27 @@ class Experiment(Setup, Schema):
             return Augmented(sampler, strength=self.augment, pens=self.pens, seed=self.seed)
         return sampler
 
+    def _tables(self, part: PartName, **changes: Any) -> "TaskSource":
+        """Invented tables: to train on, of all sizes; else of those that ``changes`` give."""
+        from quickstudy.data import TableSampler
+
+        seed = {"train": 0, "validation": _VALIDATION_SEED, "test": _TEST_SEED}[part]
+        settings = {
+            "way": (2, self.way),
+            "shot": (self.shot, self.most_shot or self.shot),
+            "query": self.query,
+            "tasks": self.tasks,
+            "seed": self.seed,
+        }
+        chosen = {name: changes.get(name, value) for name, value in settings.items()}
+        chosen["seed"] += seed
+        return TableSampler(
+            **chosen,
+            features=(1, self.columns),
+            cells=_CELLS * self.tasks,
+            numbers=self.numbers if part == "train" else 0.0,
+        )
+
     def build_learner(self, *, at_most: int | None = None) -> "MetaLearner":
         """A new, untrained learner for these images; its weights depend on ``seed`` alone.
 
@@ -270,7 +311,8 @@ class Experiment(Setup, Schema):
     def learner_spec(self) -> LearnerSpec:
         """The learner alone, without what it is trained on."""
         fields = self.with_classes().model_dump(include={*Architecture.model_fields})
-        return LearnerSpec(**fields, inputs="sinusoid" if self.regression else "images")
+        inputs: Any = "images" if self.has_classes else self.data
+        return LearnerSpec(**fields, inputs=inputs)
 
     def build_optimizer(
         self, learner: "MetaLearner"

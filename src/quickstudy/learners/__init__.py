@@ -18,6 +18,7 @@ from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
 from quickstudy.learners.simpleshot import SimpleShot
+from quickstudy.learners.tables import TableTransformer
 from quickstudy.learners.transformer import InContextTransformer
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "Scratch",
     "SimpleShot",
     "SoftNearestNeighbour",
+    "TableTransformer",
 ]

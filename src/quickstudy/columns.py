@@ -1,0 +1,250 @@
+"""Tables as people keep them: columns of numbers, dates, categories and holes, to numbers."""
+
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "Columns", "Row"]
+
+Row = Mapping[str, Any]
+
+Kind = Literal["number", "date", "category", "empty", "constant", "text"]
+_MISSING = {
+    "",
+    "na",
+    "n/a",
+    "nan",
+    "null",
+    "<null>",
+    "none",
+    "nil",
+    "?",
+    "-",
+    "--",
+    "missing",
+    "#n/a",
+}
+_MOST_LEVELS = 16
+_FEW_WORDS = 0.1  # of a column of numbers, that are none
+_SHORT = 4  # rows, of which nobody can tell whether words come again
+_COLUMNS = 10_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column was taken for.
+
+    Attributes:
+        name: in its header.
+        kind: ``"number"``; ``"date"`` (ISO 8601), in days; ``"category"``; or one of those that are
+            left out: ``"empty"``, ``"constant"``, ``"text"`` (every value another).
+        levels: of a category: its values, the most frequent first, 16 at most; of more than two
+            that come again, those alone.
+        thousands: whether commas divide thousands; else they stand for the decimal point.
+    """
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+    thousands: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many numbers a value becomes: a category of two levels one, of more one for each."""
+        if self.kind in ("number", "date"):
+            return 1
+        return 0 if self.kind != "category" else 1 if len(self.levels) == 2 else len(self.levels)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table's columns, and how their values become numbers.
+
+    Args:
+        columns: each column's.
+
+    Example:
+        >>> rows = [{"age": "31", "plan": "free"}, {"age": "?", "plan": "paid"}]
+        >>> columns = Columns.fit(rows + rows)
+        >>> columns.numbers(rows).tolist()
+        [[31.0, 0.0], [nan, 1.0]]
+    """
+
+    columns: tuple[Column, ...] = field(default=())
+
+    @classmethod
+    def fit(cls, rows: Sequence[Row]) -> Self:
+        """Find out what the columns of these rows hold.
+
+        A category is a column with words in it, of which at least two are alike. What is missing is
+        an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like. A word among numbers (one in
+        ten at most) and an infinite number count as missing.
+
+        Raises:
+            ValueError: nothing is left to learn from.
+        """
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if len(names) > _COLUMNS:
+            raise ValueError(f"the table has {len(names):,} columns; expected at most {_COLUMNS:,}")
+        found = cls(tuple(_found(name, [row.get(name) for row in rows]) for name in names))
+        if not any(column.width for column in found.columns):
+            raise ValueError(f"no column can be learned from: {found.summary() or 'there is none'}")
+        return found
+
+    def numbers(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """``[n,F]``, ``NaN`` where a value is missing; so is a category that is no level.
+
+        Raises:
+            ValueError: a row lacks a column.
+        """
+        parts = []
+        for column in self.columns:
+            if not column.width:
+                continue
+            if any(column.name not in row for row in rows):
+                raise ValueError(
+                    f"the column {column.name!r} is missing; the model was learned from: "
+                    f"{', '.join(c.name for c in self.columns)}"
+                )
+            parts.append(_numbers(column, [row[column.name] for row in rows]))
+        return np.concatenate(parts, axis=1) if rows else np.empty((0, self.width))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row."""
+        return sum(column.width for column in self.columns)
+
+    def summary(self) -> str:
+        """What each column was taken for, in a line."""
+        said = {
+            "number": "numbers",
+            "date": "dates",
+            "category": "categories",
+            "empty": "empty, left out",
+            "constant": "the same everywhere, left out",
+            "text": "text, every value another, left out",
+        }
+        parts = []
+        for kind, words in said.items():
+            names = [column.name for column in self.columns if column.kind == kind]
+            if names:
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                parts.append(f"{words}: {', '.join(names[:8])}{more}")
+        return "; ".join(parts)
+
+    def plain(self) -> list[dict[str, Any]]:
+        """As plain values, from which `of_plain` makes it again."""
+        return [{**asdict(column), "levels": list(column.levels)} for column in self.columns]
+
+    @classmethod
+    def of_plain(cls, values: Any) -> Self:
+        """What `plain` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        kinds = Kind.__args__  # type: ignore[attr-defined]
+        columns = []
+        for value in values if isinstance(values, list) else [None]:
+            if (
+                not isinstance(value, dict)
+                or set(value) != {"name", "kind", "levels", "thousands"}
+                or not isinstance(value["name"], str)
+                or value["kind"] not in kinds
+                or not isinstance(value["levels"], list)
+                or not all(isinstance(level, str) for level in value["levels"])
+                or (value["kind"] == "category") != (len(value["levels"]) > 1)
+                or not isinstance(value["thousands"], bool)
+            ):
+                raise ValueError(f"a column is {value!r}; expected its name, kind and levels")
+            columns.append(Column(**{**value, "levels": tuple(value["levels"])}))
+        return cls(tuple(columns))
+
+
+def _word(value: Any) -> str | None:
+    """A value as text; ``None`` if it is missing."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if value is None or value != value:
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return None if text.lower() in _MISSING else text
+
+
+def _number(text: str, thousands: bool) -> float:
+    """Its value; ``NaN`` if it is no number, or infinite."""
+    text = text.replace(",", "" if thousands else ".").rstrip("%").strip("€$£ \u00a0")
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        return math.nan
+    value = float(text)
+    return value if math.isfinite(value) else math.nan
+
+
+def _days(text: str) -> float:
+    """An ISO 8601 date in days; ``NaN`` if it is none."""
+    if not re.match(r"\d{4}-\d\d-\d\d", text):
+        return math.nan
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None).toordinal() * 1.0
+    except ValueError:
+        return math.nan
+
+
+def _found(name: str, values: Sequence[Any]) -> Column:
+    words = [word for word in map(_word, values) if word is not None]
+    if not words:
+        return Column(name, "empty")
+    if len(set(words)) == 1:
+        return Column(name, "constant")
+    commas = [word for word in words if "," in word]
+    thousands = bool(commas) and all(
+        re.fullmatch(r"\D*\d{1,3}(,\d{3})+(\.\d*)?\D*", word) for word in commas
+    )
+    numbers = [word for word in words if not math.isnan(_number(word, thousands))]
+    if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(words)):
+        if len(numbers) < len(words):
+            odd = next(word for word in words if word not in numbers)
+            warnings.warn(
+                f"the column {name!r} holds numbers, and {odd!r}, which counts as missing"
+                + (
+                    f" ({len(words) - len(numbers)} of this kind)"
+                    if len(words) - len(numbers) > 1
+                    else ""
+                ),
+                stacklevel=4,
+            )
+        kind: Kind = "number" if len(set(numbers)) > 1 else "constant"
+        return Column(name, kind, thousands=thousands)
+    if all(not math.isnan(_days(word)) for word in words):
+        return Column(name, "date")
+    often = Counter(words).most_common(_MOST_LEVELS)
+    if len(words) > _SHORT and often[0][1] == 1:
+        return Column(name, "text")
+    several = [word for word, count in often if count > 1]
+    return Column(name, "category", tuple(several if len(several) > 1 else [w for w, _ in often]))
+
+
+def _numbers(column: Column, values: Sequence[Any]) -> NDArray[np.float64]:
+    """``[n,width]`` of one column."""
+    words = [_word(value) for value in values]
+    if column.kind == "category":
+        place = {level: i for i, level in enumerate(column.levels)}
+        out = np.full((len(words), column.width), np.nan)
+        for row, word in enumerate(words):
+            if word in place and column.width == 1:
+                out[row] = place[word]
+            elif word in place:
+                out[row] = np.arange(column.width) == place[word]
+        return out
+    read = _days if column.kind == "date" else lambda word: _number(word, column.thousands)
+    return np.array([[math.nan if word is None else read(word)] for word in words])

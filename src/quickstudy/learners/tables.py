@@ -1,0 +1,282 @@
+"""Tables: a transformer over rows and columns, meta-trained on invented tables."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
+
+__all__ = ["TableTransformer"]
+
+MOST_COLUMNS = 100
+
+
+class TableTransformer(MetaLearner):
+    """Read a table's labelled rows once, then tell the labels of others.
+
+    A prior-fitted network (Mueller et al. 2022, arXiv:2112.10510) with the two attentions of TabPFN
+    v2 (Hollmann et al. 2025, Nature 637). Each *cell* is a token, and the label is a column more::
+
+        cell[r,f] = e(value, rank, missing)    of row r in column f
+        cell[s,y] = U[y_s] in the support (of a number: a + y_s b);  u in the query
+        ``layers`` times:      the cells of each row attend to each other,
+                               those of each column attend to the support's rows
+        ``row_layers`` times:  label cells attend to the support's
+        logits    = V cell[q,y]
+
+    A value counts by its distance from the support's mean in standard deviations, and by its rank
+    among the support's. A query sees the support alone. Nothing tells which column is which, or
+    which row comes first, so their order does not matter; classes are read in an order that follows
+    from their rows, so neither do their names.
+
+    Args:
+        width: of a token; divisible by ``heads``.
+        layers: rounds of both attentions.
+        row_layers: rounds of attention among label cells alone, which cost little.
+        heads: of each attention.
+        codes: classes that it tells apart at once. More are told apart by several codes of so many
+            symbols (Dietterich and Bakiri 1995, arXiv:cs/9501101), which takes as many times as
+            long.
+
+    Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
+    missing. Of more than 100 columns those are read in which classes (or targets) differ most.
+    Targets of a regression are ``[T,n,d]``, each of the ``d`` learned by itself.
+
+    ``phi``: of ``G`` readings (1; of more classes, of codes; of regression, ``d``), ``{"cells":
+    2 x [T,G,layers,F+1,S,width], "rows": 2 x [T,G,row_layers,1,S,width], "columns": [T,F],
+    "sorted": [T,F,S], "mean": [T,F], "spread": [T,F], ...}``, the first two keys and values.
+
+    Differs from the paper: columns get no random mark; ranks stand beside values; the last
+    rounds read the label alone; attention to rows is sharpened by the logarithm of their number
+    (Nakanishi 2025, arXiv:2501.19399), so that long supports are read as short ones are.
+
+    Example:
+        >>> learner = TableTransformer(width=16, layers=1, row_layers=1)
+        >>> x, y = torch.rand(1, 6, 3), torch.tensor([[0, 0, 0, 1, 1, 1]])
+        >>> learner.predict(learner.adapt(x, y, 2), torch.rand(1, 4, 3)).shape
+        torch.Size([1, 4, 2])
+    """
+
+    class_balanced = False
+    takes_missing = True
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        layers: int = 4,
+        row_layers: int = 4,
+        heads: int = 2,
+        codes: int = 10,
+    ) -> None:
+        super().__init__()
+        if min(width, layers, row_layers, heads) < 1 or codes < 2:
+            raise ValueError(
+                "width, layers, row_layers and heads must each be at least 1, and codes 2"
+            )
+        if width % heads:
+            raise ValueError(f"width is {width}; expected a multiple of heads, {heads}")
+        self.codes = codes
+        self.cell = nn.Sequential(nn.Linear(3, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.marks = nn.Parameter(torch.randn(codes + 3, width))
+        self.blocks = nn.ModuleList(_Block(width, heads, across=True) for _ in range(layers))
+        self.row_blocks = nn.ModuleList(
+            _Block(width, heads, across=False) for _ in range(row_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, codes + 1)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        self.check_task(support_x, support_y, n_way, regression=True)
+        phi: Phi = class_labels(support_y, n_way)
+        if n_way is None:
+            phi["centre"] = support_y.mean(1)
+            phi["unit"] = support_y.std(1, correction=0) + 1e-6
+            scaled = (support_y - phi["centre"].unsqueeze(1)) / phi["unit"].unsqueeze(1)
+            labels = self.marks[-3] + scaled.transpose(1, 2).unsqueeze(-1) * self.marks[-2]
+        else:
+            phi["codes"] = _codes(n_way, self.codes, support_x.device).expand(
+                len(support_x), -1, -1
+            )
+        phi |= _columns(support_x, support_y, n_way)
+        cells = _describe(support_x, phi)
+        if n_way is not None:
+            phi["order"] = _class_order(cells, support_y, n_way)
+            ranked = phi["order"].gather(1, support_y)
+            symbols = phi["codes"].gather(
+                2, ranked.unsqueeze(1).expand(-1, phi["codes"].shape[1], -1)
+            )
+            labels = self.marks[symbols]
+        G = labels.shape[1]
+        tokens = self.cell(cells).unsqueeze(1).expand(-1, G, -1, -1, -1)
+        tokens = torch.cat([tokens, labels.unsqueeze(2)], dim=2).flatten(0, 1)
+        for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
+            keys, values = [], []
+            for block in blocks:
+                assert isinstance(block, _Block)
+                tokens, key, value = block.read(tokens)
+                keys.append(key)
+                values.append(value)
+            stacked = [torch.stack(part, 1) for part in (keys, values)]
+            phi[name] = [part.view(-1, G, *part.shape[1:]) for part in stacked]
+            tokens = tokens[:, -1:]
+        return phi
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        cells = self.cell(_describe(query_x, phi))
+        G = phi["cells"][0].shape[1]
+        tokens = cells.unsqueeze(1).expand(-1, G, -1, -1, -1)
+        unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
+        tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
+        for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
+            keys, values = (part.flatten(0, 1) for part in phi[name])
+            for layer, block in enumerate(blocks):
+                assert isinstance(block, _Block)
+                tokens = block(tokens, keys[:, layer], values[:, layer])
+            tokens = tokens[:, -1:]
+        out = self.head(self.norm(tokens)).squeeze(1)
+        out = out.view(-1, G, *out.shape[1:])
+        n_way = ways(phi)
+        if n_way is None:
+            target = out[..., -1].transpose(1, 2)
+            return target * phi["unit"].unsqueeze(1) + phi["centre"].unsqueeze(1)  # type: ignore[no-any-return]
+        used = out[..., : min(n_way, self.codes)].log_softmax(-1)
+        Q = used.shape[2]
+        each = used.gather(-1, phi["codes"].unsqueeze(2).expand(-1, -1, Q, -1)).sum(1)
+        logits: Tensor = each.gather(-1, phi["order"].unsqueeze(1).expand(-1, Q, -1))
+        return logits
+
+
+class _Block(nn.Module):
+    """Attention within rows (``across``), attention within columns, a perceptron; all residual."""
+
+    def __init__(self, width: int, heads: int, *, across: bool) -> None:
+        super().__init__()
+        self.row = _Attention(width, heads) if across else None
+        self.column = _Attention(width, heads)
+        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), 0.2))
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Support ``[B,C,S,width]`` to the same, one round on, and the keys and values it used."""
+        tokens = self._within_rows(tokens)
+        key, value = self.column.keys_values(tokens)
+        return self._finish(tokens, key, value), key, value
+
+    def forward(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Query ``[B,C,Q,width]``, one round on."""
+        return self._finish(self._within_rows(tokens), key, value)
+
+    def _within_rows(self, tokens: Tensor) -> Tensor:
+        if self.row is None:
+            return tokens
+        rows = tokens.transpose(1, 2)
+        return tokens + self.row(rows, *self.row.keys_values(rows)).transpose(1, 2)  # type: ignore[no-any-return]
+
+    def _finish(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        sharp = 1 + self.sharpness * math.log(key.shape[2] / 16)
+        tokens = tokens + self.column(tokens, key, value, sharp)
+        return tokens + self.mlp(self.norm(tokens))  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    """Of ``[A,B,n,width]`` to keys and values ``[A,B,m,width]``."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(self.norm(tokens)).chunk(2, dim=-1)
+        return key, value
+
+    def forward(
+        self, tokens: Tensor, key: Tensor, value: Tensor, sharp: Tensor | None = None
+    ) -> Tensor:
+        query = self._split(self.query(self.norm(tokens)))
+        if sharp is not None:
+            query = query * sharp
+        attended = F.scaled_dot_product_attention(query, self._split(key), self._split(value))
+        merged = attended.transpose(1, 2).reshape(tokens.shape)
+        return self.out(merged)  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``[A,B,n,width] -> [A*B,heads,n,width/heads]``."""
+        x = x.flatten(0, 1)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def _columns(x: Tensor, y: Tensor, n_way: int | None) -> Phi:
+    """What is known of each column from the support: which are read, and how values lie in them."""
+    here = ~x.isnan()
+    count = here.sum(1).clamp_min(1)
+    mean = x.nan_to_num().sum(1) / count
+    gap = torch.where(here, x - mean.unsqueeze(1), 0.0)
+    spread = (gap.square().sum(1) / count).sqrt()
+    columns = torch.arange(x.shape[2], device=x.device).expand(len(x), -1)
+    if x.shape[2] > MOST_COLUMNS:
+        scaled = gap / spread.unsqueeze(1).clamp_min(1e-12)
+        if n_way is None:
+            told = (scaled.unsqueeze(-1) * (y - y.mean(1, keepdim=True)).unsqueeze(2)).sum(1)
+            worth = told.abs().sum(-1)
+        else:
+            of = F.one_hot(y, n_way).to(x.dtype)
+            means = of.mT @ scaled / of.sum(1).unsqueeze(-1)
+            worth = means.square().sum(1)
+        columns = worth.topk(MOST_COLUMNS, dim=1).indices
+        mean, spread, x = mean.gather(1, columns), spread.gather(1, columns), _take(x, columns)
+    in_order = x.nan_to_num(nan=math.inf).sort(dim=1).values.mT.contiguous()
+    return {"columns": columns, "mean": mean, "spread": spread, "sorted": in_order}
+
+
+def _take(x: Tensor, columns: Tensor) -> Tensor:
+    return x.gather(2, columns.unsqueeze(1).expand(-1, x.shape[1], -1))
+
+
+def _describe(x: Tensor, phi: Phi) -> Tensor:
+    """``[T,n,F]`` to what a cell tells of its value, ``[T,F,n,3]``: distance, rank, missing."""
+    if phi["columns"].shape[1] < x.shape[2]:
+        x = _take(x, phi["columns"])
+    x, in_order = x.mT.contiguous(), phi["sorted"]
+    missing = x.isnan()
+    x = torch.where(missing, phi["mean"].unsqueeze(-1), x)
+    spread = phi["spread"].unsqueeze(-1)
+    z = torch.where(spread > 0, (x - phi["mean"].unsqueeze(-1)) / spread.clamp_min(1e-12), 0.0)
+    below = torch.searchsorted(in_order, x) + torch.searchsorted(in_order, x, right=True)
+    rank = below / in_order.isfinite().sum(-1, keepdim=True).clamp_min(1) - 1
+    rank = torch.where(missing, 0.0, rank)
+    return torch.stack([3 * torch.tanh(z / 3), rank.to(x.dtype), missing.to(x.dtype)], dim=-1)
+
+
+def _class_order(cells: Tensor, y: Tensor, n_way: int) -> Tensor:
+    """``[T,N]``: the place of each class in an order that depends on its rows alone."""
+    of_row = (cells[..., 0] + cells[..., 1].sin()).double().mean(1)
+    of_class = torch.zeros(len(y), n_way, dtype=of_row.dtype, device=y.device)
+    of_class = of_class.scatter_reduce(1, y, of_row, "mean", include_self=False)
+    return of_class.argsort(1).argsort(1)
+
+
+def _codes(n_way: int, symbols: int, device: torch.device) -> Tensor:
+    """``[1,G,N]``: the symbol of each class in each code; one code if there are enough symbols.
+
+    Each code deals its symbols evenly; so many codes that any two classes differ in several.
+    """
+    if n_way <= symbols:
+        return torch.arange(n_way, device=device).view(1, 1, -1)
+    rng = torch.Generator().manual_seed(n_way)
+    codes = 4 * math.ceil(math.log(n_way, symbols))
+    dealt = torch.arange(n_way) % symbols
+    return torch.stack([dealt[torch.randperm(n_way, generator=rng)] for _ in range(codes)])[
+        None
+    ].to(device)

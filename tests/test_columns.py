@@ -1,0 +1,99 @@
+"""Columns of tables, and what they are taken for."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from quickstudy.columns import Columns
+
+
+def column(*values: object) -> list[dict[str, object]]:
+    return [{"x": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1", "2.5", " -3e2 "], "number"),
+        ([1, 2.5, None], "number"),
+        (["1", "NA", "?", "", "n/a", "2"], "number"),
+        (["12 %", "3 %"], "number"),
+        (["€5", "€7"], "number"),
+        (["2024-01-31", "2023-12-01T10:00"], "date"),
+        (["red", "blue", "red", "blue", "green"], "category"),
+        ([True, False, True], "category"),
+        (["yes", "no"], "category"),
+        (["same", "same"], "constant"),
+        ([7, 7.0, "7"], "constant"),
+        ([None, "", float("nan")], "empty"),
+        ([f"name {i}" for i in range(20)], "text"),
+    ],
+)
+def test_a_column_is_taken_for_what_it_holds(values: list[object], kind: str) -> None:
+    rows = [{"x": value, "other": i} for i, value in enumerate(values)]
+    assert Columns.fit(rows).columns[0].kind == kind
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    def read(*values: str) -> list[float]:
+        rows = column(*values)
+        return Columns.fit(rows).numbers(rows)[:, 0].tolist()
+
+    assert read("1,234", "12,345,678", "999") == [1234, 12345678, 999]
+    assert read("1,5", "2,25", "3") == [1.5, 2.25, 3]
+    assert read("1.5e3", "-.5", "+2.") == [1500, -0.5, 2]
+    assert read("2024-01-02", "2024-01-01") == [738887, 738886]
+    assert read("True", "False", "True") == [0, 1, 0]
+
+
+def test_categories_become_columns_and_what_is_unknown_is_missing() -> None:
+    rows = column("a", "b", "c", "a", "b", "c", "a")
+    columns = Columns.fit(rows)
+    assert columns.columns[0].levels == ("a", "b", "c")
+    assert columns.numbers(column("c", "a")).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert np.isnan(columns.numbers(column("new", None, "?"))).all()
+    many = Columns.fit(column(*[f"level {i % 30}" for i in range(90)]))
+    assert many.width == 16
+
+
+def test_a_word_among_numbers_counts_as_missing_and_is_told() -> None:
+    rows = column(*map(str, range(20)), "about 7")
+    with pytest.warns(UserWarning, match="'x' holds numbers, and 'about 7', which counts as miss"):
+        columns = Columns.fit(rows)
+    assert math.isnan(columns.numbers(rows)[-1, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(Columns.fit(column(1, 2)).numbers(column("inf", "1e999", "x"))).all()
+
+
+def test_what_a_row_lacks_is_named_and_what_it_has_too_much_is_not_read() -> None:
+    columns = Columns.fit([{"a": 1, "b": 2}, {"a": 3, "b": 1}])
+    with pytest.raises(ValueError, match="the column 'b' is missing; the model was learned from:"):
+        columns.numbers([{"a": 1}])
+    assert columns.numbers([{"b": 2, "c": "what", "a": 1}]).tolist() == [[1, 2]]
+
+
+def test_a_table_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no column can be learned from: the same everywhere, l"):
+        Columns.fit(column(1, 1))
+    with pytest.raises(ValueError, match="10,001 columns; expected at most 10,000"):
+        Columns.fit([{str(i): i for i in range(10_001)}])
+
+
+def test_the_summary_names_each_column_once() -> None:
+    rows = [{"n": i, "c": "ab"[i % 2], "t": f"id {i}", "e": None, "k": 1} for i in range(8)]
+    assert Columns.fit(rows).summary() == (
+        "numbers: n; categories: c; empty, left out: e; the same everywhere, left out: k; "
+        "text, every value another, left out: t"
+    )
+
+
+def test_columns_are_plain_values_and_made_again_from_them() -> None:
+    columns = Columns.fit([{"n": i, "c": "ab"[i % 2]} for i in range(8)])
+    assert Columns.of_plain(json.loads(json.dumps(columns.plain()))) == columns
+    for wrong in (None, [1], [{"name": "n"}], [{**columns.plain()[0], "kind": "program"}]):
+        with pytest.raises(ValueError, match=r"a column is .*; expected its name, kind and levels"):
+            Columns.of_plain(wrong)
