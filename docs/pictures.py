@@ -580,6 +580,25 @@ def _transformer(canvas: Canvas) -> None:
     canvas.text(39.5, 9.4, "support tokens attend to each other", color=GREY, fontsize=7)
 
 
+def _tables(canvas: Canvas) -> None:
+    left, top, w, h = 27.0, 25.2, 4.4, 2.0
+    for row, label in enumerate((0, 0, 1, 1, 2, 2)):
+        y = top - row * (h + 0.2)
+        for column in range(4):
+            canvas.box(left + column * (w + 0.4), y, w, h, facecolor=AMBER, linewidth=0.8)
+            canvas.text(left + column * (w + 0.4) + w / 2, y + h / 2, "k v", fontsize=6.5)
+        x = left + 4 * (w + 0.4) + 0.6
+        canvas.box(x, y, w, h, facecolor=AMBER, edgecolor=CLASSES[label], linewidth=2.0)
+        canvas.text(x + w / 2, y + h / 2, "k v", fontsize=6.5)
+    canvas.text(left + 2 * w + 0.6, top + 2.9, "a token a cell", color=GREY, fontsize=7)
+    canvas.text(left + 4 * w + 4.2, top + 2.9, "labels", color=GREY, fontsize=7)
+    bottom = top - 5 * (h + 0.2)
+    canvas.arrow((25.2, bottom), (25.2, top + h), head="<|-|>", color=GREY, size=6)
+    canvas.text(23.7, top - 5.2, "cells of a column attend", color=GREY, fontsize=7, rotation=90)
+    canvas.arrow((left, bottom - 1.0), (left + 5 * w + 2.2, bottom - 1.0), head="<|-|>", color=GREY)
+    canvas.text(left + 2.5 * w + 1, bottom - 2.2, "cells of a row attend", color=GREY, fontsize=7)
+
+
 def _cnp(canvas: Canvas) -> None:
     for k, label in enumerate((0, 0, 1, 1, 2, 2)):
         y = 24.4 - 2.9 * k
@@ -722,6 +741,13 @@ PICTURES: dict[str, Picture] = {
         "attend to keys\nand values; W",
         "the encoder e, the embeddings of image and label, the blocks, the output layer W",
         _transformer,
+    ),
+    "tables": Picture(
+        "keys and values of the support's cells",
+        (("cells", "2 x [T,G,layers,F+1,S,d]"), ("columns", "[T,F]"), ("sorted", "[T,F,S]")),
+        "its cells attend\nto these; then V",
+        "what a cell tells, the marks of labels, the blocks, the output layer V",
+        _tables,
     ),
     "cnp": Picture(
         "the mean of what is said of each example",

@@ -45,6 +45,12 @@ query = 2
 tasks = 1
 steps = 2
 """
+CUSTOMERS = """age,visits,since,plan
+31,4,2024-01-31,free
+44,,2019-07-01,paid
+28,1,2024-03-05,free
+51,12,2018-02-14,paid
+"""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -65,6 +71,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray((255 - x).numpy()).save(folder / f"{e}.png")
     (tmp_path / "photos" / "symbol03" / "5.png").rename(tmp_path / "new.png")
     (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "customers.csv").write_text(CUSTOMERS)
+    (tmp_path / "new.csv").write_text("age,visits,since\n33,?,2023-05-01\n")
     return tmp_path
 
 
@@ -103,7 +111,7 @@ def test_commands_run(
     for line in lines:
         words = shlex.split(line)[1:]
         extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
-        if "folder" in words or "sinusoid" in words:
+        if {"folder", "sinusoid", "tables"} & {*words}:
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
         if words[0] == "train" and "--resume" not in words and "pmf" not in words:
             extra += ["--size", "16", "--filters", "16"]
