@@ -208,6 +208,14 @@ class Workbench:
             self._forget()
             return len(self._tasks)
 
+    def warm_up(self) -> None:
+        """Answer once about drawings, so that nobody waits while their learners are loaded."""
+        task = self.create("drawing")
+        drawn = [Item(_url(_blank(gray))) for gray in (0, 255)]
+        self.add(task, [(str(i), item) for i, item in enumerate(drawn)])
+        self.predict(task, drawn)
+        self.delete(task)
+
     def create(self, kind: Kind) -> str:
         """Create an empty task; returns its id.
 
@@ -597,6 +605,12 @@ def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{where}: its image is not base64 ({error})") from error
+
+
+def _blank(gray: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (1, 1), gray).save(file, "PNG")
+    return file.getvalue()
 
 
 def _url(data: bytes) -> str:

@@ -308,6 +308,7 @@ def serve(
 
     Elsewhere than on this machine it asks for a token, which is printed at the start.
     """
+    import gc
     import os
     import secrets
     from urllib.parse import quote
@@ -321,7 +322,9 @@ def serve(
     uvicorn = need("uvicorn", "app")
     from quickstudy.app import Limits, Models, Workbench, create_app
     from quickstudy.app.connections import connections
+    from quickstudy.memory import return_memory
 
+    return_memory()
     torch.set_num_threads(1)
     sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
     limits = Limits(megabytes=memory)
@@ -341,6 +344,9 @@ def serve(
         waiting=waiting,
         seconds=seconds,
     )
+    bench.warm_up()
+    gc.collect()
+    gc.freeze()  # looking through torch's own objects again and again would hold up every answer
     shown = f"[{host}]" if ":" in host else host
     _say(f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else ""))
     _say(f"the API is described at http://{shown}:{port}/openapi.json")
