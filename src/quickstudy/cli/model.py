@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
+UNKNOWN = "unknown"
+"""What is printed for an example that resembles no class."""
+
 ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy learn` wrote.")]
 CacheOption = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep the features of examples on disk.")
@@ -140,7 +143,7 @@ def predict(
     some = False
     for answer in answers:
         some = True
-        label = "unknown" if answer.label is None else answer.label
+        label = UNKNOWN if answer.label is None else answer.label
         if as_json:
             print(to_json({**vars(answer)}, ensure_ascii=not _is_utf8(sys.stdout)))
         elif as_csv:
@@ -179,6 +182,10 @@ def add(
     failed: list[str] = []
     examples = _examples(loaded, files or [], text or [], failed)
     name = label_form(label, "--class")
+    if name == UNKNOWN:
+        raise ValueError(
+            f"--class is {name}, as predict calls what resembles no class; choose another name"
+        )
     others: list[str] = []
 
     def labelled() -> Iterator[Example]:
