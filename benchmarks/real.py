@@ -3,7 +3,7 @@
     python benchmarks/real.py DATA_FOLDER [photos] [sentences] [icons]
 
 measures those named, or all, and writes them into ``benchmarks/results/real.json``, from which
-``tools/results.py`` makes the section "Real use" of docs/results.md. In DATA_FOLDER:
+``tools/results.py`` makes docs/results/real.md. In DATA_FOLDER:
 ``tiny-imagenet-dev100x150.zip`` (photos of ImageNet's classes, 64x64), ``photos-other20x60.zip``
 (flowers, textures, materials), ``clinc150/clinc150.jsonl`` and ``snips7.jsonl`` (sentences by
 intent), and ``icons64.zip``. Of the first, third and last, those classes that ``tools/heads.py``

@@ -250,6 +250,17 @@ def test_the_usual_temperature_depends_on_ways_and_shots_as_the_head_does(name: 
     assert usual_temperature("protonet-omniglot", [1] * 5) == 1
 
 
+def test_what_you_trained_has_no_usual_temperature_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert usual_temperature("protonet-drawings", [1] * 5) > 1.5
+    for name in ("protonet-drawings", "photo"):
+        Path(name).mkdir()
+    assert usual_temperature("protonet-drawings", [1] * 5) == 1
+    assert usual_temperature("photo", [1] * 5) < 1, "a head's name is never a folder's"
+
+
 def test_drawings_that_are_no_characters_are_not_answered_too_surely() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((5, 1, 28, 28), dtype=np.float32), np.arange(5)

@@ -1,7 +1,10 @@
 """Keeping memory between steps, and knowing before a run whether it fits."""
 
 import copy
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from torch import nn
 from quickstudy.execution import executing
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, ProtoNet, Reptile
-from quickstudy.memory import available_bytes, check_memory, keep_memory, step_bytes
+from quickstudy.memory import available_bytes, check_memory, keep_memory, return_memory, step_bytes
 from quickstudy.nn import Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
@@ -33,6 +36,37 @@ def test_another_libc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUICKSTUDY_KEEP_MEMORY", raising=False)
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert not keep_memory()
+    monkeypatch.setenv("QUICKSTUDY_KEEP_MEMORY", "")  # which is put back
+    assert not return_memory()
+
+
+RETURNED = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from quickstudy import memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+getattr(memory, sys.argv[1])()
+memory.keep_memory()
+before = resident()
+for _ in range(3):
+    thread = threading.Thread(target=lambda: [np.ones(16 << 20, np.uint8) for _ in range(3)])
+    thread.start()
+    thread.join()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(("wanted", "least", "most"), [("return", -9, 9), ("keep", 40, 200)])
+def test_what_threads_held_is_given_back_or_kept(wanted: str, least: int, most: int) -> None:
+    words = [sys.executable, "-c", RETURNED, f"{wanted}_memory"]
+    environment = {k: v for k, v in os.environ.items() if k != "QUICKSTUDY_KEEP_MEMORY"}
+    said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert least <= int(said.stdout) <= most
 
 
 def a_task(tasks: int, query: int = 5) -> Task:

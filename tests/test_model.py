@@ -204,6 +204,7 @@ def test_commands_refuse_clearly(
         (("predict", model, tmp_path / "no.png"), "no such file"),
         (("predict", tmp_path / "no.qs", "x"), "there is no file"),
         (("add", model, "x"), "--class"),
+        (("add", model, "x", "--class", " unknown "), "choose another name"),
     ):
         code, _, err = run(capsys, *words)
         assert code == 2, words

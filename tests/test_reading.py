@@ -34,7 +34,10 @@ def test_axe_finds_nothing_serious_in_the_docs(
     page.close()
 
 
-@pytest.mark.parametrize("name", ["index", "own", "results", "experiments", "learners/maml"])
+@pytest.mark.parametrize(
+    "name",
+    ["index", "own", "results", "results/adapted", "results/real", "experiments", "learners/maml"],
+)
 def test_code_is_not_cut_and_pages_fit_a_phone(browser: Any, site: Path, name: str) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto((site / f"{name}.html").as_uri())

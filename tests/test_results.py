@@ -17,7 +17,7 @@ def results(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_the_pages_are_built_from_the_cards(results: ModuleType) -> None:
     pages = results.pages()
-    assert len(pages) == 25
+    assert len(pages) == 31
     for page, text in pages.items():
         assert page.read_text() == text, f"{page} differs: python tools/results.py writes it"
 
@@ -49,14 +49,22 @@ def test_what_is_published_goes_where_cards_are_read(results: ModuleType) -> Non
     assert (results.RECIPES / "cards" / "protonet-omniglot.json").is_file()
 
 
-def test_every_recipe_is_on_the_page(results: ModuleType) -> None:
-    page = (ROOT / "docs" / "results.md").read_text()
-    for name in results.recipe_names():
-        assert f"`{name}`" in page or f"[{name}]" in page
+def test_every_recipe_is_on_the_page_of_its_kind(results: ModuleType) -> None:
+    for recipe in map(results.load_recipe, results.recipe_names()):
+        page = (ROOT / "docs" / "results" / f"{recipe.kind}.md").read_text()
+        assert f"`{recipe.name}`" in page or f"[{recipe.name}]" in page
 
 
-def test_every_figure_of_every_card_is_on_the_page(results: ModuleType) -> None:
-    page = (ROOT / "docs" / "results.md").read_text()
+def test_every_figure_of_every_card_is_on_the_page_of_its_kind(results: ModuleType) -> None:
     for card in results.load_cards().values():
+        kind = results.load_recipe(card.recipe).kind
+        page = (ROOT / "docs" / "results" / f"{kind}.md").read_text()
         for result in card.results:
             assert page.count(result.figure) >= 2, card.recipe
+
+
+def test_the_front_page_leads_to_every_other_and_to_nothing_else(results: ModuleType) -> None:
+    front = (ROOT / "docs" / "results.md").read_text()
+    linked = re.findall(r"\(results/(\w+)\.md\)", front)
+    kept = [page.stem for page in (ROOT / "docs" / "results").iterdir()]
+    assert sorted(linked) == sorted(kept) == sorted([*results.SECTIONS, "real"])

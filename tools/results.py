@@ -3,8 +3,8 @@
     python tools/results.py [--cards] [RUN_FOLDER ...]
 
 copies the card of each run (and its weights, if the recipe ships them), then writes
-``docs/results.md`` and the measured blocks of the other pages, unless ``--cards`` says to stop
-there. A test compares what stands there
+``docs/results.md``, the pages under it and the measured blocks of the others, unless ``--cards``
+says to stop there. A test compares what stands there
 with what this would write, so that no figure can be edited by hand.
 """
 
@@ -60,8 +60,8 @@ HEAD = """# Results
 
 Built from the result cards that `quickstudy reproduce` wrote, by `tools/results.py`; nothing here
 was typed. A card holds the command, seed, commit, split fingerprint, versions, hardware and time
-of its figures; those of all recipes lie in `src/quickstudy/experiments/recipes/cards`, and each is
-printed in full [below](#cards).
+of its figures. Each is printed in full below its table, a page for each kind of recipe; the files
+lie in `src/quickstudy/experiments/recipes/cards`.
 
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
 tasks (Student's t). *Reproduced* says that our whole interval lies within the paper's figure, plus
@@ -80,15 +80,15 @@ quickstudy reproduce --list
 
 
 REAL = """Heads on the features of frozen encoders, as `quickstudy learn` uses them, beside what is
-usual in scikit-learn on the same features, made unit vectors. Classes of tasks are balanced, or one
-in five has 10 examples and the rest have 1, or each has 1 to 5. Accuracy in %, a mean over classes,
-and after the stroke in classes of one example alone; in brackets, where it was kept, the difference
-from the first row on the same tasks, with the p of a paired t-test where it is 0.01 or more. The
-few constants of `logistic`, `ridge`, `centroid` and `proto-maml` were chosen on these data. Those
-of `photo` and `sentence` were meta-learned on other classes of Tiny-ImageNet and CLINC150, with one
-exception: learned, too, how `sentence` treats small classes did not carry over to SNIPS, so it is
-as in `logistic`. 200 tasks, 50 of 20 ways (linear discriminant analysis, which takes seconds
-each, answers 15).
+usual in scikit-learn on the same features, made unit vectors. Each class of a task has as many
+examples as the column says, or one class in five has 10 and the rest have 1, or each has 1 to 5.
+Accuracy in %, a mean over classes, and after the stroke in classes of one example alone; in
+brackets, where it was kept, the difference from the first row on the same tasks, with the p of a
+paired t-test where it is 0.01 or more. The few constants of `logistic`, `ridge`, `centroid` and
+`proto-maml` were chosen on these data. Those of `photo` and `sentence` were meta-learned on other
+classes of Tiny-ImageNet and CLINC150, with one exception: learned, too, how `sentence` treats small
+classes did not carry over to SNIPS, so it is as in `logistic`. 200 tasks, 50 of 20 ways (linear
+discriminant analysis, which takes seconds each, answers 15).
 
 ```
 python benchmarks/real.py DATA_FOLDER
@@ -116,8 +116,10 @@ def publish(run: Path) -> None:
 def pages() -> dict[Path, str]:
     """Every page that shows measured figures, as it should be."""
     cards = load_cards()
-    found = {ROOT / "docs" / "results.md": results(cards)}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    docs = ROOT / "docs"
+    found = {docs / "results.md": results(cards), docs / "results" / "real.md": real_use()}
+    found |= {docs / "results" / f"{kind}.md": of_kind(kind, cards) for kind in SECTIONS}
+    for page in (ROOT / "README.md", *sorted(docs.rglob("*.md"))):
         text = page.read_text()
         fresh = re.sub(
             r"(<!-- measured: (.*?) -->\n).*?(<!-- /measured -->)",
@@ -136,29 +138,40 @@ def pages() -> dict[Path, str]:
 
 
 def results(cards: dict[str, Card]) -> str:
-    """docs/results.md."""
-    recipes = [load_recipe(name) for name in recipe_names()]
+    """docs/results.md: how to read the figures, the best known of them, and where the rest is."""
     head = HEAD.format(margin=MARGIN, relative=RELATIVE_MARGIN)
     lines = [head, "## Omniglot at a glance", ""]
     lines += ["The paper's column where it has one; ours, and the paper's in brackets.", ""]
     lines += [*summary(FRONT, cards), "", counts(cards), ""]
     for kind, (title, said) in SECTIONS.items():
-        own = [recipe for recipe in recipes if recipe.kind == kind]
-        run = [recipe for recipe in own if recipe.name in cards]
-        if own:
-            lines += [f"## {title}", "", said, ""]
-            lines += [*table(run, cards), ""] if run else []
-        rest = [recipe for recipe in own if recipe.name not in cards]
-        lines += _missing("Not yet run", [r for r in rest if r.protocol.data != "miniimagenet"])
-        lines += _missing(
-            "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on",
-            [r for r in rest if r.protocol.data == "miniimagenet"],
-        )
-    lines += real_use()
-    lines += ["## Cards", ""]
-    for recipe in (recipe for recipe in recipes if recipe.name in cards):
-        lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1)]
+        own = _of(kind)
+        run = sum(recipe.name in cards for recipe in own)
+        link = f"[{run} of {len(own)} recipes run](results/{kind}.md)"
+        lines += [f"## {title}", "", f"{said} {link}.", ""]
+    said = "[Photos and sentences](results/real.md), beside scikit-learn on the same features."
+    return "\n".join([*lines, "## Real use", "", said]) + "\n"
+
+
+def of_kind(kind: str, cards: dict[str, Card]) -> str:
+    """A page of docs/results: the recipes of a kind in one table, and their cards."""
+    title, said = SECTIONS[kind]
+    own = _of(kind)
+    run = [recipe for recipe in own if recipe.name in cards]
+    rest = [recipe for recipe in own if recipe.name not in cards]
+    lines = [f"# {title}", "", f"{said} What the columns mean: [results](../results.md).", ""]
+    lines += [*table(run, cards), ""] if run else []
+    lines += _missing("Not yet run", [r for r in rest if r.protocol.data != "miniimagenet"])
+    lines += _missing(
+        "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on",
+        [r for r in rest if r.protocol.data == "miniimagenet"],
+    )
+    lines += ["## Cards", ""] if run else []
+    lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1) for recipe in run]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of(kind: str) -> list[Recipe]:
+    return [r for r in (load_recipe(name) for name in recipe_names()) if r.kind == kind]
 
 
 def _missing(why: str, recipes: list[Recipe]) -> list[str]:
@@ -166,30 +179,38 @@ def _missing(why: str, recipes: list[Recipe]) -> list[str]:
     return [f"{why}: {names}.", ""] if names else []
 
 
-def real_use() -> list[str]:
-    """What ``benchmarks/real.py`` measured, two tables for each kind of data."""
-    found = _measured("real")
-    if found is None:
-        return []
-    lines = ["## Real use", "", REAL, "", SURE, ""]
-    for kind in found.values():
-        for data in dict.fromkeys(part["data"] for part in kind["parts"]):
-            lines += _of_data(data, [part for part in kind["parts"] if part["data"] == data])
-            lines += [f"Seed {kind['seed']}, commit `{kind['commit']}`, {kind['date']}.", ""]
-    return lines
+def real_use() -> str:
+    """docs/results/real.md: what ``benchmarks/real.py`` measured, two tables a kind of task."""
+    lines = ["# Real use", "", REAL, "", SURE, ""]
+    for kind in (_measured("real") or {}).values():
+        said = f"Seed {kind['seed']}, commit `{kind['commit']}`, {kind['date']}."
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for part in kind["parts"]:
+            tables.setdefault(f"{part['data']}, {part['way']}-way", []).append(part)
+        for title, parts in tables.items():
+            lines += [f"## {title}", "", *_compared(parts), "", *_sure(parts), "", said, ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _of_data(data: str, parts: list[dict[str, Any]]) -> list[str]:
-    """How right the classifiers are, and how sure the first of them."""
-    heads = [f"{part['way']}-way, {part['sizes']}" for part in parts]
-    lines = [f"### {data}", "", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
+def _compared(parts: list[dict[str, Any]]) -> list[str]:
+    """How right the classifiers are."""
+    lines = _heads([part["sizes"] for part in parts])
     for name in dict.fromkeys(row["learner"] for part in parts for row in part["rows"]):
         cells = [_accuracy(part["rows"], name) for part in parts]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"| | {' | '.join(heads)} |", "|---" * (len(parts) + 1) + "|"]
+    return lines
+
+
+def _sure(parts: list[dict[str, Any]]) -> list[str]:
+    """How sure the first of them is."""
+    lines = _heads([part["sizes"] for part in parts])
     for said, cell in SURENESS.items():
         lines.append(f"| {said} | {' | '.join(cell(part['sure']) for part in parts)} |")
-    return [*lines, ""]
+    return lines
+
+
+def _heads(names: list[str]) -> list[str]:
+    return [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
 
 
 def _accuracy(rows: list[dict[str, Any]], name: str) -> str:
@@ -560,6 +581,7 @@ def main() -> None:
     if "--cards" in words:
         return
     for page, text in pages().items():
+        page.parent.mkdir(exist_ok=True)
         page.write_text(text)
 
 

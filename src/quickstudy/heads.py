@@ -1,6 +1,7 @@
 """Heads: learners on top of features that a frozen encoder gives."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -147,6 +148,8 @@ def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
         sizes: examples of each class.
     """
     law = _learned(name).temperature if name in LEARNED_HEADS else _TEMPERATURES.get(name or "")
+    if name and name not in (*HEADS, *LEARNED_HEADS) and os.path.exists(name):
+        law = None  # `load_learner` takes what is there, whatever comes with quickstudy
     return 1.0 if law is None else law.of(sizes)
 
 

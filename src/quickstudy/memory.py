@@ -12,10 +12,11 @@ from torch import Tensor
 from quickstudy.learner import temporarily
 from quickstudy.task import Task
 
-__all__ = ["available_bytes", "check_memory", "keep_memory", "step_bytes"]
+__all__ = ["available_bytes", "check_memory", "keep_memory", "return_memory", "step_bytes"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 _MOST = 2**31 - 1
+_LARGE = 4 << 20
 
 
 def keep_memory() -> bool:
@@ -30,12 +31,27 @@ def keep_memory() -> bool:
     """
     if os.environ.get("QUICKSTUDY_KEEP_MEMORY") == "0":
         return False
+    return _mallopt({_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: _MOST, _TOP_PAD: 1 << 28})
+
+
+def return_memory() -> bool:
+    """Have glibc give back at once what large images took; `keep_memory` does nothing afterwards.
+
+    For a server: each of its threads would hold on to the most that it ever used.
+
+    Returns:
+        Whether it was done: false without glibc.
+    """
+    os.environ["QUICKSTUDY_KEEP_MEMORY"] = "0"
+    return _mallopt({_MMAP_THRESHOLD: _LARGE})
+
+
+def _mallopt(options: dict[int, int]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    wanted = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 1 << 28))
-    return all(mallopt(name, value) == 1 for name, value in wanted)
+    return all(mallopt(name, value) == 1 for name, value in options.items())
 
 
 def step_bytes(learner: Any, task: Task) -> int:

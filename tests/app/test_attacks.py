@@ -219,7 +219,11 @@ def test_pages_of_other_sites_may_not_ask(headers: dict[str, str], status: int) 
     assert client.get("/api/health").json()["tasks"] == [untyped, status].count(201)
     for path in ("/api/models", "/api/health", "/metrics"):
         assert client.get(path, headers=headers).status_code == (200 if status == 201 else 403)
-    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).is_success  # a link
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    for path in ("/", "/api/health", "/openapi.json"):
+        assert client.get(path, headers=link).is_success
+    assert client.get("/api/models", headers=link).status_code == 403
+    assert client.post("/api/tasks", json={}, headers=link).status_code == 403
 
 
 def test_what_other_sites_ask_costs_nobody_anything() -> None:

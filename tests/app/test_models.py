@@ -1,6 +1,7 @@
 """Models of one's own behind the server: they answer as `quickstudy predict` does."""
 
 import base64
+import gc
 import io
 import json
 import shutil
@@ -272,6 +273,11 @@ def test_serve_takes_models_and_what_you_trained(
     assert code == 0, err
     client = TestClient(apps[0], base_url="http://localhost")
     assert [own["name"] for own in client.get("/api/models").json()["models"]] == ["two"]
+    assert client.get("/api/health").json()["tasks"] == 0, (
+        "and that it was tried out leaves nothing"
+    )
+    assert gc.get_freeze_count() > 10_000, "torch's own objects are not looked through any more"
+    gc.unfreeze()
     few = [{"label": str(c), "image": base64.b64encode(drawn(c, 0)).decode()} for c in range(2)]
     made = client.post("/api/tasks", json={"examples": few})
     assert made.status_code == 201, made.text

@@ -184,3 +184,15 @@ def test_served_models_of_images(new_desk: Callable[..., Any], hand: Any, kind: 
     sent = [item["image"].partition(",")[2] for item in asked[-1]["items"]]
     assert sent == [base64.b64encode(file["buffer"]).decode() for file in hand.files(3)]
     assert page.locator("#served tbody tr.unknown").count() == 3
+
+
+def test_many_served_models_leave_a_phone_its_screen(new_desk: Callable[..., Any]) -> None:
+    desk = new_desk(viewport={"width": 390, "height": 844})
+    many = [{**MODEL, "name": f"letters {n}"} for n in range(30)]
+    desk.page.route("**/api/models", lambda route: route.fulfill(json={"models": many}))
+    desk.go()
+    desk.page.wait_for_selector("[data-model] >> nth=29", state="attached")
+    assert desk.page.locator("#bench").bounding_box()["y"] < 844 / 3
+    assert desk.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    desk.page.locator("[data-model]").last.click()
+    assert desk.page.locator("#served-head").inner_text() == "letters 29"

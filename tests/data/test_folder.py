@@ -3,10 +3,12 @@ import io
 import os
 import shutil
 import struct
+import time
 import tracemalloc
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from quickstudy.data import images
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.files import Files
 from quickstudy.data.folder import image_folder, read_image
-from quickstudy.data.images import is_image
+from quickstudy.data.images import is_image, open_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -130,6 +132,35 @@ def test_modes_are_converted(tmp_path: Path) -> None:
     assert colour(Image.new("RGB", (4, 4), (100, 100, 100)), channels=1) == [100]
     with pytest.raises(ValueError, match=r"x\.tif: .*its pixels are floats"):
         colour(Image.new("F", (4, 4), 0.5), "x.tif")
+
+
+def test_others_run_while_a_large_transparent_image_is_laid_on_paper() -> None:
+    image = Image.new("RGBA", (3000, 3000), (10, 20, 30, 128))
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+
+    def held() -> float:
+        """The longest pause of another thread, for the time that decoding takes."""
+        with ThreadPoolExecutor(1) as pool:
+            began = last = time.perf_counter()
+            done, longest = pool.submit(open_image, file.getvalue(), "it", "RGB"), 0.0
+            while not done.done():
+                time.sleep(0.001)
+                longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+        return longest / (last - began)
+
+    assert min(held() for _ in range(5)) < 0.2  # with Image.alpha_composite: more than 0.3
+
+
+def test_paper_shows_through_as_pillow_has_it() -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    pixels = np.stack([*np.meshgrid(levels, levels), *np.meshgrid(levels[::-1], levels)], 2)
+    image = Image.fromarray(pixels[..., [0, 2, 0, 1]])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    expected = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    found = open_image(file.getvalue(), "it", "RGB")
+    assert np.array_equal(np.asarray(found), np.asarray(expected)[..., :3])
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:

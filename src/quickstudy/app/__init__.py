@@ -2,6 +2,7 @@
 
 from quickstudy.app.models import Models
 from quickstudy.app.service import create_app
-from quickstudy.app.workbench import Limits, Workbench
+from quickstudy.app.tasks import Limits
+from quickstudy.app.workbench import Workbench
 
 __all__ = ["Limits", "Models", "Workbench", "create_app"]

@@ -188,23 +188,21 @@ class _Growth(Lesson):
         for s in range(S):
             _, state = learner.lstm(steps[:, s : s + 1], state)
             states.append(state)
-        self.states = [states[s - 1] for s in self.read]
+        self.states = [
+            torch.cat(part, 1) for part in zip(*(states[s - 1] for s in self.read), strict=True)
+        ]
 
     def answers(self, x: Tensor) -> list[dict[str, Any]]:
         z = embed(self.learner.encoder, x)[0]
-        steps = F.pad(z, (0, self.learner.outputs)).unsqueeze(1)
-        each = torch.stack([self._after(state, steps) for state in self.states], 1)
+        R, Q = len(self.read), len(z)
+        steps = F.pad(z, (0, self.learner.outputs)).unsqueeze(1).repeat(R, 1, 1)
+        h, c = (part.repeat_interleave(Q, 1) for part in self.states)
+        out, _ = self.learner.lstm(steps, (h, c))  # each query alone, after each of the readings
+        each = self.learner.head(out[:, 0])[:, : self.n_way].softmax(-1).view(R, Q, -1)
         return [
             {"growth": {"examples": self.read, "probabilities": [_rounded(row) for row in rows]}}
-            for rows in each
+            for rows in each.transpose(0, 1)
         ]
-
-    def _after(self, state: tuple[Tensor, Tensor], steps: Tensor) -> Tensor:
-        """Probabilities ``[Q,N]`` from one state, for all queries alone."""
-        h, c = (part.repeat(1, len(steps), 1) for part in state)
-        out, _ = self.learner.lstm(steps, (h, c))
-        answer: Tensor = self.learner.head(out[:, 0])[:, : self.n_way].softmax(-1)
-        return answer
 
 
 def _rounded(row: Tensor) -> list[float]:

@@ -16,6 +16,7 @@ __all__ = ["MOST_BYTES", "Guard", "Rates"]
 MOST_BYTES = 8 << 20
 """Of a request."""
 
+_OPEN = ("/", "/api/health", "/openapi.json")
 _PARTS = 20_000
 _BEING_READ = 64 << 20
 _CLIENTS = 10_000
@@ -89,12 +90,13 @@ class Guard:
         path = scope["path"]
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host")
-        linked = scope["method"] == "GET" and (path == "/" or path.startswith(STATIC))
+        visited = path in _OPEN and headers.get("sec-fetch-mode") == "navigate"  # by a link
+        linked = scope["method"] == "GET" and (path == "/" or path.startswith(STATIC) or visited)
         if not linked and (elsewhere or site not in ("none", "same-origin")):
             return _no(403, "pages of other sites may not ask this server")  # nor use up its rate
         if not self.rates.take(str((scope.get("client") or ("",))[0])):
             return _no(429, "too many requests", after=1)
-        asks = path not in ("/", "/api/health", "/openapi.json") and not path.startswith(STATIC)
+        asks = path not in _OPEN and not path.startswith(STATIC)
         presented = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if asks and self.token and not hmac.compare_digest(presented, self.token.encode()):
             return _no(401, "this server asks for its token: Authorization: Bearer TOKEN")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quickstudy.app.workbench import Charge, Item, Kind, Limits, content_of
+from quickstudy.app.items import Charge, Item, Kind, content_of
+from quickstudy.app.tasks import Limits
 from quickstudy.data.images import count_pixels
 from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder
 from quickstudy.examples import Example

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from quickstudy import __version__
 from quickstudy.app import starters
 from quickstudy.app.guard import MOST_BYTES, Guard, Rates
+from quickstudy.app.items import Item, Kind
 from quickstudy.app.models import Models
 from quickstudy.app.pages import add_page
 from quickstudy.app.take import Format
-from quickstudy.app.workbench import FullError, Item, Kind, Workbench
+from quickstudy.app.tasks import FullError
+from quickstudy.app.workbench import Workbench
 from quickstudy.plain import to_json
 
 __all__ = ["create_app"]

@@ -1,26 +1,23 @@
-"""Tasks that people put together live, and what several learners make of them; no web here."""
+"""What several learners make of tasks that people put together live; no web here."""
 
-import base64
-import binascii
-import io
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from quickstudy.app.answers import Fitted, fit, logits_of, parts
+from quickstudy.app.items import Charge, Item, Kind, blank, content_of, image_url, small_image
 from quickstudy.app.take import Format, model_file
-from quickstudy.data.images import open_image
+from quickstudy.app.tasks import FullError, Limits, LiveTask, Stored, Tasks
 from quickstudy.devices import find_device
 from quickstudy.encoders import (
     DrawingEncoder,
@@ -32,9 +29,8 @@ from quickstudy.examples import Example, label_form
 from quickstudy.experiments.pretrained import taken_images
 from quickstudy.learner import MetaLearner
 
-__all__ = ["Charge", "FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench", "content_of"]
+__all__ = ["FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench"]
 
-Kind = Literal["drawing", "photo", "text"]
 ENCODERS: dict[Kind, str] = {
     "drawing": "drawing",
     "photo": "efficientnet-lite0",
@@ -58,47 +54,9 @@ SHOWN: dict[Kind, dict[str, str]] = {
     "photo": {**_ON_FEATURES, "Logistic": "photo"},
     "text": {**_ON_FEATURES, "Logistic": "sentence"},
 }
-_STORED: dict[Kind, tuple[int, str]] = {"drawing": (84, "PNG"), "photo": (224, "JPEG")}
-_STORED_BYTES = 1 << 16
-_BEGINS = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8"}
 _TOGETHER = 64  # items
-_FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
-Charge = Callable[[int], None]
 T = TypeVar("T")
-
-
-class FullError(Exception):
-    """There is no room for more: try again later, or delete something."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one server accepts.
-
-    Attributes:
-        tasks: at once.
-        examples: per task.
-        classes: per task.
-        pixels: of an image, before it is shrunk.
-        megabytes: of all examples of all tasks.
-        idle_seconds: after this time a task that nobody touches is forgotten.
-    """
-
-    tasks: int = 200
-    examples: int = 500
-    classes: int = 100
-    pixels: int = 40_000_000
-    megabytes: int = 1024
-    idle_seconds: float = 3600.0
-
-
-@dataclass(frozen=True)
-class Item:
-    """An example as it arrives: an encoded image, or a text."""
-
-    image: str | None = None
-    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,41 +66,6 @@ class _Shown:
     name: str
     source: str
     encoder: str
-
-
-@dataclass(frozen=True)
-class _Stored:
-    label: str
-    numbers: dict[str, Any]  # by the name of the encoder
-    shown: str
-
-    @property
-    def bytes(self) -> int:
-        return len(self.shown) + sum(int(z.nbytes) for z in self.numbers.values())
-
-
-@dataclass
-class LiveTask:
-    """One task: its examples, and each learner adapted to them.
-
-    Attributes:
-        kind: what its examples are.
-        examples: by their ids, in the order they came.
-        touched: when it was last used (monotonic seconds).
-        held: bytes of its examples.
-        fitted: each learner's ``phi``, by its name, while the examples are as they were.
-    """
-
-    kind: Kind
-    examples: dict[str, _Stored] = field(default_factory=dict)
-    touched: float = 0.0
-    held: int = 0
-    fitted: dict[str, Fitted] = field(default_factory=dict)
-
-    @property
-    def classes(self) -> list[str]:
-        """Labels, in the order they came."""
-        return [*dict.fromkeys(example.label for example in self.examples.values())]
 
 
 class _Asked(NamedTuple):
@@ -156,8 +79,8 @@ class _Asked(NamedTuple):
     answer: "Future[Any]"
 
 
-class Workbench:
-    """All tasks of a server. Every method may be called from any thread.
+class Workbench(Tasks):
+    """All tasks of a server, and their learners. Every method may be called from any thread.
 
     Images are decoded side by side; one thread at a time encodes, adapts and predicts, and what
     waits for it meanwhile is encoded together. None of it keeps the others from the tasks
@@ -182,7 +105,7 @@ class Workbench:
         device: str | None = None,
         learners: Sequence[str] = (),
     ) -> None:
-        self.limits = limits or Limits()
+        super().__init__(limits, clock)
         self.device = find_device(device)
         self._shown = {
             kind: [_Shown(name, source, ENCODERS[kind]) for name, source in those.items()]
@@ -194,19 +117,19 @@ class Workbench:
                 raise ValueError(f"{source} takes no images; the page can show none else of yours")
             kind: Kind = "photo" if images.startswith("pixels") else "drawing"
             self._shown[kind].append(_Shown(Path(source).name, source, images))
-        self._clock = clock
-        self._tasks: dict[str, LiveTask] = {}
-        self._lock = threading.RLock()  # of the tasks, and never held for long
         self._computing = threading.Lock()
         self._computer = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._asked: list[_Asked] = []
         self._making = threading.Lock()  # of ONNX
         self._made: tuple[tuple[list[str], list[str]], bytes] = ([], []), b""
 
-    def __len__(self) -> int:
-        with self._lock:
-            self._forget()
-            return len(self._tasks)
+    def warm_up(self) -> None:
+        """Answer once about drawings, so that nobody waits while their learners are loaded."""
+        task = self.create("drawing")
+        drawn = [blank(gray) for gray in (0, 255)]
+        self.add(task, [(str(i), item) for i, item in enumerate(drawn)])
+        self.predict(task, drawn)
+        self.delete(task)
 
     def create(self, kind: Kind) -> str:
         """Create an empty task; returns its id.
@@ -216,23 +139,7 @@ class Workbench:
             ModuleNotFoundError: the encoder of this kind is not installed.
         """
         _encoder(ENCODERS[kind], self.device)
-        with self._lock:
-            self._forget()
-            if len(self._tasks) >= self.limits.tasks:
-                raise FullError(f"this server holds {self.limits.tasks} tasks already; try later")
-            name = secrets.token_urlsafe(12)
-            self._tasks[name] = LiveTask(kind, touched=self._clock())
-            return name
-
-    def delete(self, task: str) -> None:
-        """Forget a task.
-
-        Raises:
-            KeyError: there is no such task.
-        """
-        with self._lock:
-            self._task(task)
-            del self._tasks[task]
+        return super().create(kind)
 
     def add(
         self, task: str, items: Sequence[tuple[str, Item]], charge: Charge | None = None
@@ -252,87 +159,22 @@ class Workbench:
         items = [
             (label_form(label, f"example {i + 1}"), item) for i, (label, item) in enumerate(items)
         ]
-        with self._lock:
-            kind = self._room(task, items).kind
+        kind = self.room(task, [label for label, _ in items]).kind
         read = [
             self._read(kind, item, f"example {i + 1}", charge) for i, (_, item) in enumerate(items)
         ]
         with self._computing:
             numbers = {name: encoder(read) for name, encoder in self._encoders(kind).items()}
         stored = {
-            secrets.token_urlsafe(6): _Stored(
+            secrets.token_urlsafe(6): Stored(
                 label,
                 {name: z[i] for name, z in numbers.items()},
-                _url(example.item) if isinstance(example.item, bytes) else str(example.item),
+                image_url(example.item) if isinstance(example.item, bytes) else str(example.item),
             )
             for i, ((label, _), example) in enumerate(zip(items, read, strict=True))
         }
-        with self._lock:
-            live = self._room(task, items)
-            new = sum(example.bytes for example in stored.values())
-            held = sum(other.held for other in self._tasks.values())
-            if held + new > self.limits.megabytes << 20:
-                raise FullError(f"this server holds {held >> 20} MiB of examples; try later")
-            live.examples |= stored
-            live.held += new
-            live.fitted = {}
+        self.put(task, stored)
         return [*stored]
-
-    def _room(self, task: str, items: Sequence[tuple[str, Item]]) -> LiveTask:
-        """The task, if it has room for these."""
-        live = self._task(task)
-        if len(live.examples) + len(items) > self.limits.examples:
-            raise FullError(f"a task takes at most {self.limits.examples} examples")
-        if len({*live.classes, *(label for label, _ in items)}) > self.limits.classes:
-            raise FullError(f"a task takes at most {self.limits.classes} classes")
-        return live
-
-    def remove(self, task: str, example: str) -> None:
-        """Remove an example.
-
-        Raises:
-            KeyError: there is no such task or example.
-        """
-        with self._lock:
-            live = self._task(task)
-            live.held -= live.examples.pop(example).bytes
-            live.fitted = {}
-
-    def rename(self, task: str, old: str, new: str) -> None:
-        """Give a class another name; if that is a class too, they become one.
-
-        Raises:
-            KeyError: there is no such task or class.
-        """
-        with self._lock:
-            live = self._task(task)
-            if old not in live.classes:
-                raise KeyError(old)
-            new = label_form(new, "the class")
-            live.examples = {
-                key: _Stored(
-                    new if example.label == old else example.label, example.numbers, example.shown
-                )
-                for key, example in live.examples.items()
-            }
-            live.fitted = {}
-
-    def show(self, task: str) -> dict[str, Any]:
-        """Everything that makes up a task: enough to make it again.
-
-        Raises:
-            KeyError: there is no such task.
-        """
-        with self._lock:
-            live = self._task(task)
-            content = "text" if live.kind == "text" else "image"
-            return {
-                "kind": live.kind,
-                "examples": [
-                    {"id": key, "label": example.label, content: example.shown}
-                    for key, example in live.examples.items()
-                ],
-            }
 
     def predict(
         self, task: str, items: Sequence[Item], charge: Charge | None = None
@@ -463,7 +305,7 @@ class Workbench:
             else encoder(read)
             for name, encoder in self._encoders(kind).items()
         }
-        tasks = [self._now(asked.task) for asked in together]
+        tasks = [self.now(asked.task) for asked in together]
         results: list[dict[str, Any]] = [
             {"classes": task.classes, "examples": [*task.examples], "learners": {}}
             for task in tasks
@@ -473,12 +315,6 @@ class Workbench:
             for result, answer in zip(results, self._ask(own, tasks, x, sizes), strict=True):
                 result["learners"][own.name] = answer
         return results
-
-    def _now(self, task: str) -> LiveTask:
-        """A task as it is now: a change takes another dict, and leaves these alone."""
-        with self._lock:
-            live = self._task(task)
-            return replace(live, examples=dict(live.examples))
 
     def _encoders(self, kind: Kind) -> dict[str, Encoder]:
         """Those in use."""
@@ -514,31 +350,9 @@ class Workbench:
 
     def _read(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> Example:
         given = content_of(kind, item, where, "this task is of")
-        small = given if isinstance(given, str) else self._small(given, kind, where, charge)
-        return Example(small, None, where)
-
-    def _small(self, data: bytes, kind: Kind, where: str, charge: Charge | None) -> bytes:
-        """An image as it is stored and encoded; one that was stored before comes back unchanged."""
-        side, form = _STORED[kind]
-        image = open_image(data, where, "RGB", self.limits.pixels)
-        if charge is not None:
-            charge(image.width * image.height)
-        stored = image.size == (side, side) and data.startswith(_BEGINS[form])
-        if stored and len(data) <= _STORED_BYTES:
-            return data
-        file = io.BytesIO()
-        ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS).save(file, form, quality=90)
-        return file.getvalue()
-
-    def _task(self, task: str) -> LiveTask:
-        self._forget()
-        live = self._tasks[task]
-        live.touched = self._clock()
-        return live
-
-    def _forget(self) -> None:
-        oldest = self._clock() - self.limits.idle_seconds
-        self._tasks = {k: live for k, live in self._tasks.items() if live.touched >= oldest}
+        if isinstance(given, bytes):
+            given = small_image(given, kind, where, self.limits.pixels, charge)
+        return Example(given, None, where)
 
 
 def _missing(head: MetaLearner, task: LiveTask) -> str | None:
@@ -569,39 +383,6 @@ def _said(
         for answer, unknown in zip(answers, fit.unknown(logits).tolist(), strict=True):
             answer["unknown"] = unknown
     return {"adapt_ms": round(fit.milliseconds, 2), **fit.shown, "answers": answers}
-
-
-def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:
-    """What an item holds: a text, or the bytes of an image.
-
-    Args:
-        kind: what it has to be.
-        item: as it arrived.
-        where: what to call it in a message.
-        taken: begins to say what is expected, if it is not of that kind.
-
-    Raises:
-        ValueError: it is of another kind, or is no base64.
-    """
-    if kind == "text":
-        if item.text is None or not item.text.strip():
-            raise ValueError(f"{where} has no text; {taken} sentences")
-        return item.text
-    if item.image is None:
-        raise ValueError(f"{where} has no image; {taken} {kind}s")
-    head, comma, encoded = item.image.rpartition(",")
-    if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
-        raise ValueError(f"{where}: its image is neither base64 nor a data URL of an image")
-    encoded = "".join(encoded.split()).translate(_FOR_URLS)
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"{where}: its image is not base64 ({error})") from error
-
-
-def _url(data: bytes) -> str:
-    kind = "png" if data.startswith(_BEGINS["PNG"]) else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 @cache

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
+UNKNOWN = "unknown"
+"""What is printed for an example that resembles no class."""
+
 ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy learn` wrote.")]
 CacheOption = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep the features of examples on disk.")
@@ -148,7 +151,7 @@ def predict(
     some = False
     for answer in answers:
         some = True
-        label = "unknown" if answer.label is None else answer.label
+        label = UNKNOWN if answer.label is None else answer.label
         if as_json:
             print(to_json({**vars(answer)}, ensure_ascii=not _is_utf8(sys.stdout)))
         elif as_csv:
@@ -187,6 +190,10 @@ def add(
     failed: list[str] = []
     examples = _examples(loaded, files or [], text or [], failed)
     name = label_form(label, "--class")
+    if name == UNKNOWN:
+        raise ValueError(
+            f"--class is {name}, as predict calls what resembles no class; choose another name"
+        )
     others: list[str] = []
 
     def labelled() -> Iterator[Example]:
@@ -317,6 +324,7 @@ def serve(
 
     Elsewhere than on this machine it asks for a token, which is printed at the start.
     """
+    import gc
     import os
     import secrets
     from urllib.parse import quote
@@ -330,7 +338,9 @@ def serve(
     uvicorn = need("uvicorn", "app")
     from quickstudy.app import Limits, Models, Workbench, create_app
     from quickstudy.app.connections import connections
+    from quickstudy.memory import return_memory
 
+    return_memory()
     torch.set_num_threads(1)
     sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
     limits = Limits(megabytes=memory)
@@ -350,6 +360,9 @@ def serve(
         waiting=waiting,
         seconds=seconds,
     )
+    bench.warm_up()
+    gc.collect()
+    gc.freeze()  # looking through torch's own objects again and again would hold up every answer
     shown = f"[{host}]" if ":" in host else host
     _say(f"http://{shown}:{port}/" + (f"#token={quote(token, safe='')}" if token else ""))
     _say(f"the API is described at http://{shown}:{port}/openapi.json")

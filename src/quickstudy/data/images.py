@@ -156,10 +156,10 @@ def _opened(data: bytes, where: str, max_pixels: int | None) -> Iterator[Image.I
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF tag says, if that can be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels of an image with a broken tag may be whole
-        return image
+    image.load()
+    with contextlib.suppress(Exception):  # the pixels of an image with a broken tag may be whole
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
@@ -176,13 +176,24 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
         bits = next(bits for bits in (8, 12, 16) if wide.max() < 1 << bits)
         image = Image.fromarray((wide >> (bits - 8)).astype(np.uint8))
     if "A" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        laid = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = _as(image, "RGBA")
+        laid = _on("white", image)
         if _is_blank(laid):
-            on_black = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+            on_black = _on("black", image)
             laid = laid if _is_blank(on_black) else on_black
         image = laid
-    return image.convert("RGB").convert(mode)
+    return image if image.mode == mode else _as(_as(image, "RGB"), mode)
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on(paper: str, image: Image.Image) -> Image.Image:
+    """Other threads run meanwhile, as they do not while `Image.alpha_composite` does the same."""
+    laid = Image.new("RGB", image.size, paper)
+    laid.paste(image, mask=image)
+    return laid
 
 
 def _is_blank(image: Image.Image) -> bool:
