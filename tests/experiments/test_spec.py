@@ -87,7 +87,7 @@ def test_it_is_what_it_was_made_of_for_good() -> None:
 
 
 NEWER = {"frequency_spread", "init", "norm_scale", "one_turn", "resample"}
-NEWER |= {"fit_ink", "invented", "pens"}
+NEWER |= {"fit_ink", "invented", "pens", "start"}
 
 
 def test_runs_of_before_are_read(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ RateSchedule = Annotated[Schedule, Field(description="Of the learning rate.")]
 class Setup(Architecture):
     """What is learned, from what and how: all that a recipe and a run have in common."""
 
+    start: Annotated[
+        str | None,
+        Field(description="Begin with the encoder of a run folder, or of shipped weights."),
+    ] = None
     data: Annotated[DataName, Field(description="Where the classes come from.")] = "omniglot"
     rotations: Rotations = True
     validation_groups: Annotated[
