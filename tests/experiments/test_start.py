@@ -15,7 +15,7 @@ from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.recipe import TrainingProtocol, load_recipe, recipe_names
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerName
-from quickstudy.experiments.start import build_started
+from quickstudy.experiments.start import build_started, keep_encoder
 from quickstudy.experiments.targets import find_target
 
 SMALL: dict[str, Any] = {"data": "alphabets", "classes": 30, "size": 16, "filters": 4, "way": 3}
@@ -185,6 +185,42 @@ def test_a_run_that_was_started_goes_on_without_its_start(
     with pytest.raises(FileNotFoundError, match="is no run folder"):
         run_experiment(experiment, tmp_path / "new", MACHINE, quiet=True)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer", "cnp", "mann", "anil", "baseline"])
+def test_an_encoder_that_is_kept_stays_and_all_else_is_trained(
+    name: LearnerName, source: str, tmp_path: Path
+) -> None:
+    """As it was when it began, batch norm's averages too, whether a run goes on or not."""
+    experiment = Experiment(name, **SMALL, start=source, keep_encoder=True)
+    run_experiment(experiment, tmp_path / "whole", MACHINE, quiet=True)
+    for _ in range(2):
+        run_experiment(
+            experiment, tmp_path / "parts", MACHINE, quiet=True, minutes=1e-9, resume=True
+        )
+    (whole, parts), begun = (
+        [load_run(tmp_path / name)[1] for name in ("whole", "parts")],
+        build_started(experiment, source),
+    )
+    assert equal(encoders(whole)[0].state_dict(), encoders(begun)[0].state_dict())
+    assert equal(whole.state_dict(), parts.state_dict())
+    kept = {id(p) for p in encoders(begun)[0].parameters()}
+    after = dict(whole.named_parameters())
+    for key, before in begun.named_parameters():
+        assert torch.equal(before, after[key]) == (id(before) in kept), key
+
+
+def test_an_encoder_that_is_kept_answers_in_training_as_in_a_test(source: str) -> None:
+    two = Experiment("matching", **SMALL, options={"query_encoder": True, "reading_steps": 1})
+    learner = build_started(two, source)
+    keep_encoder(learner)
+    x = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = encoders(find_target(source)[1].eval())[0](x)
+    for encoder in encoders(learner.train()):
+        assert torch.equal(encoder(x), wanted)
+    for name in ("protonet", "maml"):
+        with pytest.raises(ValueError, match="has no encoder with more to train beside it"):
+            keep_encoder(Experiment(name, **SMALL).build_learner())  # type: ignore[arg-type]
 
 
 def test_the_flag_the_description_and_the_recipe_say_it(tmp_path: Path, source: str) -> None:

@@ -141,9 +141,12 @@ def run_experiment(
 
 
 def _build(experiment: Experiment, start: str | None) -> "MetaLearner":
-    from quickstudy.experiments.start import build_started  # which finds runs, as this file does
+    from quickstudy.experiments.start import build_started, keep_encoder  # which finds runs
 
-    return experiment.build_learner() if start is None else build_started(experiment, start)
+    learner = experiment.build_learner() if start is None else build_started(experiment, start)
+    if experiment.keep_encoder:
+        keep_encoder(learner)
+    return learner
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:

@@ -69,6 +69,9 @@ class Setup(Architecture):
         str | None,
         Field(description="Begin with the encoder of a run folder, or of shipped weights."),
     ] = None
+    keep_encoder: Annotated[
+        bool, Field(description="Train all but the encoder, which stays as it began.")
+    ] = False
     data: Annotated[DataName, Field(description="Where the classes come from.")] = "omniglot"
     rotations: Rotations = True
     validation_groups: Annotated[
@@ -124,6 +127,8 @@ class Setup(Architecture):
     def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
+        if self.keep_encoder and self.start is None:
+            raise ValueError("keep_encoder keeps an encoder that has learned: name its start")
         return self
 
 

@@ -13,7 +13,7 @@ from quickstudy.experiments.targets import find_target
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
 
-__all__ = ["build_started"]
+__all__ = ["build_started", "keep_encoder"]
 
 _ENCODER = ("backbone", "size", "channels", "filters", "downsample", "norm_scale", "fit_ink")
 
@@ -51,6 +51,22 @@ def build_started(experiment: Experiment, start: str) -> "MetaLearner":
     if not _learns(learner):
         raise ValueError(f"{experiment.learner} trains nothing that could begin with {start}")
     return learner
+
+
+def keep_encoder(learner: "MetaLearner") -> None:
+    """From now on all of a learner is trained but its encoder, which answers as in evaluation.
+
+    Raises:
+        ValueError: it adapts its encoder to each task, or has nothing else to train.
+    """
+    own = (getattr(learner, name, None) for name in ("encoder", "query_encoder"))
+    encoders = [e[0] if isinstance(e, NormedEncoder) else e for e in own if e is not None]
+    for encoder in encoders:
+        encoder.requires_grad_(False)
+        encoder.register_forward_pre_hook(lambda module, _: module.eval() and None)
+    if not encoders or not _learns(learner):
+        name = type(learner).__name__
+        raise ValueError(f"keep_encoder: a {name} has no encoder with more to train beside it")
 
 
 def _encoder(learner: "MetaLearner", name: str) -> nn.Module:
