@@ -78,6 +78,7 @@ QUEUE = (
     "lstm-omniglot-5w5s",
     "lstm-omniglot-20w1s",
     "lstm-omniglot-20w5s",
+    "lstm-unaided-omniglot",
     "mann-support-omniglot-5w5s",
     "mann-support-omniglot-20w1s",
     "mann-support-omniglot-20w5s",

@@ -40,6 +40,13 @@ def test_shipped_weights_reach_their_card(name: str, omniglot_root: Path) -> Non
     assert abs(100 * found.mean - result.mean) <= 100 * found.ci95, (found, result.figure)
 
 
+def test_the_lstm_that_ships_is_above_90() -> None:
+    card = load_cards()["lstm-omniglot-5w1s"]
+    result = next(r for r in card.results if r.column == "inductive")
+    assert card.complete
+    assert result.mean - result.ci95 > 90
+
+
 def test_unknown_names_and_foreign_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

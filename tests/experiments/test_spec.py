@@ -66,6 +66,7 @@ OLD_RUN = {
         ({"schedule": "slow"}, "schedule is 'slow'; expected one of constant, cosine, linear, h"),
         ({"wey": 3}, "there is no field 'wey'; there are: learner, options, way"),
         ({"shot": 2, "most_shot": 1}, "most_shot is 1, less than shot, 2"),
+        ({"keep_encoder": True}, "keep_encoder keeps an encoder that has learned: name its start"),
         ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: none"),
         ({"options": {"classes": 5}}, "protonet has no option 'classes'; it has: none"),
         ({"backbone": "efficientnet-lite0"}, "channels is 1; efficientnet-lite0 takes photos"),
@@ -87,7 +88,7 @@ def test_it_is_what_it_was_made_of_for_good() -> None:
 
 
 NEWER = {"frequency_spread", "init", "norm_scale", "one_turn", "resample"}
-NEWER |= {"columns", "fit_ink", "invented", "numbers", "pens"}
+NEWER |= {"columns", "fit_ink", "invented", "keep_encoder", "numbers", "pens", "start"}
 
 
 def test_runs_of_before_are_read(tmp_path: Path) -> None:

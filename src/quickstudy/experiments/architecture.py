@@ -11,7 +11,9 @@ from quickstudy.experiments.schema import Fields, Schema
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
     from quickstudy.learner import MetaLearner
 
@@ -149,13 +151,20 @@ class LearnerSpec(Architecture, Schema):
         Field(description="Images, numbers to regress on, or the columns of tables."),
     ] = "images"
 
-    def build(self, seed: int = 0, *, at_most: int | None = None) -> "MetaLearner":
+    def build(
+        self,
+        seed: int = 0,
+        *,
+        at_most: int | None = None,
+        encoder: "Mapping[str, Tensor] | None" = None,
+    ) -> "MetaLearner":
         """A new, untrained learner; its weights depend on the seed alone.
 
         Args:
             seed: of the weights.
             at_most: how many numbers it may have. What a file describes has no more than the file
                 holds weights; it is counted before any memory is taken.
+            encoder: weights that its encoder begins with instead, or the body of its network.
 
         Raises:
             ValueError: it has more.
@@ -172,11 +181,11 @@ class LearnerSpec(Architecture, Schema):
                 )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            learner = self._learner()
+            learner = self._learner(encoder)
         learner.described = self
         return learner
 
-    def _learner(self) -> "MetaLearner":
+    def _learner(self, encoder: "Mapping[str, Tensor] | None" = None) -> "MetaLearner":
         from quickstudy import learners
         from quickstudy.nn import glorot_
 
@@ -193,40 +202,41 @@ class LearnerSpec(Architecture, Schema):
         options |= {k: v for k, v in context.items() if k in parameters}
         for k, kind in learner_options(self.learner).items():
             if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
-                options[k] = self._encoder() if options.get(k) else None
+                options[k] = self._encoder(encoder) if options.get(k) else None
             elif kind is InnerName and k in options:
                 options[k] = _inner_optimizer(options[k], self.learner)
         if "network" in parameters:
-            options["network"] = self._network(outputs)
+            options["network"] = self._network(outputs, encoder)
         elif "encoder" in parameters and "encoder" not in options:
-            options["encoder"] = self._encoder()
+            options["encoder"] = self._encoder(encoder)
         learner: MetaLearner = getattr(learners, name)(**options)
         if self.init != "torch":
             glorot_(learner, last_normal=self.init == "maml")
         return learner
 
-    def _network(self, outputs: int) -> "nn.Module":
+    def _network(self, outputs: int, weights: "Mapping[str, Tensor] | None") -> "nn.Module":
         from torch import nn
 
         from quickstudy.nn import MLP
 
         if self.inputs == "sinusoid":
             return MLP(1, [40, 40], outputs)
-        encoder = self._encoder()
+        encoder = self._encoder(weights)
         features: Any = encoder.out_features
         return nn.Sequential(encoder, nn.Linear(features, outputs))
 
-    def _encoder(self) -> "nn.Module":
+    def _encoder(self, weights: "Mapping[str, Tensor] | None") -> "nn.Module":
         from torch import nn
 
         from quickstudy.nn import FitInk
 
-        network = self._backbone()
-        if not self.fit_ink:
-            return network
-        fitted = nn.Sequential(FitInk(), network)
-        fitted.out_features = network.out_features
-        return fitted
+        encoder = network = self._backbone()
+        if self.fit_ink:
+            encoder = nn.Sequential(FitInk(), network)
+            encoder.out_features = network.out_features
+        if weights is not None:
+            encoder.load_state_dict(weights)
+        return encoder
 
     def _backbone(self) -> "nn.Module":
         from quickstudy.nn import MLP, Conv4, R2D2Encoder

@@ -87,7 +87,9 @@ def run_experiment(
     keep_memory()
     if resume:
         _check_same(experiment, folder)
-    learner, tasks = experiment.build_learner(), experiment.sampler("train")
+    begun = resume and (folder / CHECKPOINT).exists()
+    learner = _build(experiment, start=None if begun else experiment.start)
+    tasks = experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
     fabric = launch(machine.accelerator, machine.devices, machine.precision)
     if machine.threads is not None:  # only now: launching sets it, too
@@ -136,6 +138,15 @@ def run_experiment(
         took = f"{result.steps} steps in {result.seconds / 60:.1f} minutes"
         _say(f"{took}, in {folder}{best}{early}")
     return result
+
+
+def _build(experiment: Experiment, start: str | None) -> "MetaLearner":
+    from quickstudy.experiments.start import build_started, keep_encoder  # which finds runs
+
+    learner = experiment.build_learner() if start is None else build_started(experiment, start)
+    if experiment.keep_encoder:
+        keep_encoder(learner)
+    return learner
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:

@@ -70,6 +70,13 @@ RateSchedule = Annotated[Schedule, Field(description="Of the learning rate.")]
 class Setup(Architecture):
     """What is learned, from what and how: all that a recipe and a run have in common."""
 
+    start: Annotated[
+        str | None,
+        Field(description="Begin with the encoder of a run folder, or of shipped weights."),
+    ] = None
+    keep_encoder: Annotated[
+        bool, Field(description="Train all but the encoder, which stays as it began.")
+    ] = False
     data: Annotated[DataName, Field(description="Where the classes come from.")] = "omniglot"
     rotations: Rotations = True
     validation_groups: Annotated[
@@ -133,6 +140,8 @@ class Setup(Architecture):
             raise ValueError(f"{self.learner} does not learn tables; the learner that does: tables")
         if self.learner == "tables" and self.data not in ("tables", "sinusoid"):
             raise ValueError(f"the learner tables learns tables, not {self.data}")
+        if self.keep_encoder and self.start is None:
+            raise ValueError("keep_encoder keeps an encoder that has learned: name its start")
         return self
 
 

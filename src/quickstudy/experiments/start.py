@@ -1,0 +1,107 @@
+"""Learners that begin with the trained encoder of another: the ``start`` of an `Experiment`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from quickstudy.embedding import NormedEncoder
+from quickstudy.experiments.run import changed_data
+from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.targets import find_target
+
+if TYPE_CHECKING:
+    from quickstudy.learner import MetaLearner
+
+__all__ = ["build_started", "keep_encoder"]
+
+_ENCODER = ("backbone", "size", "channels", "filters", "downsample", "norm_scale", "fit_ink")
+
+
+def build_started(experiment: Experiment, start: str) -> "MetaLearner":
+    """A new learner as `Experiment.build_learner` makes it, but for its encoder's first weights.
+
+    MAML and its like begin with them in their network below its last layer, matching networks with
+    two encoders in both.
+
+    Args:
+        experiment: to build the learner of.
+        start: a run folder, or weights that come with quickstudy.
+
+    Raises:
+        FileNotFoundError: ``start`` is neither; lists the names there are.
+        ValueError: it has learned no encoder, or one that does not fit; or it has seen classes
+            that the experiment validates or tests on.
+    """
+    source, trained = find_target(start)
+    if not (experiment.has_classes and source.has_classes):
+        raise ValueError("start is an encoder of images; sinusoids and tables have none")
+    if experiment.init != "torch":
+        raise ValueError(f"start brings the first weights, and init={experiment.init} others")
+    weights = _encoder(trained, start).state_dict()
+    for name in _ENCODER:
+        theirs, ours = getattr(source, name), getattr(experiment, name)
+        if theirs != ours:
+            raise ValueError(
+                f"the encoder of {start} does not fit: its {name} is {theirs!r}, and here it is "
+                f"{ours!r}"
+            )
+    _check_unseen(experiment, start)
+    learner = experiment.learner_spec().build(experiment.seed, encoder=weights)
+    if not _learns(learner):
+        raise ValueError(f"{experiment.learner} trains nothing that could begin with {start}")
+    return learner
+
+
+def keep_encoder(learner: "MetaLearner") -> None:
+    """From now on all of a learner is trained but its encoder, which answers as in evaluation.
+
+    Raises:
+        ValueError: it adapts its encoder to each task, or has nothing else to train.
+    """
+    own = (getattr(learner, name, None) for name in ("encoder", "query_encoder"))
+    encoders = [e[0] if isinstance(e, NormedEncoder) else e for e in own if e is not None]
+    for encoder in encoders:
+        encoder.requires_grad_(False)
+        encoder.register_forward_pre_hook(lambda module, _: module.eval() and None)
+    if not encoders or not _learns(learner):
+        name = type(learner).__name__
+        raise ValueError(f"keep_encoder: a {name} has no encoder with more to train beside it")
+
+
+def _encoder(learner: "MetaLearner", name: str) -> nn.Module:
+    """What the learner has learned to see with."""
+    encoder, network = getattr(learner, "encoder", None), getattr(learner, "network", None)
+    if getattr(learner, "norms", None):
+        raise ValueError(f"{name} has a batch norm for every inner step, and no one encoder")
+    if isinstance(encoder, NormedEncoder):
+        encoder = encoder[0]
+    elif isinstance(network, nn.Sequential):
+        encoder = network[0]
+    if not isinstance(encoder, nn.Module) or not _learns(learner):
+        raise ValueError(f"{name} has learned no encoder to begin with")
+    return encoder
+
+
+def _learns(learner: "MetaLearner") -> bool:
+    return any(p.requires_grad for p in learner.parameters())
+
+
+def _check_unseen(experiment: Experiment, start: str | None) -> None:
+    """Raise ``ValueError`` if ``start``, or what it began with, was trained on classes held out."""
+    parts = experiment.splits.parts().items()
+    held_out = {root for part, classes in parts if part != "train" for root in classes.roots}
+    while start is not None:
+        source, _ = find_target(start)
+        if source.data == experiment.data:
+            if source.data == "omniglot":
+                source = source.replace(root=experiment.root)
+            if Path(start).exists() and (difference := changed_data(source, start)):
+                raise ValueError(f"{difference}; what it has seen cannot be told")
+            if seen := sorted(held_out & {*source.splits.train.roots}):
+                raise ValueError(
+                    f"{start} was trained on {len(seen)} of the classes that this split "
+                    f"({experiment.splits.name}) holds out, such as {seen[0]!r}: take one that was "
+                    "trained on the same split"
+                )
+        start = source.start
