@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from quickstudy.data.files import Files
-from quickstudy.data.folder import class_folders
-from quickstudy.data.images import is_image
+from quickstudy.class_folders import class_folders
+from quickstudy.files import Files
+from quickstudy.images import is_image
 from quickstudy.plain import read_file
 
 __all__ = [

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
-from quickstudy.data.images import decode_image, open_image
 from quickstudy.encoders import (
     AbsentEncoder,
     Encoder,
@@ -22,10 +21,11 @@ from quickstudy.encoders import (
     encode,
     load_encoder,
 )
-from quickstudy.estimator import FewShotClassifier
+from quickstudy.estimator import Classifier
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
 from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
+from quickstudy.images import decode_image, open_image
 
 __all__ = ["Answer", "Model"]
 
@@ -83,9 +83,7 @@ class Model(Shareable):
     guess: str | None = None
     by_hand: int = 0
 
-    def __init__(
-        self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
-    ) -> None:
+    def __init__(self, encoder: Encoder, classifier: Classifier, false_reject: float = 0.0) -> None:
         self.encoder, self.classifier, self.false_reject = encoder, classifier, false_reject
 
     @classmethod
@@ -136,7 +134,7 @@ class Model(Shareable):
             encoder = load_encoder(encoder, device)
         x, y = _gather(encoder, stream if given is None else given, cache, failed)
         chosen = head or _HEADS.get(encoder.name, "logistic")
-        classifier = FewShotClassifier(chosen, device=device).fit(x, y)
+        classifier = Classifier(chosen, device=device).fit(x, y)
         model = cls(encoder, classifier.calibrate(false_reject), false_reject)
         model.guess = guess
         return model if given is None else model._or_of_photos(given, device, cache)
@@ -321,7 +319,7 @@ class Model(Shareable):
             FileNotFoundError: there is no such file.
             ValueError: the file holds something else, or its encoder has changed since.
         """
-        classifier = FewShotClassifier.load(path, device=device)
+        classifier = Classifier.load(path, device=device)
         about = classifier.about_.get("model")
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
@@ -360,7 +358,7 @@ def _gather(
     examples: Iterable[Example],
     cache: FeatureCache | None,
     failed: list[str] | None,
-    held: FewShotClassifier | None = None,
+    held: Classifier | None = None,
 ) -> tuple[Any, list[str]]:
     """Numbers and labels of examples; none that ``held`` knows by another label."""
     numbers, labels = [], []
@@ -420,7 +418,7 @@ def _gather(
     return np.stack(numbers), labels
 
 
-def _labels_of(classifier: FewShotClassifier, z: Any) -> list[str]:
+def _labels_of(classifier: Classifier, z: Any) -> list[str]:
     """The labels under which it holds this very example."""
     x = classifier.support_x_
     far = np.abs(x - z).reshape(len(x), -1).max(1) > 1e-4 * np.abs(z).max()

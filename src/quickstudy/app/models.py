@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.app.workbench import Charge, Item, Kind, Limits, content_of
-from quickstudy.data.images import count_pixels
 from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder
 from quickstudy.examples import Example
+from quickstudy.images import count_pixels
 from quickstudy.model import Model
 
 __all__ = ["Models"]

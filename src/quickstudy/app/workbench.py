@@ -20,7 +20,6 @@ from torch import Tensor
 
 from quickstudy.app.answers import Fitted, fit, logits_of, parts
 from quickstudy.app.take import Format, model_file
-from quickstudy.data.images import open_image
 from quickstudy.devices import find_device
 from quickstudy.encoders import (
     DrawingEncoder,
@@ -30,6 +29,7 @@ from quickstudy.encoders import (
 )
 from quickstudy.examples import Example, label_form
 from quickstudy.experiments.pretrained import taken_images
+from quickstudy.images import open_image
 from quickstudy.learner import MetaLearner
 
 __all__ = ["Charge", "FullError", "Item", "Kind", "Limits", "LiveTask", "Workbench", "content_of"]
