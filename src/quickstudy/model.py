@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
+from quickstudy.cores import one_thread
 from quickstudy.encoders import (
     AbsentEncoder,
     Encoder,
@@ -30,6 +32,7 @@ from quickstudy.images import decode_image, open_image
 __all__ = ["Answer", "Model"]
 
 _LARGE = 1 << 20  # bytes of an image
+_FEW = 500  # examples: threads that share so little work cost more than they save
 _ENOUGH = 8  # examples to hold out, for a choice between encoders
 _INK = "taken for drawings: all are ink on paper, without colour"
 _HEADS = {
@@ -134,8 +137,9 @@ class Model(Shareable):
             encoder = load_encoder(encoder, device)
         x, y = _gather(encoder, stream if given is None else given, cache, failed)
         chosen = head or _HEADS.get(encoder.name, "logistic")
-        classifier = Classifier(chosen, device=device).fit(x, y)
-        model = cls(encoder, classifier.calibrate(false_reject), false_reject)
+        with one_thread() if len(y) <= _FEW else nullcontext():
+            classifier = Classifier(chosen, device=device).fit(x, y).calibrate(false_reject)
+        model = cls(encoder, classifier, false_reject)
         model.guess = guess
         return model if given is None else model._or_of_photos(given, device, cache)
 
@@ -204,7 +208,8 @@ class Model(Shareable):
         stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
         while batch := list(islice(stream, at_once)):
-            p, known = self.classifier.judge(np.stack([z for _, z in batch]))
+            with one_thread():
+                p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
                 yield Answer(
@@ -298,6 +303,7 @@ class Model(Shareable):
         self.classifier.save(path, about={"model": about})
 
     @classmethod
+    @one_thread()
     def load(
         cls,
         path: str | os.PathLike[str],

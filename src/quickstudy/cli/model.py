@@ -1,9 +1,9 @@
 """The commands for models of your own data: learn, predict, add, remove, info and more."""
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterator
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,10 @@ EncoderOption = Annotated[
     typer.Option(
         help="The model's encoder, if it is no part of quickstudy: no file decides what is loaded."
     ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(help="3/16: only the third of 16 shares of the examples, for many processes."),
 ]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
@@ -122,6 +126,7 @@ def predict(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
+    shard: ShardOption = None,
     cache: CacheOption = True,
     encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
@@ -130,7 +135,7 @@ def predict(
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
     failed: list[str] = []
-    examples = _examples(model, files or [], text or [], failed)
+    examples = _examples(model, files or [], text or [], failed, _share(shard))
     live = "-" in (files or [])
     loaded = _loaded(model, encoder, device)
     rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -151,7 +156,7 @@ def predict(
             print(f"{printable(answer.where)}: {printable(label)} ({answer.probability:.0%})")
         if live:
             sys.stdout.flush()
-    if failed and not some:
+    if failed and not some and shard is None:
         raise ValueError(f"nothing can be answered: {failed[0]}")
     _say_failed(failed)
     if failed:
@@ -389,13 +394,28 @@ def _trained(run: Path) -> "LearnedEncoder":
 
 def _begun(examples: Iterator["Example"]) -> Iterator["Example"]:
     """The same examples, of which the first is read at once: what is wrong is said before work."""
-    return chain([*islice(examples, 1)], examples)
+    return itertools.chain([*itertools.islice(examples, 1)], examples)
+
+
+def _share(shard: str | None) -> tuple[int, int]:
+    """Which of how many shares: ``"3/16"`` is ``(2, 16)``, and nothing the only one."""
+    part, _, parts = ("1/1" if shard is None else shard).partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"--shard is {shard!r}; expected one of so many, such as 3/16")
+    return int(part) - 1, int(parts)
 
 
 def _examples(
-    model: Path, files: list[str], texts: list[str], failed: list[str]
+    model: Path,
+    files: list[str],
+    texts: list[str],
+    failed: list[str],
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator["Example"]:
     """What the arguments name, one by one; ``failed`` receives what cannot be read.
+
+    Of several shares each takes its turn, by the order of the examples, and a file that is
+    another's is not read.
 
     The first is looked at before anything heavy is loaded, unless it is still to be typed.
     """
@@ -410,8 +430,13 @@ def _examples(
     if texts and kind != "text":
         raise ValueError("this model was learned from images; --text is for sentences")
 
+    place, (own, shares) = itertools.count(), share
+
+    def mine(_: object) -> bool:
+        return next(place) % shares == own
+
     def each() -> Iterator[Example]:
-        for text in texts:
+        for text in filter(mine, texts):
             try:
                 yield as_example(text, text)
             except ValueError as fault:
@@ -426,23 +451,23 @@ def _examples(
 
     def of(file: str) -> Iterator[Example]:
         if is_table(file):
-            for example in read_table(file, failed):
+            for example in filter(mine, read_table(file, failed)):
                 shown = example.item if isinstance(example.item, str) else example.where
                 yield Example(example.item, example.label, shown)
         elif kind == "text":
-            yield from _lines(file, failed)
+            yield from filter(mine, _lines(file, failed))
         elif file == "-":
             raise ValueError("this model was learned from images; - is for sentences")
         elif Path(file).is_dir() or Path(file).suffix.lower() == ".zip":
             with Files(file) as inside:
                 if other := not_read(inside.names):
                     _say(f"{file}: {other}")
-                for name in filter(is_image, inside.names):
+                for name in filter(mine, filter(is_image, inside.names)):
                     try:
                         yield Example(inside.read(name), None, inside.where(name))
                     except ValueError as fault:
                         failed.append(str(fault))
-        else:
+        elif mine(file):
             yield read_item(file)
 
     return each() if "-" in files else _begun(each())
