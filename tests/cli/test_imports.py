@@ -15,7 +15,7 @@ from quickstudy.encoders import load_encoder
 from quickstudy.model import Model
 
 WATCHED = {"torch", "sklearn", "scipy", "sentence_transformers", "transformers", "requests"}
-WATCHED |= {"lightning_fabric", "onnx"}
+WATCHED |= {"lightning_fabric", "onnxscript"}
 LIGHT = [
     ("--help",),
     ("info", "photos.qs"),
