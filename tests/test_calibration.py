@@ -1,7 +1,10 @@
 """How sure to be: against what is known by construction."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
 
 from quickstudy.calibration import (
@@ -22,6 +25,27 @@ def test_the_temperature_that_made_the_answers_is_found(true: float) -> None:
     found = fit_temperature(logits, y)
     assert found == pytest.approx(true, rel=0.1)
     assert expected_calibration_error(probabilities(logits, found), y) < 0.03
+
+
+def test_scipy_finds_the_same() -> None:
+    rng = np.random.default_rng(3)
+    for n in (1, 4, 60):
+        logits, y = rng.normal(size=(n, 5)) * 4, rng.integers(0, 5, n)
+
+        def unlikeliness(log_t: float, z: Any = logits, y: Any = y) -> float:
+            return log_t**2 / 0.18 - float(
+                log_softmax(z / np.exp(log_t), 1)[range(len(y)), y].sum()
+            )
+
+        best = minimize_scalar(unlikeliness, bounds=(-4, 4), method="bounded").x
+        assert fit_temperature(logits, y) == pytest.approx(np.exp(best), rel=1e-4)
+        right, had = np.append(rng.integers(0, 2, n), [0, 1]), rng.integers(1, 9, n + 2)
+
+        def off(odds: float, right: Any = right, had: Any = had) -> float:
+            return float(np.mean(1 / (1 + np.exp(-odds - 0.6 * np.log(had)))) - right.mean())
+
+        expected = 1 / (1 + np.exp(-brentq(off, -50, 50) - 0.6 * np.log(7)))
+        assert expected_accuracy(right, had, 7) == pytest.approx(expected, abs=1e-6)
 
 
 def test_few_answers_move_the_usual_temperature_little() -> None:

@@ -48,7 +48,7 @@ def prepared(model: Model) -> Any:
     new = examples(range(4, 8))
     if isinstance(model.encoder, DrawingEncoder):
         return model.encoder(new)
-    from quickstudy.data.images import decode_image
+    from quickstudy.images import decode_image
 
     pixels = [decode_image(e.item, "", (32, 32), 3) for e in new]  # type: ignore[arg-type]
     return np.stack(pixels).astype(np.float32) / 255

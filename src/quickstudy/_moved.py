@@ -14,6 +14,8 @@ __all__ = ["MOVED", "forward", "names_from", "refused_from"]
 MOVED = {
     "quickstudy.card": "quickstudy.experiments.card",
     "quickstudy.cli_model": "quickstudy.cli.model",
+    "quickstudy.data.files": "quickstudy.files",
+    "quickstudy.data.images": "quickstudy.images",
     "quickstudy.experiment": "quickstudy.experiments.spec",
     "quickstudy.nn.operations": "quickstudy.inner.operations",
     "quickstudy.nn.stacked": "quickstudy.inner.stacked",

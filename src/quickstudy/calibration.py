@@ -1,6 +1,7 @@
 """Knowing how sure to be: temperature, expected calibration error, and when to say "unknown"."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+_NEAR = 1e-7
 
 
 def probabilities(logits: ArrayLike, temperature: float = 1.0) -> Array:
@@ -39,8 +41,6 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike, *, spread: float = 0.3) -> 
     Returns:
         From 0.01 to 100.
     """
-    from scipy.optimize import minimize_scalar
-
     z, labels = np.asarray(logits, np.float64), np.asarray(y, np.int64)
     rows = np.arange(len(labels))
 
@@ -48,8 +48,24 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike, *, spread: float = 0.3) -> 
         p = probabilities(z, math.exp(log_temperature)).clip(1e-300)
         return (log_temperature / spread) ** 2 / 2 - float(np.log(p[rows, labels]).sum())
 
-    bounds = (math.log(0.01), math.log(100))
-    return math.exp(float(minimize_scalar(unlikeliness, bounds=bounds, method="bounded").x))
+    return math.exp(_lowest(unlikeliness, math.log(0.01), math.log(100)))
+
+
+def _lowest(of: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one valley is lowest, by golden sections."""
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = of(left), of(right)
+    while high - low > _NEAR:
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = of(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = of(right)
+    return (low + high) / 2
 
 
 def expected_accuracy(right: ArrayLike, shot: ArrayLike, now: float, *, gain: float = 0.6) -> float:
@@ -68,8 +84,6 @@ def expected_accuracy(right: ArrayLike, shot: ArrayLike, now: float, *, gain: fl
     Returns:
         0..1.
     """
-    from scipy.optimize import brentq
-
     answers, had = np.asarray(right, np.float64), np.asarray(shot, np.float64)
     if answers.min() == answers.max():
         return float(answers[0])
@@ -77,7 +91,11 @@ def expected_accuracy(right: ArrayLike, shot: ArrayLike, now: float, *, gain: fl
     def accuracy(log_odds: float, shot: Array | float) -> float:
         return float(np.mean(1 / (1 + np.exp(-log_odds - gain * np.log(shot)))))
 
-    return accuracy(brentq(lambda odds: accuracy(odds, had) - answers.mean(), -50, 50), now)
+    low, high = -50.0, 50.0
+    while high - low > _NEAR:
+        middle = (low + high) / 2
+        low, high = (low, middle) if accuracy(middle, had) > answers.mean() else (middle, high)
+    return accuracy(low, now)
 
 
 def expected_calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> float:

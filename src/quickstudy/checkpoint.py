@@ -3,16 +3,11 @@
 Nothing here uses pickle, so a file from a stranger can hold wrong numbers but never code.
 """
 
-import contextlib
 import json
 import math
 import os
 import random
-import secrets
-import stat
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load as deserialise
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+
+from quickstudy.plain import check_there, clear_temporaries, reading, unpack, write_atomically
 
 __all__ = [
     "check_finite",
@@ -40,57 +37,6 @@ __all__ = [
 
 Pathlike = str | os.PathLike[str]
 _ABOUT = "learner"
-_TEMPORARY = ".quickstudy.tmp"
-
-
-def write_atomically(path: Pathlike, content: bytes | str) -> None:
-    """Write a whole file or leave the old one: never half of it, even if the machine stops.
-
-    A new file may be read by whom the user's umask says, and one that is replaced by whom it could
-    before; where the path is a link, what it leads to is written. What a write that was killed
-    left behind is removed by the next one in that folder, once it is ten minutes old.
-
-    Raises:
-        OSError: the file cannot be written; names it.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, or a device
-        path.write_bytes(data)
-        return
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear_temporaries(path.parent, older=600)
-    temporary = path.with_name(f".{secrets.token_hex(6)}{_TEMPORARY}")
-    try:
-        # The system takes from 0o666 what the umask says.
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-        raise
-
-
-def clear_temporaries(folder: Pathlike, older: float = 0.0) -> None:
-    """Remove what writes that were killed have left in a folder.
-
-    Args:
-        folder: the one.
-        older: seconds that have passed since; whoever knows that nobody writes there may say 0.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_TEMPORARY):
-                with contextlib.suppress(OSError):
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older:
-                        os.unlink(entry.path)
 
 
 def save_state(path: Pathlike, state: Any) -> None:
@@ -102,25 +48,6 @@ def save_state(path: Pathlike, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     layout = json.dumps(_pack(state, tensors, ""))
     write_atomically(path, serialise(tensors, metadata={"layout": layout}))
-
-
-@contextmanager
-def reading(path: Pathlike, what: str) -> Iterator[None]:
-    """Within the block, whatever a damaged file makes Python raise becomes one ``ValueError``.
-
-    Args:
-        path: the file, which the error names.
-        what: what it was to be, such as ``"a result card"``.
-    """
-    try:
-        yield
-    except (OSError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        reason = str(error) if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path} is not {what} that can be read: {reason}") from error
 
 
 def load_state(path: Pathlike) -> Any:
@@ -135,7 +62,7 @@ def load_state(path: Pathlike) -> Any:
     if layout is None:
         raise ValueError(f"{path} was not written by quickstudy: it has no layout")
     with reading(path, "a file of quickstudy"):
-        return _unpack(json.loads(layout), tensors)
+        return unpack(json.loads(layout), tensors.__getitem__)
 
 
 def save_weights(
@@ -184,7 +111,7 @@ def count_weights(path: Pathlike) -> int:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged.
     """
-    _check_there(path)
+    check_there(path)
     with reading(path, "a safetensors file"), safe_open(path, framework="pt") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
@@ -247,7 +174,7 @@ def restore_rng(state: dict[str, Any]) -> None:
 
 def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, or none of them, and its metadata."""
-    _check_there(path)
+    check_there(path)
     with reading(path, "a safetensors file"):
         if tensors:  # read once: a training that goes on may replace the file at any moment
             data = path.read_bytes()
@@ -256,11 +183,6 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[
             return found, header.get("__metadata__", {})
         with safe_open(path, framework="pt") as file:
             return {}, file.metadata() or {}
-
-
-def _check_there(path: Pathlike) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
 
 
 def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
@@ -278,15 +200,3 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"cannot save a {type(value).__name__} (at {where or 'the top'})")
-
-
-def _unpack(layout: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(layout, dict):
-        return layout
-    ((kind, value),) = layout.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "dict":
-        return {k: _unpack(v, tensors) for k, v in value}
-    items = [_unpack(v, tensors) for v in value]
-    return items if kind == "list" else tuple(items)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "Columns", "Row"]
+__all__ = ["Column", "Columns", "Row", "rows_of"]
 
 Row = Mapping[str, Any]
 
@@ -167,6 +167,15 @@ class Columns:
                 raise ValueError(f"a column is {value!r}; expected its name, kind and levels")
             columns.append(Column(**{**value, "levels": tuple(value["levels"])}))
         return cls(tuple(columns))
+
+
+def rows_of(given: Any) -> list[Row] | None:
+    """The rows of a DataFrame, of pandas or of polars; ``None`` if it is none."""
+    if not hasattr(given, "columns"):
+        return None
+    if hasattr(given, "to_dicts"):
+        return list(given.to_dicts())
+    return list(given.to_dict("records")) if hasattr(given, "to_dict") else None
 
 
 def _word(value: Any) -> str | None:

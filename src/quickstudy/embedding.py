@@ -102,10 +102,12 @@ def pretraining_loss(
 def feature_size(encoder: nn.Module) -> int:
     """The encoder's ``out_features``, for learners that must know it beforehand.
 
+    Networks of timm call it ``num_features``.
+
     Raises:
         ValueError: it has no such integer attribute.
     """
-    size = getattr(encoder, "out_features", None)
+    size = getattr(encoder, "out_features", getattr(encoder, "num_features", None))
     if not isinstance(size, int):
         raise ValueError(
             f"{type(encoder).__name__} has no integer attribute out_features: this learner needs "

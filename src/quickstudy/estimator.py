@@ -1,4 +1,4 @@
-"""Any learner as a scikit-learn estimator: ``fit`` adapts it to the examples given.
+"""Any learner as an estimator: ``fit`` adapts it to the examples given.
 
 Nothing is meta-trained here: ``fit`` is `MetaLearner.adapt` and takes as long as that. The learner
 brings along what it has learned from other tasks.
@@ -9,14 +9,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from quickstudy.calibration import (
@@ -27,9 +24,8 @@ from quickstudy.calibration import (
     reject_threshold,
 )
 from quickstudy.checkpoint import check_finite, load_state, reading, save_state
-from quickstudy.columns import Columns
+from quickstudy.columns import Columns, rows_of
 from quickstudy.devices import find_device
-from quickstudy.examples import rows_of
 from quickstudy.heads import (
     HEADS,
     LEARNED_HEADS,
@@ -41,8 +37,19 @@ from quickstudy.heads import (
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.nn import MLP
+from quickstudy.summary import FORMAT
 
-__all__ = ["FewShotClassifier", "FewShotRegressor", "image_shape", "map_tensors"]
+if TYPE_CHECKING:
+    from quickstudy.sklearn import FewShotClassifier, FewShotRegressor
+
+__all__ = [
+    "Classifier",
+    "FewShotClassifier",
+    "FewShotRegressor",
+    "Regressor",
+    "image_shape",
+    "map_tensors",
+]
 
 _CALIBRATION = (
     "temperature_",
@@ -52,10 +59,17 @@ _CALIBRATION = (
     "held_out_accuracy_",
     "calibration_error_",
 )
-_FORMAT = 2
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = NDArray[Any]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("FewShotClassifier", "FewShotRegressor"):
+        from quickstudy import sklearn
+
+        return getattr(sklearn, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _whole(method: Callable[P, R]) -> Callable[P, R]:
@@ -75,9 +89,11 @@ def _whole(method: Callable[P, R]) -> Callable[P, R]:
     return tried
 
 
-class _FewShot(BaseEstimator):  # type: ignore[misc]
+class _FewShot:
     """What both estimators share: a learner, a support set, and ``phi``."""
 
+    saved_as: str
+    n_features_in_: int
     learner: MetaLearner | str | os.PathLike[str] | None
     batch_size: int
     device: str | None
@@ -100,15 +116,14 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         learner: MetaLearner | None = getattr(self, "learner_", None)
         return self.table or (learner is not None and learner.takes_missing)
 
-    def _validated(self, X: Any, *y: Any, reset: bool = True, **checks: Any) -> Any:
-        """As `sklearn.utils.validation.validate_data`; the columns of tables become numbers."""
-        if self._of_tables:
-            X = self._as_numbers(X, reset)
-            checks["ensure_all_finite"] = "allow-nan"
-        return validate_data(self, X, *y, reset=reset, allow_nd=True, **checks)
+    def _read(self, X: Any, *y: Any, reset: bool = True) -> tuple[Array, Any]:
+        """`_validated`; the columns of tables become numbers before."""
+        return self._validated(self._as_numbers(X, reset), *y, reset=reset)
 
     def _as_numbers(self, X: Any, reset: bool) -> Any:
-        """Of a DataFrame, or an array with words in it; any other is as it was."""
+        """Of a table's DataFrame, or array with words in it; anything else is as it was."""
+        if not self._of_tables:
+            return X
         rows = rows_of(X)
         if rows is None and (reset or self.columns_ is not None):
             x = X if hasattr(X, "dtype") else np.array(X, object)
@@ -121,15 +136,25 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
                 names = names or [f"column {i + 1}" for i in range(x.shape[1])]
                 rows = [dict(zip(names, row, strict=True)) for row in x.tolist()]
         if reset:
-            self.columns_ = Columns.fit(rows) if rows is not None else None
-        if rows is None or self.columns_ is None:
-            return X
-        return self.columns_.numbers(rows)
+            self.columns_ = None if rows is None else Columns.fit(rows)
+        return X if rows is None or self.columns_ is None else self.columns_.numbers(rows)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.table or self.learner == "tables"
-        return tags
+    def _validated(self, X: ArrayLike, y: Any = None, *, reset: bool = True) -> tuple[Array, Any]:
+        """Examples as an array, a row each, as wide as those before; and what they are."""
+        x = np.asarray(X)
+        if np.isinf(x).any() or (np.isnan(x).any() and not self._of_tables):
+            raise ValueError("the examples have numbers that are infinite or none at all (NaN)")
+        if reset:
+            self.n_features_in_ = x.shape[1]
+        elif x.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"these examples have {x.shape[1]} features; fitted with {self.n_features_in_}"
+            )
+        return x, y
+
+    def _check_is_fitted(self) -> None:
+        if not hasattr(self, "phi_"):
+            raise ValueError(f"this {type(self).__name__} has not been fitted")
 
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
@@ -166,8 +191,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
         return _inputs(self.learner_, x, self.white_, self.device_)
 
     def _answer(self, X: ArrayLike) -> Array:
-        check_is_fitted(self, "phi_")
-        return self._answer_numbers(_plain(self._validated(X, reset=False)))
+        self._check_is_fitted()
+        return self._answer_numbers(_plain(self._read(X, reset=False)[0]))
 
     def _answer_numbers(self, x: Array) -> Array:
         x = self._as_before(x)
@@ -198,8 +223,8 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             path: the file.
             about: plain values to keep with it; `load` puts them into ``about_``.
         """
-        check_is_fitted(self, "phi_")
-        state = {"estimator": type(self).__name__, "about": about or {}, **self._state()}
+        self._check_is_fitted()
+        state = {"estimator": self.saved_as, "about": about or {}, **self._state()}
         save_state(path, state)
 
     @classmethod
@@ -222,15 +247,18 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             ValueError: the file holds something else, or needs ``learner``.
         """
         state = load_state(path)
-        if not isinstance(state, dict) or state.get("estimator") != cls.__name__:
-            raise ValueError(f"{path} does not hold a {cls.__name__}")
+        if not isinstance(state, dict) or state.get("estimator") != cls.saved_as:
+            raise ValueError(f"{path} does not hold a {cls.saved_as}")
         if state.get("module") and learner is None:
             raise ValueError(f"{path} was saved with a learner of your own: give it as learner=...")
         source = state.get("learner") if learner is None else learner
         settings = state.get("settings", {})
         find_device(device)
-        with reading(path, f"a {cls.__name__}"):
-            fitted = cls(source, batch_size=state["batch_size"], device=device, **settings)
+        of_its_kind: Any = cls
+        with reading(path, f"a {cls.saved_as}"):
+            fitted: Self = of_its_kind(
+                source, batch_size=state["batch_size"], device=device, **settings
+            )
             fitted._restore(state)
             fitted.about_ = state["about"]
             described = state.get("described")
@@ -245,7 +273,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
             fitted.learner_.load_state_dict(state["weights"])
             fitted.scale_ = _scale(fitted.support_x_) if fitted._of_tables else None
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
-            if state.get("format") != _FORMAT:
+            if state.get("format") != FORMAT:
                 fitted._renew()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # scikit-learn's, of names of features
@@ -260,7 +288,7 @@ class _FewShot(BaseEstimator):  # type: ignore[misc]
     def _state(self) -> dict[str, Any]:
         named = None if isinstance(self.learner, MetaLearner) else self.learner
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "learner": os.fspath(named) if named is not None else None,
             "module": isinstance(self.learner, MetaLearner),
             "described": self.described_,
@@ -335,52 +363,13 @@ def _built_in() -> list[str]:
     return [*HEADS, *LEARNED_HEADS, *shipped()]
 
 
-class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
-    """A learner that `fit` adapts to labelled examples, as a scikit-learn classifier.
+class Classifier(_FewShot):
+    """`FewShotClassifier` without scikit-learn, whose import takes as long as torch's.
 
-    Args:
-        learner: the name of shipped weights (``"protonet-omniglot"``) or of a head for
-            features (`quickstudy.heads`), a run folder, a file of weights, a trained
-            `MetaLearner`, or ``None`` for the nearest class mean of the raw features.
-        batch_size: queries to answer at a time.
-        device: where to compute: ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``. A learner given as
-            a module computes where it is.
-        table: ``X`` is a table, of columns with units of their own, categories and holes: a
-            DataFrame, or an array. Columns are scaled as the examples say, and rows are not made
-            unit vectors. The learner ``"tables"`` always takes it so.
-        penalty: of the heads ``"photo"``, ``"sentence"``, ``"logistic"`` and ``"ridge"``, if not
-            the usual one.
-
-    Attributes:
-        classes_: the labels, of any type, sorted.
-        temperature_: what logits are divided by; until `calibrate`, what is usual for the head.
-        threshold_: of `familiarity`, below which `is_known` says no; ``None`` for never.
-        allowance_: what familiarity owes to classes of one example, see `familiarity`.
-        held_out_: examples that `calibrate` could hold out.
-        held_out_accuracy_: what their answers say of the whole, see
-            `quickstudy.calibration.expected_accuracy`; ``None`` without any.
-        calibration_error_: expected calibration error on these, under temperatures fitted to
-            others.
-        phi_: what the learner made of the examples.
-        learner_: the learner itself, shared if it was given as a module.
-        support_x_: the examples fitted so far.
-        support_y_: their classes, as indices into ``classes_``.
-        support_weight_: how often each counts; ``None`` for once.
-        n_features_in_: the size of the first dimension of an example.
-
-    ``X`` has one row per example: features ``[n,D]``, or images ``[n,C,H,W]``, ``[n,H,W]`` or flat,
-    in the numbers that the learner was trained on (0..1 for shipped ones, ink 1).
-
-    Example:
-        >>> import numpy as np
-        >>> X, y = np.array([[0.0, 0], [0, 1], [5, 5], [6, 5]]), ["low", "low", "high", "high"]
-        >>> model = FewShotClassifier().fit(X, y)
-        >>> model.predict([[1, 1]]).tolist()
-        ['low']
-        >>> model.partial_fit([[-9.0, -9.0]], ["far"]).predict([[-8, -8]]).tolist()
-        ['far']
+    Its examples are arrays ``[n,...]``.
     """
 
+    saved_as = "FewShotClassifier"
     classes_: Array
     temperature_: float
     threshold_: float | None
@@ -421,8 +410,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, least: int) -> Self:
         self._build()
-        x, y = self._validated(X, _labels(y))
-        check_classification_targets(y)
+        x, y = self._read(X, _labels(y))
         x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < least:
@@ -459,8 +447,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 if rest := {*_labels(y).tolist()} - {*known}:
                     raise ValueError(f"y holds {rest.pop()!r}, which is none of {known}")
             return self._fit(X, y, sample_weight, least=2 if classes is None else 1)
-        x, y = self._validated(X, _labels(y), reset=False)
-        check_classification_targets(y)
+        x, y = self._read(X, _labels(y), reset=False)
         x, y, weight = _weighted(self._as_before(_plain(x)), y, sample_weight)
         if _sort(self.classes_) != _sort(y):
             new, known = y[:1].tolist()[0], self.classes_[:1].tolist()[0]
@@ -485,7 +472,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         Raises:
             ValueError: there is no such class, or fewer than 2 others.
         """
-        check_is_fitted(self, "phi_")
+        self._check_is_fitted()
         labels = self.classes_[self.support_y_]
         keep = labels != label
         if keep.all():
@@ -518,7 +505,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
         Raises:
             ValueError: the rate is not from 0 to 1.
         """
-        check_is_fitted(self, "phi_")
+        self._check_is_fitted()
         if not 0 <= false_reject < 1:
             raise ValueError(f"false_reject is {false_reject}; expected at least 0 and below 1")
         if folds < 2:
@@ -574,9 +561,9 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
                 out[rows[1:]] = True
             yield np.flatnonzero(out), out
 
-    def _without(self, out: Array) -> "FewShotClassifier":
+    def _without(self, out: Array) -> "Classifier":
         """The same, learned without the examples that ``out`` marks."""
-        part = FewShotClassifier(self.learner_, batch_size=self.batch_size, table=self.table)
+        part = Classifier(self.learner_, batch_size=self.batch_size, table=self.table)
         part.n_features_in_, part.learner_ = self.n_features_in_, self.learner_
         part.classes_, part.white_, part.device_ = self.classes_, self.white_, self.device_
         if self.support_weight_ is not None:
@@ -702,32 +689,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):  # type: ignore[misc]
             raise ValueError("support_y does not have an example of each class")
 
 
-class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
-    """A learner that `fit` adapts to examples with targets, as a scikit-learn regressor.
+class Regressor(_FewShot):
+    """`FewShotRegressor` without scikit-learn."""
 
-    Args:
-        learner: a run folder, a file of weights, a trained `MetaLearner` for regression, or
-            ``None`` for a small network that learns from these examples alone (`Scratch`); scale
-            the features and the targets for it.
-        batch_size: queries to answer at a time.
-        device: as of `FewShotClassifier`.
-        table: as of `FewShotClassifier`; the learner ``"tables"`` always takes ``X`` so.
-        random_state: of that network's weights.
-
-    Attributes:
-        phi_: what the learner made of the examples.
-        learner_: the learner itself.
-        support_x_: the examples fitted so far.
-        support_y_: their targets ``[n,d]``.
-        n_features_in_: features of an example.
-
-    Example:
-        >>> import numpy as np
-        >>> x = np.linspace(-1, 1, 20)[:, None]
-        >>> model = FewShotRegressor().fit(x, x[:, 0] ** 2)
-        >>> round(model.score(x, x[:, 0] ** 2), 1)
-        1.0
-    """
+    saved_as = "FewShotRegressor"
 
     def __init__(
         self,
@@ -751,7 +716,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
             self._build()
         elif hasattr(self, "learner_"):
             del self.learner_
-        x, targets = self._validated(X, y, multi_output=True, y_numeric=True)
+        x, targets = self._read(X, y)
         self.flat_ = targets.ndim == 1
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         self.outputs_ = targets.shape[1]
@@ -764,7 +729,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         """Add examples and adapt anew."""
         if not hasattr(self, "phi_"):
             return self.fit(X, y)
-        x, targets = self._validated(X, y, reset=False, multi_output=True, y_numeric=True)
+        x, targets = self._read(X, y, reset=False)
         targets = targets.astype(np.float64).reshape(len(targets), -1)
         if targets.shape[1] != self.outputs_:
             raise ValueError(
@@ -776,11 +741,6 @@ class FewShotRegressor(RegressorMixin, _FewShot):  # type: ignore[misc]
         )
         self._adapt(x, targets, None)
         return self
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     def predict(self, X: ArrayLike) -> Array:
         """The targets ``[n]`` or ``[n,d]``, as fitted."""
@@ -885,6 +845,8 @@ def _weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array,
     """
     if weight is None:
         return x, y, None
+    from sklearn.utils.validation import _check_sample_weight
+
     given = _check_sample_weight(weight, x, dtype=np.float64, ensure_non_negative=True)
     whole = given.astype(np.int64)
     if (whole != given).any():

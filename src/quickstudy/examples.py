@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from quickstudy.columns import Row
-from quickstudy.data.files import Files
-from quickstudy.data.folder import class_folders
-from quickstudy.data.images import is_image
+from quickstudy.class_folders import class_folders
+from quickstudy.columns import Row, rows_of
+from quickstudy.files import Files
+from quickstudy.images import is_image
 from quickstudy.plain import read_file
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "read_examples",
     "read_item",
     "read_table",
-    "rows_of",
 ]
 
 Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any], Row]
@@ -392,15 +391,6 @@ def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | N
             f"{where} has a label, and nothing to tell it by: there is no other column"
         )
     return Example(row, None if missing else label_form(value, where), where)
-
-
-def rows_of(given: Any) -> list[Row] | None:
-    """The rows of a DataFrame, of pandas or of polars; ``None`` if it is none."""
-    if not hasattr(given, "columns"):
-        return None
-    if hasattr(given, "to_dicts"):
-        return list(given.to_dicts())
-    return list(given.to_dict("records")) if hasattr(given, "to_dict") else None
 
 
 def _csv(path: Path, label: str | None = None) -> Iterator[tuple[str, dict[str, Any] | Exception]]:

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from quickstudy.checkpoint import reading
 from quickstudy.columns import Columns
-from quickstudy.data.images import decode_image, open_image
+from quickstudy.cores import one_thread
 from quickstudy.encoders import (
     AbsentEncoder,
     Encoder,
@@ -24,14 +25,16 @@ from quickstudy.encoders import (
     encode,
     load_encoder,
 )
-from quickstudy.estimator import FewShotClassifier
+from quickstudy.estimator import Classifier
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
 from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
+from quickstudy.images import decode_image, open_image
 
 __all__ = ["Answer", "Model"]
 
 _LARGE = 1 << 20  # bytes of an image
+_FEW = 500  # examples: threads that share so little work cost more than they save
 _ENOUGH = 8  # examples to hold out, for a choice between encoders
 _INK = "taken for drawings: all are ink on paper, without colour"
 _HEADS = {
@@ -86,9 +89,7 @@ class Model(Shareable):
     guess: str | None = None
     by_hand: int = 0
 
-    def __init__(
-        self, encoder: Encoder, classifier: FewShotClassifier, false_reject: float = 0.0
-    ) -> None:
+    def __init__(self, encoder: Encoder, classifier: Classifier, false_reject: float = 0.0) -> None:
         self.encoder, self.classifier, self.false_reject = encoder, classifier, false_reject
 
     @classmethod
@@ -146,8 +147,10 @@ class Model(Shareable):
         x, y = _gather(encoder, stream if given is None else given, cache, failed)
         chosen = head or _HEADS.get(encoder.name, "logistic")
         table = encoder.kind == "table"
-        classifier = FewShotClassifier(chosen, device=device, table=table).fit(x, y)
-        model = cls(encoder, classifier.calibrate(false_reject), false_reject)
+        with one_thread() if len(y) <= _FEW else nullcontext():
+            classifier = Classifier(chosen, device=device, table=table).fit(x, y)
+            classifier.calibrate(false_reject)
+        model = cls(encoder, classifier, false_reject)
         model.guess = guess
         return model if given is None else model._or_of_photos(given, device, cache)
 
@@ -216,7 +219,8 @@ class Model(Shareable):
         stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
         while batch := list(islice(stream, at_once)):
-            p, known = self.classifier.judge(np.stack([z for _, z in batch]))
+            with one_thread():
+                p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
                 yield Answer(
@@ -317,6 +321,7 @@ class Model(Shareable):
         self.classifier.save(path, about={"model": about})
 
     @classmethod
+    @one_thread()
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -338,7 +343,7 @@ class Model(Shareable):
             FileNotFoundError: there is no such file.
             ValueError: the file holds something else, or its encoder has changed since.
         """
-        classifier = FewShotClassifier.load(path, device=device)
+        classifier = Classifier.load(path, device=device)
         about = classifier.about_.get("model")
         if about is None:
             raise ValueError(f"{path} holds a classifier without an encoder; expected a model")
@@ -379,7 +384,7 @@ def _gather(
     examples: Iterable[Example],
     cache: FeatureCache | None,
     failed: list[str] | None,
-    held: FewShotClassifier | None = None,
+    held: Classifier | None = None,
 ) -> tuple[Any, list[str]]:
     """Numbers and labels of examples; none that ``held`` knows by another label."""
     numbers, labels = [], []
@@ -442,7 +447,7 @@ def _gather(
     return np.stack(numbers), labels
 
 
-def _labels_of(classifier: FewShotClassifier, z: Any) -> list[str]:
+def _labels_of(classifier: Classifier, z: Any) -> list[str]:
     """The labels under which it holds this very example."""
     x = classifier.support_x_
     far = np.abs(x - z).reshape(len(x), -1).max(1) > 1e-4 * np.abs(z).max()

@@ -1,15 +1,33 @@
 """Plain files and words: bytes that come to an end, JSON that other programs read, safe lines."""
 
+import contextlib
 import json
 import math
 import os
+import secrets
 import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-__all__ = ["MOST_BYTES", "printable", "read_file", "to_json"]
+__all__ = [
+    "MOST_BYTES",
+    "check_there",
+    "clear_temporaries",
+    "printable",
+    "read_file",
+    "reading",
+    "to_json",
+    "unpack",
+    "write_atomically",
+]
 
 MOST_BYTES = 1 << 28
 """Of a file."""
+
+_TEMPORARY = ".quickstudy.tmp"
 
 
 def to_json(value: Any, **how: Any) -> str:
@@ -57,3 +75,96 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         if about.st_size > MOST_BYTES:
             raise ValueError(f"{os.fspath(path)} is larger than {MOST_BYTES >> 20} MiB")
         return file.read()
+
+
+def check_there(path: str | os.PathLike[str]) -> None:
+    """Raise ``FileNotFoundError`` if there is no such file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Within the block, whatever a damaged file makes Python raise becomes one ``ValueError``.
+
+    Args:
+        path: the file, which the error names.
+        what: what it was to be, such as ``"a result card"``.
+    """
+    try:
+        yield
+    except (OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path} is not {what} that can be read: {reason}") from error
+
+
+def unpack(layout: Any, tensor: Callable[[str], Any]) -> Any:
+    """The nesting of which `quickstudy.checkpoint.save_state` wrote the layout.
+
+    Args:
+        layout: as JSON has it.
+        tensor: gives each tensor by its name in the file.
+    """
+    if not isinstance(layout, dict):
+        return layout
+    ((kind, value),) = layout.items()
+    if kind == "tensor":
+        return tensor(value)
+    if kind == "dict":
+        return {k: unpack(v, tensor) for k, v in value}
+    items = [unpack(v, tensor) for v in value]
+    return items if kind == "list" else tuple(items)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a whole file or leave the old one: never half of it, even if the machine stops.
+
+    A new file may be read by whom the user's umask says, and one that is replaced by whom it could
+    before; where the path is a link, what it leads to is written. What a write that was killed
+    left behind is removed by the next one in that folder, once it is ten minutes old.
+
+    Raises:
+        OSError: the file cannot be written; names it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, or a device
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path.parent, older=600)
+    temporary = path.with_name(f".{secrets.token_hex(6)}{_TEMPORARY}")
+    try:
+        # The system takes from 0o666 what the umask says.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+def clear_temporaries(folder: str | os.PathLike[str], older: float = 0.0) -> None:
+    """Remove what writes that were killed have left in a folder.
+
+    Args:
+        folder: the one.
+        older: seconds that have passed since; whoever knows that nobody writes there may say 0.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older:
+                        os.unlink(entry.path)

@@ -195,7 +195,7 @@ def _mistake(answer: Answer, example: Example, truth: str) -> Mistake:
         return Mistake(answer, truth, None, f"{example.where} ({row})")
     from PIL import Image
 
-    from quickstudy.data.images import decode_image
+    from quickstudy.images import decode_image
 
     pixels = decode_image(example.item, example.where, (_SIDE, _SIDE), 3)
     file = io.BytesIO()

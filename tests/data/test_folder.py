@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image, features
 
-from quickstudy.data import images
+from quickstudy import images
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.files import Files
 from quickstudy.data.folder import image_folder, read_image
-from quickstudy.data.images import is_image, open_image
+from quickstudy.files import Files
+from quickstudy.images import is_image, open_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -271,7 +271,7 @@ def test_huge_files_are_corrupt(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_huge_zip_members_are_corrupt(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quickstudy.data.files.MOST_BYTES", 2**20)
+    monkeypatch.setattr("quickstudy.files.MOST_BYTES", 2**20)
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(root / "a" / "2.PNG", "a/1.png")
         archive.writestr("b/1.png", bytes(2**20 + 1))
@@ -290,7 +290,7 @@ def test_what_is_packed_otherwise_is_read_and_bounded(
     with Files(tmp_path / "z.zip") as files:
         assert files.read("a/1.png") == (root / "a" / "2.PNG").read_bytes()
         assert len(files.read("b/1.png")) == 1 << 25
-        monkeypatch.setattr("quickstudy.data.files.MOST_BYTES", 1 << 20)
+        monkeypatch.setattr("quickstudy.files.MOST_BYTES", 1 << 20)
         tracemalloc.start()
         with pytest.raises(ValueError, match=r"z\.zip/b/1\.png: .* more than 1 MiB"):
             files.read("b/1.png")

@@ -61,7 +61,7 @@ def test_unknown_names_and_foreign_files_are_refused(
     data = bytearray(copy.read_bytes())
     data[-1] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr("quickstudy.experiments.pretrained._file", lambda _: copy)
+    monkeypatch.setattr("quickstudy.experiments.pretrained.weights_file", lambda _: copy)
     with pytest.raises(ValueError, match="not the file its result card was written for"):
         quickstudy.load(name)
 

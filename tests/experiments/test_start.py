@@ -101,7 +101,7 @@ def test_ink_is_fitted_before_and_after(tmp_path: Path) -> None:
         ({"norm_scale": False}, "its norm_scale is True, and here it is False"),
         ({"fit_ink": True}, "its fit_ink is False, and here it is True"),
         ({"init": "glorot"}, "start brings the first weights, and init=glorot others"),
-        ({"data": "sinusoid"}, "start is an encoder of images; sinusoids have none"),
+        ({"data": "sinusoid"}, "start is an encoder of images; sinusoids and tables have none"),
         ({"learner": "nearest"}, "nearest trains nothing that could begin with"),
         ({"learner": "scratch"}, "scratch trains nothing that could begin with"),
     ],

@@ -1,15 +1,21 @@
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
+from quickstudy.learners import ANIL, MAML, R2D2, Baseline, ProtoNet
 from quickstudy.nn import (
     BatchNorm,
     Conv4,
+    adopt_batch_norm,
     batch_norm_policy,
     set_batch_norm_policy,
     statistics_from,
 )
+from quickstudy.testing import make_task
 
 
 def test_inductive_is_pytorchs_batch_norm() -> None:
@@ -90,3 +96,54 @@ def test_conv4_bad_arguments() -> None:
         Conv4(image_size=8)
     with pytest.raises(ValueError, match="'avg'"):
         Conv4(downsample="avg")
+
+
+class _Foreign(nn.Module):
+    """As timm's networks are: PyTorch's batch norm, one of them with its activation inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.bn = _WithActivation(4)
+        self.head = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+        self.num_features = 6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bn(self.stem(x))).mean((2, 3))  # type: ignore[no-any-return]
+
+
+class _WithActivation(nn.BatchNorm2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+
+
+def test_networks_of_others_get_our_batch_norm() -> None:
+    torch.manual_seed(0)
+    network = _Foreign()
+    network(torch.rand(9, 3, 8, 8))
+    x = torch.rand(4, 3, 8, 8)
+    expected = [network.train()(x), network.eval()(x)]
+    own = adopt_batch_norm(deepcopy(network))
+    assert batch_norm_policy(own) == "inductive"
+    for mode, before in zip((True, False), expected, strict=True):
+        found = own.train(mode)(x)
+        if mode:
+            assert torch.allclose(found, before, atol=1e-6)
+    assert torch.allclose(adopt_batch_norm(network).eval()(x), expected[1], atol=1e-6)
+    with pytest.raises(ValueError, match="no running averages"):
+        adopt_batch_norm(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)))
+
+
+@pytest.mark.parametrize("kind", [ProtoNet, R2D2, ANIL, MAML, Baseline])
+def test_networks_of_others_learn(kind: Any) -> None:
+    network = adopt_batch_norm(_Foreign())
+    options = {ANIL: {"outputs": 3}, Baseline: {"classes": 3}}.get(kind, {})
+    given = nn.Sequential(network, nn.Linear(6, 3)) if kind is MAML else network
+    learner = kind(given, **options).train()
+    task = make_task((3, 8, 8), way=3, shot=2, tasks=2).to(torch.float32)
+    learner.loss(task).backward()
+    assert network.bn[0].weight.grad is not None  # type: ignore[index, union-attr]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from quickstudy.data.images import open_image
+from quickstudy.images import open_image
 
 __all__ = ["Charge", "Item", "Kind", "blank", "content_of", "image_url", "small_image"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from quickstudy.app.items import Charge, Item, Kind, content_of
 from quickstudy.app.tasks import Limits
-from quickstudy.data.images import count_pixels
 from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder
 from quickstudy.examples import Example
+from quickstudy.images import count_pixels
 from quickstudy.model import Model
 
 __all__ = ["Models"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from quickstudy.app.unknown import FALSE_REJECT
 from quickstudy.encoders import Encoder
-from quickstudy.estimator import FewShotClassifier
+from quickstudy.estimator import Classifier
 from quickstudy.export import export_onnx
 from quickstudy.model import Model
 
@@ -32,7 +32,7 @@ def model_file(encoder: Encoder, head: str, x: Any, labels: list[str], form: For
     """
     if len({*labels}) < 2:
         raise ValueError("a model needs examples of two classes")
-    classifier = FewShotClassifier(head).fit(x, labels).calibrate(FALSE_REJECT)
+    classifier = Classifier(head).fit(x, labels).calibrate(FALSE_REJECT)
     model = Model(encoder, classifier, FALSE_REJECT)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model.{form}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed
-from quickstudy.estimator import FewShotClassifier
+from quickstudy.estimator import Classifier
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import R2D2, Logistic, ProtoNet
 
@@ -46,7 +46,7 @@ class Unknown:
         x, y = support_x[0], support_y[0]
         if isinstance(learner, ProtoNet):  # the encoder, once for all rounds
             x, learner = embed(learner.encoder, support_x)[0], ProtoNet(nn.Flatten())
-        classifier = FewShotClassifier(learner).fit(x.cpu().numpy(), y.cpu().numpy())
+        classifier = Classifier(learner).fit(x.cpu().numpy(), y.cpu().numpy())
         classifier.calibrate(FALSE_REJECT)
         if classifier.threshold_ is None:
             return None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
+from quickstudy.cli.options import DataOption, RootOption, SplitOption, busy, say
 from quickstudy.plain import to_json
 
 __all__ = ["compare"]
@@ -38,8 +38,13 @@ def compare(
     Saved evaluations are compared without being run again, each paired with the first.
     """
     from quickstudy.cli.tables import saved_table, study_table
-    from quickstudy.comparison import compare_runs, compare_saved, draw_study
-    from quickstudy.evaluation import FrozenTasks
+    from quickstudy.experiments.targets import check_target
+
+    for target in targets:
+        check_target(target)
+    with busy("starting"):
+        from quickstudy.comparison import compare_runs, compare_saved, draw_study
+        from quickstudy.evaluation import FrozenTasks
 
     if all(target.endswith(".json") for target in targets):
         saved_table(targets, compare_saved(targets), as_json)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from quickstudy.cli.options import RootOption, say
+from quickstudy.cli.options import RootOption, busy, say
 from quickstudy.plain import to_json
 
 __all__ = ["demo"]
@@ -31,7 +31,9 @@ def demo(
     from rich.table import Table
 
     from quickstudy.cli.tables import figure
-    from quickstudy.demo import SHOTS, run_demo
+
+    with busy("starting"):
+        from quickstudy.demo import SHOTS, run_demo
 
     if data == "omniglot" and root is None:
         from quickstudy.data.omniglot import cache_dir

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quickstudy.cli.options import DataOption, RootOption, SplitOption, say
+from quickstudy.cli.options import DataOption, RootOption, SplitOption, busy, say
 from quickstudy.experiments.spec import PartName, Weights
 from quickstudy.plain import to_json
 from quickstudy.policy import Policy
@@ -56,13 +56,16 @@ def evaluate(
 ) -> None:
     """Measure accuracy on unseen classes, with its 95% confidence interval; save every score."""
     from quickstudy.cli.tables import instance_table
-    from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
-    from quickstudy.evaluation import evaluate as run
     from quickstudy.experiments import targets
-    from quickstudy.experiments.run import changed_data
-    from quickstudy.learner import temporarily
 
-    experiment, learner = targets.find_target(target, weights)
+    targets.check_target(target)
+    with busy("starting"):
+        from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
+        from quickstudy.evaluation import evaluate as run
+        from quickstudy.experiments.run import changed_data
+        from quickstudy.learner import temporarily
+
+        experiment, learner = targets.find_target(target, weights)
     options = {"inner_steps": inner_steps, "nearest": nearest}
     chosen = {name: value for name, value in options.items() if value is not None}
     if nearest is not None:
@@ -91,7 +94,7 @@ def evaluate(
         stored.save(freeze)
         about = {**about, "tasks": stored.fingerprint}
     at_test: dict[str, Any] = {} if inner_steps is None else {"inner_steps": inner_steps}
-    with temporarily(learner, **at_test):
+    with temporarily(learner, **at_test), busy(f"evaluating on {n_tasks} tasks"):
         if by_instance:
             instance_table(accuracy_by_instance(learner, tasks, n_tasks=n_tasks), as_json)
             return

@@ -1,6 +1,7 @@
 """The commands for models of your own data: learn, predict, add, remove, info and more."""
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quickstudy.cli.options import busy
 from quickstudy.plain import printable, to_json
 
 if TYPE_CHECKING:
-    from quickstudy.encoders import FeatureCache
+    from quickstudy.encoders import FeatureCache, LearnedEncoder
     from quickstudy.examples import Example
     from quickstudy.model import Model
 
@@ -36,12 +38,16 @@ EncoderOption = Annotated[
         help="The model's encoder, if it is no part of quickstudy: no file decides what is loaded."
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(help="3/16: only the third of 16 shares of the examples, for many processes."),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
 ]
-_WHAT = {"image": "images", "text": "sentences", "table": "a table"}
-
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+
+_WHAT = {"image": "images", "text": "sentences", "table": "a table"}
 
 
 def learn(
@@ -89,7 +95,6 @@ def learn(
     Then: quickstudy predict model.qs NEW.jpg
     """
     from quickstudy.examples import read_examples
-    from quickstudy.model import Model
 
     if not 0 <= unknown < 1:
         raise ValueError(f"--unknown is {unknown:g}; expected a rate from 0 to 1, such as 0.05")
@@ -98,8 +103,11 @@ def learn(
     if out.exists() and not force:
         _refuse_to_replace(out)
     failed: list[str] = []
+    examples = _begun(read_examples(support, failed, label))
+    with busy("starting"):
+        from quickstudy.model import Model
     model = Model.learn(
-        _progress(read_examples(support, failed, label), "learning"),
+        _progress(examples, "learning"),
         encoder=encoder,
         head=head,
         label=label,
@@ -114,7 +122,7 @@ def learn(
     model.save(out)
     if model.guess:
         _say(model.guess)
-    _describe(model)
+    _describe(model.about())
     _say(f"{out} is ready: quickstudy predict {out} NEW")
 
 
@@ -129,19 +137,18 @@ def predict(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
+    shard: ShardOption = None,
     cache: CacheOption = True,
     encoder: EncoderOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Predict the classes of new examples."""
-    from quickstudy.model import Model
-
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
-    loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
-    examples = _examples(loaded, files or [], text or [], failed)
+    examples = _examples(model, files or [], text or [], failed, _share(shard))
     live = "-" in (files or [])
+    loaded = _loaded(model, encoder, device)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         rows.writerow(["example", "label", "probability"])
@@ -160,7 +167,7 @@ def predict(
             print(f"{printable(answer.where)}: {printable(label)} ({answer.probability:.0%})")
         if live:
             sys.stdout.flush()
-    if failed and not some:
+    if failed and not some and shard is None:
         raise ValueError(f"nothing can be answered: {failed[0]}")
     _say_failed(failed)
     if failed:
@@ -184,16 +191,15 @@ def add(
     import dataclasses
 
     from quickstudy.examples import Example, label_form
-    from quickstudy.model import Model
 
-    loaded = Model.load(model, encoder=encoder, device=device)
     failed: list[str] = []
-    examples = _examples(loaded, files or [], text or [], failed)
+    examples = _examples(model, files or [], text or [], failed)
     name = label_form(label, "--class")
     if name == UNKNOWN:
         raise ValueError(
             f"--class is {name}, as predict calls what resembles no class; choose another name"
         )
+    loaded = _loaded(model, encoder, device)
     others: list[str] = []
 
     def labelled() -> Iterator[Example]:
@@ -207,7 +213,7 @@ def add(
     if others:
         _say(f"{len(others)} examples have another label, such as {others[0]}: all are {name} now")
     loaded.save(out or model)
-    _describe(loaded)
+    _describe(loaded.about())
 
 
 def remove(
@@ -216,23 +222,21 @@ def remove(
     out: OutOption = None,
 ) -> None:
     """Make a model forget a class and all its examples."""
-    from quickstudy.model import Model
-
-    loaded = Model.load(model)
+    loaded = _loaded(model)
     loaded.remove(label)
     loaded.save(out or model)
-    _describe(loaded)
+    _describe(loaded.about())
 
 
 def info(model: ModelArgument, as_json: JsonOption = False) -> None:
     """What a model has learned, from what, and how sure it is."""
-    from quickstudy.model import Model
+    from quickstudy.summary import read_summary
 
-    loaded = Model.load(model)
+    about = read_summary(model).about or _loaded(model).about()
     if as_json:
-        print(to_json(loaded.about(), ensure_ascii=not _is_utf8(sys.stdout)))
+        print(to_json(about, ensure_ascii=not _is_utf8(sys.stdout)))
     else:
-        _describe(loaded, sys.stdout)
+        _describe(about, sys.stdout)
 
 
 def export(
@@ -249,17 +253,14 @@ def export(
     encoder: EncoderOption = None,
 ) -> None:
     """Write a model as one graph, from pixels (of sentences: features) to probabilities."""
-    from quickstudy.encoders import LearnedEncoder
-    from quickstudy.export import export_onnx, export_torch
-    from quickstudy.model import Model
-
     if onnx == torch:
         raise ValueError("give one of --onnx and --torch")
-    loaded = (
-        LearnedEncoder.of(str(model)) if _is_trained(model) else Model.load(model, encoder=encoder)
-    )
     path = out or model.with_suffix(".onnx" if onnx else ".pt2")
-    (export_onnx if onnx else export_torch)(loaded, path)
+    loaded = _trained(model) if _is_trained(model) else _loaded(model, encoder)
+    with busy(f"writing {path}"):
+        from quickstudy.export import export_onnx, export_torch
+
+        (export_onnx if onnx else export_torch)(loaded, path)
     print(path)
 
 
@@ -275,16 +276,18 @@ def report(
     device: DeviceOption = "cpu",
 ) -> None:
     """Test a model on other examples: one HTML file with figures, confusions and mistakes."""
-    from quickstudy.checkpoint import write_atomically
     from quickstudy.examples import read_examples
-    from quickstudy.model import Model
+    from quickstudy.plain import write_atomically
+    from quickstudy.summary import read_summary
+
+    summary = read_summary(model)
+    failed: list[str] = []
+    examples = _begun(read_examples(test, failed, summary.label))
+    loaded = _loaded(model, encoder, device)
     from quickstudy.report import Report
 
-    loaded = Model.load(model, encoder=encoder, device=device)
-    failed: list[str] = []
-    label = getattr(loaded.encoder, "label", None)
-    examples = _progress(read_examples(test, failed, label), "testing")
-    result = Report.of(loaded, examples, cache=_cache(cache), failed=failed)
+    progress = _progress(examples, "testing")
+    result = Report.of(loaded, progress, cache=_cache(cache), failed=failed)
     _say_failed(failed, strict)
     write_atomically(out, result.html(model.name))
     print(f"accuracy {result.accuracy:.1%} on {result.tested} examples")
@@ -329,25 +332,29 @@ def serve(
     import secrets
     from urllib.parse import quote
 
-    import torch
-
     from quickstudy.extras import need
+    from quickstudy.summary import read_summary
 
     for module in ("fastapi", "prometheus_client"):
         need(module, "app")
     uvicorn = need("uvicorn", "app")
-    from quickstudy.app import Limits, Models, Workbench, create_app
-    from quickstudy.app.connections import connections
-    from quickstudy.memory import return_memory
-
-    return_memory()
-    torch.set_num_threads(1)
-    sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
-    limits = Limits(megabytes=memory)
     learners = [str(file) for file in files or [] if _is_trained(file)]
-    bench = Workbench(limits, device=device, learners=learners)
     learned = [file for file in files or [] if not _is_trained(file)]
-    models = Models(learned, encoder=encoder, device=device, limits=limits)
+    for file in learned:
+        read_summary(file)
+    with busy("starting"):
+        import torch
+
+        from quickstudy.app import Limits, Models, Workbench, create_app
+        from quickstudy.app.connections import connections
+        from quickstudy.memory import return_memory
+
+        return_memory()
+        torch.set_num_threads(1)
+        limits = Limits(megabytes=memory)
+        bench = Workbench(limits, device=device, learners=learners)
+        models = Models(learned, encoder=encoder, device=device, limits=limits)
+    sys.setswitchinterval(0.0005)  # whoever computes lets the event loop answer soon
     local = host in ("127.0.0.1", "localhost", "::1")
     token = os.environ.get("QUICKSTUDY_TOKEN") or (None if local else secrets.token_urlsafe(16))
     app = create_app(
@@ -386,23 +393,71 @@ def _is_trained(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".safetensors"
 
 
-def _examples(
-    model: "Model", files: list[str], texts: list[str], failed: list[str]
-) -> Iterator["Example"]:
-    """What the arguments name, one by one; ``failed`` receives what cannot be read."""
-    from quickstudy.data.files import Files
-    from quickstudy.data.images import is_image, not_read
-    from quickstudy.examples import Example, as_example, is_table, read_item, read_table
+def _loaded(model: Path, encoder: str | None = None, device: str | None = None) -> "Model":
+    """A model, with a sign while it is being loaded; what is no model is refused at once."""
+    from quickstudy.summary import read_summary
 
+    read_summary(model)
+    with busy(f"loading {model}"):
+        from quickstudy.model import Model
+
+        return Model.load(model, encoder=encoder, device=device)
+
+
+def _trained(run: Path) -> "LearnedEncoder":
+    if not run.exists():
+        raise FileNotFoundError(f"there is no file {run}")
+    with busy(f"loading {run}"):
+        from quickstudy.encoders import LearnedEncoder
+
+        return LearnedEncoder.of(str(run))
+
+
+def _begun(examples: Iterator["Example"]) -> Iterator["Example"]:
+    """The same examples, of which the first is read at once: what is wrong is said before work."""
+    return itertools.chain([*itertools.islice(examples, 1)], examples)
+
+
+def _share(shard: str | None) -> tuple[int, int]:
+    """Which of how many shares: ``"3/16"`` is ``(2, 16)``, and nothing the only one."""
+    part, _, parts = ("1/1" if shard is None else shard).partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"--shard is {shard!r}; expected one of so many, such as 3/16")
+    return int(part) - 1, int(parts)
+
+
+def _examples(
+    model: Path,
+    files: list[str],
+    texts: list[str],
+    failed: list[str],
+    share: tuple[int, int] = (0, 1),
+) -> Iterator["Example"]:
+    """What the arguments name, one by one; ``failed`` receives what cannot be read.
+
+    Of several shares each takes its turn, by the order of the examples, and a file that is
+    another's is not read.
+
+    The first is looked at before anything heavy is loaded, unless it is still to be typed.
+    """
+    from quickstudy.examples import Example, as_example, is_table, read_item, read_table
+    from quickstudy.files import Files
+    from quickstudy.images import is_image, not_read
+    from quickstudy.summary import read_summary
+
+    kind = read_summary(model).kind
     if not files and not texts:
         raise ValueError("name something to look at: files, folders, or --text")
-    if texts and model.encoder.kind != "text":
-        raise ValueError(
-            f"this model was learned from {_WHAT[model.encoder.kind]}; --text is for sentences"
-        )
+    if texts and kind != "text":
+        raise ValueError(f"this model was learned from {_WHAT[kind]}; --text is for sentences")
+
+    place, (own, shares) = itertools.count(), share
+
+    def mine(_: object) -> bool:
+        return next(place) % shares == own
 
     def each() -> Iterator[Example]:
-        for text in texts:
+        for text in filter(mine, texts):
             try:
                 yield as_example(text, text)
             except ValueError as fault:
@@ -417,30 +472,28 @@ def _examples(
 
     def of(file: str) -> Iterator[Example]:
         if is_table(file):
-            for example in read_table(file, failed):
+            for example in filter(mine, read_table(file, failed)):
                 shown = example.item if isinstance(example.item, str) else example.where
                 yield Example(example.item, example.label, shown)
-        elif model.encoder.kind == "text":
-            yield from _lines(file, failed)
+        elif kind == "text":
+            yield from filter(mine, _lines(file, failed))
         elif file == "-":
-            raise ValueError(
-                f"this model was learned from {_WHAT[model.encoder.kind]}; - is for sentences"
-            )
-        elif model.encoder.kind == "table":
+            raise ValueError(f"this model was learned from {_WHAT[kind]}; - is for sentences")
+        elif kind == "table":
             raise ValueError(f"{file} is no table; this model takes .csv, .tsv, .jsonl or .json")
         elif Path(file).is_dir() or Path(file).suffix.lower() == ".zip":
             with Files(file) as inside:
                 if other := not_read(inside.names):
                     _say(f"{file}: {other}")
-                for name in filter(is_image, inside.names):
+                for name in filter(mine, filter(is_image, inside.names)):
                     try:
                         yield Example(inside.read(name), None, inside.where(name))
                     except ValueError as fault:
                         failed.append(str(fault))
-        else:
+        elif mine(file):
             yield read_item(file)
 
-    return each()
+    return each() if "-" in files else _begun(each())
 
 
 def _lines(file: str, failed: list[str]) -> Iterator["Example"]:
@@ -482,12 +535,11 @@ def _cache(wanted: bool) -> "FeatureCache | None":
     return FeatureCache() if wanted else None
 
 
-def _describe(model: "Model", file: Any = None) -> None:
+def _describe(about: dict[str, Any], file: Any = None) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    about = model.about()
     table = Table("class", "examples")
     for name, count in about["classes"].items():
         table.add_row(Text(printable(name)), str(count))  # no markup: a class may be called [old]
@@ -518,11 +570,11 @@ def _is_utf8(stream: Any) -> bool:
 
 def _refuse_to_replace(out: Path) -> None:
     """Unless there is a model that learning the same again would give again."""
-    from quickstudy.checkpoint import load_state
+    from quickstudy.summary import read_summary
 
     try:
-        by_hand = load_state(out)["about"]["model"].get("by_hand", 0)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError):
+        by_hand = read_summary(out).by_hand
+    except (ValueError, OSError):
         raise FileExistsError(f"{out} exists and is no model; --force replaces it") from None
     if by_hand:
         raise FileExistsError(

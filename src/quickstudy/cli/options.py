@@ -1,7 +1,8 @@
 """What the commands share: options, and words to the user."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ __all__ = [
     "SkipOption",
     "SplitOption",
     "StoppedError",
+    "busy",
     "meaning",
     "nearest",
     "say",
@@ -51,3 +53,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def say(line: str) -> None:
     """A line for the user, on standard error."""
     print(" ".join(line.split("\n")), file=sys.stderr)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A sign on the terminal that something is being done, and since when, until the block ends."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)  # where nobody looks, not even an empty line is written
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        progress.add_task(what, total=None)
+        yield

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.options import RootOption, StoppedError, say
+from quickstudy.cli.options import RootOption, StoppedError, busy, say
 
 __all__ = ["reproduce"]
 
@@ -48,8 +48,9 @@ def reproduce(
     if not names:
         raise ValueError("name a recipe; quickstudy reproduce --list shows them")
     recipes = [load_recipe(name) for name in names]
-    from quickstudy.experiments.reproduce import reproduce as run
-    from quickstudy.processes import LostProcessError
+    with busy("starting"):
+        from quickstudy.experiments.reproduce import reproduce as run
+        from quickstudy.processes import LostProcessError
 
     for name, recipe in zip(names, recipes, strict=True):
         folder = out / recipe.name

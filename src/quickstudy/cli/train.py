@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from quickstudy.cli.options import StoppedError, meaning, nearest, with_data
+from quickstudy.cli.options import StoppedError, busy, meaning, nearest, with_data
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 
 __all__ = ["train"]
@@ -72,12 +72,15 @@ def train(
     """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")
-    from quickstudy.experiments.run import Machine, run_experiment
-    from quickstudy.processes import LostProcessError
-
     if resume is not None:
         _check_resume(context)
-        experiment, machine = Experiment.load(resume), Machine.load(resume)
+        experiment = Experiment.load(resume)
+    with busy("starting"):
+        from quickstudy.experiments.run import Machine, run_experiment
+        from quickstudy.processes import LostProcessError
+
+    if resume is not None:
+        machine = Machine.load(resume)
     else:
         assert learner is not None
         chosen = {name: value for name, value in settings.items() if _was_given(context, name)}

@@ -2,7 +2,6 @@
 
 import math
 import os
-import posixpath
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -13,14 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quickstudy._moved import names_from
+from quickstudy.class_folders import class_names, images_of_classes
 from quickstudy.data.dataset import ClassDataset, atomic_folder
-from quickstudy.data.files import Files, parents
-from quickstudy.data.images import decode_image, is_image, not_read
+from quickstudy.files import Files
+from quickstudy.images import decode_image
 from quickstudy.plain import read_file
 
-__all__ = ["class_folders", "image_folder", "read_image"]
+__all__ = ["image_folder", "read_image"]
 
-_PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+__getattr__ = names_from(
+    __name__,
+    {
+        "class_folders": "quickstudy.class_folders",
+        "decode_image": "quickstudy.images",
+        "is_image": "quickstudy.images",
+    },
+)
 
 
 def image_folder(
@@ -69,7 +77,7 @@ def image_folder(
     if corrupt not in ("skip", "refuse"):
         raise ValueError(f"corrupt is {corrupt!r}; expected 'skip' or 'refuse'")
     with Files(root) as files:
-        classes = _classes(files)
+        classes = images_of_classes(files)
         n_images = sum(len(names) for names in classes.values())
         shape = (n_images, channels, height, width)
         read: Counter[str] = Counter()
@@ -96,7 +104,7 @@ def image_folder(
                 _warn(failed)
             if empty := [folder for folder in classes if not read[folder]]:
                 raise ValueError(f"no image of {files.where(empty[0])} can be read")
-            names, groups = _names(list(classes))
+            names, groups = class_names(list(classes))
             sizes = [read[folder] for folder in classes]
             return ClassDataset.from_sizes(
                 torch.from_numpy(storage[: sum(sizes)]), sizes, names, groups
@@ -152,87 +160,6 @@ def _check_size(size: int | tuple[int, int], channels: int) -> tuple[int, int]:
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; expected 1 (grey) or 3 (RGB)")
     return height, width
-
-
-def class_folders(files: "Files") -> dict[str, list[str]]:
-    """The image files of each class, by the name that `image_folder` gives it, both sorted.
-
-    Raises:
-        ValueError: there are no classes, or one of them is empty; names the folder.
-    """
-    classes = _classes(files, least=1)
-    names, _ = _names(list(classes))
-    return dict(zip(names, classes.values(), strict=True))
-
-
-def _classes(files: "Files", least: int = 2) -> dict[str, list[str]]:
-    """The images of each folder that holds some, both sorted; warns of what is left out."""
-    classes: dict[str, list[str]] = {}
-    for name in files.names:
-        if is_image(name):
-            classes.setdefault(name.rpartition("/")[0], []).append(name)
-    left_out = [not_read(files.names)]
-    if stray := classes.pop("", []):
-        if not classes:
-            raise ValueError(
-                f"{files.where(stray[0])} lies in no class folder; expected "
-                f"{files.path}/CLASS/IMAGE"
-            )
-        more = f", nor do {len(stray) - 1} more images" if len(stray) > 1 else ""
-        left_out.append(f"left out: {files.where(stray[0])} lies in no class folder{more}")
-    inner = {parent for folder in files.folders for parent in parents(folder)}
-    for folder in files.folders:
-        if folder not in classes and folder not in inner:
-            content = not_read(name for name in files.names if name.startswith(folder + "/"))
-            if content is None:
-                raise ValueError(f"class folder {files.where(folder)} holds no images")
-            left_out.append(
-                f"left out: the class folder {files.where(folder)} holds no images ({content})"
-            )
-    if len(classes) < least:
-        content = f"only the class {next(iter(classes))!r}" if classes else "no images"
-        known = f" ({left_out[0]})" if left_out[0] else ""
-        raise ValueError(
-            f"{files.path} holds {content}{known}; expected a folder for each of at least 2 classes"
-        )
-    for folder in classes:
-        if around := next((name for name in parents(folder) if name in classes), None):
-            left_out.append(
-                f"{folder} lies inside the class {around}, and is taken for a class of its own"
-            )
-            break
-    for line in filter(None, [*left_out, files.doubt, _keep_one_part(classes)]):
-        warnings.warn(f"{files.path}: {line}", stacklevel=4)
-    return dict(sorted(classes.items()))
-
-
-def _keep_one_part(classes: dict[str, list[str]]) -> str | None:
-    """Of classes that stand in ``train`` and again in ``test``, keep the former; says so."""
-    parts: dict[str, dict[str, str]] = {}
-    for folder, name in zip(classes, _names(list(classes))[0], strict=True):
-        part, _, rest = name.partition("/")
-        parts.setdefault(part, {})[rest] = folder
-    several = [part for part in parts if part.lower() in _PARTS]
-    if len(several) < 2:
-        return None
-    first, *others = sorted(several, key=lambda part: _PARTS.index(part.lower()))
-    if not any(parts[first].keys() & parts[other].keys() for other in others):
-        return None
-    for other in parts.keys() - {first}:
-        for folder in parts[other].values():
-            del classes[folder]
-    more = ", ".join(sorted(parts.keys() - {*several}))
-    return f"{first} and {' and '.join(others)} hold the same classes; only {first} is read" + (
-        f", and not {more}" if more else ""
-    )
-
-
-def _names(folders: list[str]) -> tuple[list[str], list[str] | None]:
-    """Class names below the deepest folder around them all, and their groups if each has one."""
-    around = posixpath.commonpath(["/" + folder.rpartition("/")[0] for folder in folders])
-    names = [f"/{folder}".removeprefix(around).lstrip("/") for folder in folders]
-    groups = [name.rpartition("/")[0] for name in names]
-    return names, groups if all(groups) else None
 
 
 def _warn(failed: list[str]) -> None:

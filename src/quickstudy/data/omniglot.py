@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import requests
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from quickstudy.data.dataset import ClassDataset
-from quickstudy.data.files import Files
+from quickstudy.files import Files
 from quickstudy.locks import alone
 
 __all__ = ["ALPHABETS", "cache_dir", "omniglot"]
@@ -233,6 +232,8 @@ class Resuming:
         self.timeout = timeout
 
     def __call__(self, url: str, output_file: str | os.PathLike[str], _pooch: object) -> None:
+        import requests
+
         failures = 0
         while True:
             before = self._size()
@@ -252,6 +253,8 @@ class Resuming:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _fetch(self, url: str) -> None:
+        import requests
+
         start = self._size()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:

@@ -42,7 +42,7 @@ LearnerName = Literal[
     "tables",
 ]
 InnerName = Literal["sgd", "momentum", "adam"]
-Backbone = Literal["conv4", "r2d2", "mlp", "efficientnet-lite0"]
+Backbone = Literal["conv4", "r2d2", "resnet12", "wrn-28-10", "mlp", "efficientnet-lite0"]
 Init = Literal["torch", "glorot", "maml"]
 Downsample = Literal["pool", "stride", "stride-flatten"]
 
@@ -95,7 +95,9 @@ class Architecture(Fields):
     size: Annotated[int, Field(ge=1, le=2048, description="Height and width of images.")] = 28
     channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour.")] = 1
     backbone: Annotated[Backbone, Field(description="The network.")] = "conv4"
-    filters: Annotated[int, Field(ge=1, le=8192, description="Of each block of Conv4.")] = 64
+    filters: Annotated[
+        int, Field(ge=1, le=8192, description="Of each block of Conv4; of ResNet-12's first.")
+    ] = 64
     downsample: Annotated[Downsample, Field(description="How Conv4 halves.")] = "pool"
     fit_ink: Annotated[
         bool, Field(description="Drawings: move the ink to the middle, and scale it, first of all.")
@@ -239,7 +241,7 @@ class LearnerSpec(Architecture, Schema):
         return encoder
 
     def _backbone(self) -> "nn.Module":
-        from quickstudy.nn import MLP, Conv4, R2D2Encoder
+        from quickstudy.nn import MLP, Conv4, R2D2Encoder, ResNet12, WideResNet
 
         if self.inputs == "sinusoid":
             return MLP(1, [40], 40)
@@ -249,6 +251,12 @@ class LearnerSpec(Architecture, Schema):
             from quickstudy.encoders import efficientnet
 
             return efficientnet(self.size)
+        if self.backbone == "resnet12":
+            one = self.filters
+            widths = (one, 5 * one // 2, 5 * one, 10 * one)
+            return ResNet12(self.channels, widths, image_size=self.size, batch_norm=self.batch_norm)
+        if self.backbone == "wrn-28-10":
+            return WideResNet(self.channels, image_size=self.size, batch_norm=self.batch_norm)
         if self.backbone == "r2d2":
             return R2D2Encoder(
                 self.channels, self.filters, image_size=self.size, batch_norm=self.batch_norm

@@ -10,9 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from quickstudy._moved import refused_from
-from quickstudy.checkpoint import reading, write_atomically
 from quickstudy.experiments.recipe import Cell, Recipe
-from quickstudy.plain import read_file
+from quickstudy.plain import read_file, reading, write_atomically
 from quickstudy.policy import Policy
 
 __all__ = ["Card", "Result", "Verdict", "load_cards"]

@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quickstudy.checkpoint import count_weights, load_weights, weights_about
 from quickstudy.experiments.card import load_cards
-from quickstudy.experiments.recipe import recipe_names
+from quickstudy.experiments.recipe import shipped, weights_file
 from quickstudy.experiments.run import load_run
 from quickstudy.experiments.spec import Experiment, LearnerSpec
 from quickstudy.hub import WEIGHTS
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
 
 __all__ = ["load", "load_described", "shipped", "taken_images"]
-
-
-def shipped() -> list[str]:
-    """The names that `load` knows."""
-    return [name for name in recipe_names() if _file(name).is_file()]
 
 
 def load(source: str | os.PathLike[str]) -> "MetaLearner":
@@ -65,7 +59,7 @@ def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLe
     if path.is_file():
         return _opened(path)
     name = os.fspath(source)
-    path = _file(name)
+    path = weights_file(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"{name} is neither a run folder nor a file, and no weights of {name!r} come with "
@@ -115,9 +109,3 @@ def _opened(path: Path) -> tuple[LearnerSpec, "MetaLearner"]:
         raise ValueError(f"{path} describes no learner that can be built: {error}") from error
     load_weights(path, learner)
     return spec, learner.eval()
-
-
-def _file(name: str) -> Path:
-    return Path(
-        str(resources.files("quickstudy.experiments.recipes") / "weights" / f"{name}.safetensors")
-    )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quickstudy._moved import names_from
-from quickstudy.checkpoint import reading
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -29,13 +28,22 @@ from quickstudy.experiments.spec import (
     SplitName,
     Tasks,
 )
-from quickstudy.plain import read_file
+from quickstudy.plain import read_file, reading
 from quickstudy.policy import Policy
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
 
-__all__ = ["Cell", "Recipe", "TrainingProtocol", "Validation", "load_recipe", "recipe_names"]
+__all__ = [
+    "Cell",
+    "Recipe",
+    "TrainingProtocol",
+    "Validation",
+    "load_recipe",
+    "recipe_names",
+    "shipped",
+    "weights_file",
+]
 
 __getattr__ = names_from(__name__, {"Protocol": "quickstudy.experiments.recipe:TrainingProtocol"})
 
@@ -215,6 +223,17 @@ class Recipe(_Strict):
 def recipe_names() -> list[str]:
     """The recipes that come with quickstudy, by name."""
     return list(_shipped())
+
+
+def shipped() -> list[str]:
+    """The recipes whose weights come with quickstudy: what `quickstudy.load` knows by name."""
+    return sorted(file.stem for file in weights_file("").parent.glob("*.safetensors"))
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights of a recipe are, if they come with quickstudy."""
+    folder = resources.files("quickstudy.experiments.recipes") / "weights"
+    return Path(str(folder), f"{name}.safetensors")
 
 
 def load_recipe(name: str) -> Recipe:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASELINES",
     "build_baseline",
+    "check_target",
     "find_target",
     "nearest_in_space",
     "run_folder",
@@ -51,7 +52,8 @@ def find_target(
         >>> experiment.learner, type(learner).__name__
         ('protonet', 'ProtoNet')
     """
-    from quickstudy.experiments.pretrained import load, shipped
+    check_target(name)
+    from quickstudy.experiments.pretrained import load
     from quickstudy.experiments.recipe import load_recipe
     from quickstudy.experiments.run import load_run
 
@@ -62,10 +64,15 @@ def find_target(
             experiment = Experiment(baseline)
             return experiment, experiment.build_learner()
     name = os.fspath(name)
-    if name not in shipped():
-        known = ", ".join((*BASELINES, *shipped()))
-        raise FileNotFoundError(f"{name} is no run folder, and none of {known}")
     return load_recipe(name).experiment(), load(name)
+
+
+def check_target(name: str | os.PathLike[str]) -> None:
+    """Raise ``FileNotFoundError`` if a name stands for nothing, before anything heavy is done."""
+    from quickstudy.experiments.recipe import shipped
+
+    if not Path(name).exists() and name not in (known := (*BASELINES, *shipped())):
+        raise FileNotFoundError(f"{name} is no run folder, and none of {', '.join(known)}")
 
 
 def run_folder(name: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ __all__ = [
     "BatchNorm",
     "Policy",
     "Source",
+    "adopt_batch_norm",
     "batch_norm_policy",
     "mixes_examples",
     "norm_parameters",
@@ -159,6 +160,36 @@ def set_batch_norm_policy(module: nn.Module, policy: Policy) -> None:
         raise ValueError(f"batch norm policy {policy!r}; expected 'inductive' or 'transductive'")
     for layer in _layers(module):
         layer.policy = policy
+
+
+def adopt_batch_norm(module: nn.Module, policy: Policy = "inductive") -> nn.Module:
+    """Put `BatchNorm` layers in the place of PyTorch's own inside a network of others, as timm's.
+
+    They share weights and statistics with those that they replace. What a layer does after
+    normalising (timm's ``BatchNormAct2d``) is kept.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a layer keeps no running averages or has no scale and shift.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if layer.running_mean is None or layer.weight is None:
+            raise ValueError(f"{name} has no running averages, or no scale: it stays as it is")
+        momentum = 0.1 if layer.momentum is None else layer.momentum
+        own = BatchNorm(layer.num_features, policy=policy, momentum=momentum, eps=layer.eps)
+        own.weight, own.bias = layer.weight, layer.bias
+        own.running_mean, own.running_var = layer.running_mean, layer.running_var  # type: ignore[assignment]
+        own.train(layer.training)
+        after = [
+            part for part in (getattr(layer, "drop", None), getattr(layer, "act", None)) if part
+        ]
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, nn.Sequential(own, *after) if after else own)
+    return module
 
 
 @contextmanager

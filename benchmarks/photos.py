@@ -1,0 +1,147 @@
+"""Features of a folder of photos, beside what one would write: ``benchmarks/photos.py ROOT``.
+
+``ROOT`` is a folder or zip of images, enlarged to JPEGs of 500x375 in a temporary folder. All use
+the same encoder, EfficientNet-Lite0, and the same preparation. Each candidate is a process of its
+own, and they take turns; times are from the first photo asked for to the last vector, on as many
+threads as torch takes. Where the machine does other work too, go by CPU time and by ratios.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from quickstudy.encoders import FeatureCache, efficientnet, encode, load_encoder
+from quickstudy.examples import read_item
+from quickstudy.files import Files
+from quickstudy.images import is_image, open_image
+from quickstudy.photos import by_onnx_runtime, by_torch, convolutions
+
+SCRIPT = os.path.abspath(__file__)
+Vectors = Iterator[np.ndarray[Any, Any]]
+
+
+def ours(files: list[Path], *, runtime: bool = True, cache: FeatureCache | None = None) -> Vectors:
+    """What `learn` and `predict` do."""
+    encoder = load_encoder("efficientnet-lite0")
+    if not runtime:
+        encoder._fast.module = by_torch(convolutions(encoder.network.module))  # type: ignore[attr-defined]
+    yield np.zeros(0)  # ready
+    for _, z in encode(encoder, map(read_item, files), cache=cache):
+        yield z
+
+
+class Photos(torch.utils.data.Dataset[Any]):
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Any:
+        image = Image.open(self.files[i]).convert("RGB")
+        fitted = ImageOps.fit(image, (224, 224), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def loader(files: list[Path], *, runtime: bool) -> Vectors:
+    """A DataLoader with a process a core, and batches of 32."""
+    network = efficientnet().module
+    run: Callable[[Any], Any] = network  # type: ignore[assignment]
+    if runtime:
+        fast = by_onnx_runtime(convolutions(network), threads=torch.get_num_threads())  # type: ignore[arg-type]
+        assert fast is not None, "onnx and onnxruntime are needed"
+        run = fast
+    batches = torch.utils.data.DataLoader(Photos(files), 32, num_workers=os.cpu_count() or 1)
+    yield np.zeros(0)
+    with torch.no_grad():
+        for x in batches:
+            yield from run(x).mean((2, 3)).numpy()
+
+
+CANDIDATES: dict[str, Callable[[list[Path]], Vectors]] = {
+    "quickstudy": ours,
+    "quickstudy without ONNX Runtime": lambda files: ours(files, runtime=False),
+    "quickstudy, from the cache": lambda files: ours(files, cache=FeatureCache("features.sqlite")),
+    "DataLoader, PyTorch": lambda files: loader(files, runtime=False),
+    "DataLoader, ONNX Runtime": lambda files: loader(files, runtime=True),
+}
+
+
+def enlarge(root: Path, n: int) -> None:
+    with Files(root) as inside:
+        for i, name in enumerate(islice(filter(is_image, inside.names), n)):
+            image = open_image(inside.read(name), name, "RGB")
+            image.resize((500, 375), Image.Resampling.BICUBIC).save(f"{i:05}.jpg", quality=90)
+
+
+def run(name: str) -> None:
+    """One candidate, in this process: seconds, CPU seconds, MiB at the peak; writes vectors."""
+    files = sorted(Path().glob("*.jpg"))
+    vectors = CANDIDATES[name](files)
+    next(vectors)
+    began, cpu = time.perf_counter(), _cpu()
+    kept = np.stack(list(vectors))
+    seconds, cpu = time.perf_counter() - began, _cpu() - cpu
+    np.save("vectors.npy", kept)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{seconds} {cpu} {peak}")
+
+
+def _cpu() -> float:
+    both = (resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in both)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--photos", type=int, default=5000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.candidate:
+        run(options.candidate)
+        return
+    root = options.root.resolve()
+    found: dict[str, list[list[float]]] = {name: [] for name in CANDIDATES}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        enlarge(root, options.photos)
+        first: Any = None
+        fill = "quickstudy, from the cache"
+        for name in [fill, *list(CANDIDATES) * options.runs]:
+            words = (sys.executable, SCRIPT, str(root), "--candidate", name)
+            printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            vectors = np.load("vectors.npy")
+            first = vectors if first is None else first
+            assert np.abs(vectors - first).max() < 1e-4 * np.abs(first).max(), name
+            found[name].append([float(word) for word in printed.split()])
+        found[fill].pop(0)
+        os.chdir("/")
+    rates = {
+        name: len(first) / statistics.median(r[0] for r in rows) for name, rows in found.items()
+    }
+    best = max(rate for name, rate in rates.items() if name.startswith("DataLoader"))
+    print("| | photos/s | times the best peer | CPU ms a photo | MiB at the peak |")
+    print("|---|---|---|---|---|")
+    for name, rows in found.items():
+        cpu, peak = (statistics.median(row[i] for row in rows) for i in (1, 2))
+        figures = f"{rates[name]:.1f} | {rates[name] / best:.2f} | {1e3 * cpu / len(first):.1f}"
+        print(f"| {name} | {figures} | {peak:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
