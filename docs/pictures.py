@@ -744,9 +744,9 @@ PICTURES: dict[str, Picture] = {
     ),
     "tables": Picture(
         "keys and values of the support's cells",
-        (("cells", "2 x [T,G,layers,F+1,S,d]"), ("columns", "[T,F]"), ("sorted", "[T,F,S]")),
-        "its cells attend\nto these; then V",
-        "what a cell tells, the marks of labels, the blocks, the output layer V",
+        (("cells", "2 x [T,G,layers,F+1,S,d]"), ("ends", "[T,G,S,d]"), ("votes", "[T,S,N]")),
+        "its cells attend to\nthese; rows vote",
+        "what a cell tells, the marks of labels, the blocks, who is asked for a vote",
         _tables,
     ),
     "cnp": Picture(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quickstudy.data import TableSampler
 from quickstudy.learners import TableTransformer
-from quickstudy.learners.tables import MOST_COLUMNS, _Attention
+from quickstudy.learners.tables import MOST_COLUMNS, _Attention, _codes
 
 
 def small(**settings: int) -> TableTransformer:
@@ -105,8 +105,8 @@ def test_of_many_columns_those_are_read_in_which_classes_differ() -> None:
 
 def test_more_classes_than_symbols_are_told_apart_by_codes() -> None:
     learner, (x, y, query) = small(codes=3), table(rows=40, ways=20)
-    phi = learner.adapt(x, y, 20)
-    codes = phi["codes"][0]
+    codes = _codes(20, 3, x.device)
+    assert learner.adapt(x, y, 20)["ends"].shape[1] == 12
     assert codes.shape == (4 * 3, 20)
     assert codes.max() == 2
     apart = (codes[:, :, None] != codes[:, None, :]).sum(0) + 20 * torch.eye(20)

@@ -24,7 +24,7 @@ class TableTransformer(MetaLearner):
         ``layers`` times:      the cells of each row attend to each other,
                                those of each column attend to the support's rows
         ``row_layers`` times:  label cells attend to the support's
-        logits    = V cell[q,y]
+        p(n | q) ~ sum over s of class n of exp(a(cell[q,y]) . b(cell[s,y]))
 
     A value counts by its distance from the support's mean in standard deviations, and by its rank
     among the support's. A query sees the support alone. Nothing tells which column is which, or
@@ -36,21 +36,24 @@ class TableTransformer(MetaLearner):
         layers: rounds of both attentions.
         row_layers: rounds of attention among label cells alone, which cost little.
         heads: of each attention.
-        codes: classes that it tells apart at once. More are told apart by several codes of so many
-            symbols (Dietterich and Bakiri 1995, arXiv:cs/9501101), which takes as many times as
-            long.
+        codes: marks for labels. More classes than that share them, in several readings that deal
+            them differently, as error-correcting codes do (Dietterich and Bakiri 1995,
+            arXiv:cs/9501101); it takes as many times as long.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
     missing. Of more than 100 columns those are read in which classes (or targets) differ most.
     Targets of a regression are ``[T,n,d]``, each of the ``d`` learned by itself.
 
-    ``phi``: of ``G`` readings (1; of more classes, of codes; of regression, ``d``), ``{"cells":
-    2 x [T,G,layers,F+1,S,width], "rows": 2 x [T,G,row_layers,1,S,width], "columns": [T,F],
-    "sorted": [T,F,S], "mean": [T,F], "spread": [T,F], ...}``, the first two keys and values.
+    ``phi``: of ``G`` readings (1; of many classes, several; of regression, ``d``), ``{"cells":
+    2 x [T,G,layers,F+1,S,width], "rows": 2 x [T,G,row_layers,1,S,width], "ends": [T,G,S,width],
+    "votes": [T,S,N], "columns": [T,F], "sorted": [T,F,S], "mean": [T,F], "spread": [T,F]}``: keys
+    and values of each round, the last keys, and who votes for what.
 
     Differs from the paper: columns get no random mark; ranks stand beside values; the last
-    rounds read the label alone; attention to rows is sharpened by the logarithm of their number
-    (Nakanishi 2025, arXiv:2501.19399), so that long supports are read as short ones are.
+    rounds read the label alone; the support's rows vote for their classes by attention, as in
+    `MatchingNetwork` (of a number it is their weighted mean, and something is added); attention to
+    rows is sharpened by the logarithm of their number (Nakanishi 2025, arXiv:2501.19399), so that
+    long supports are read as short ones are.
 
     Example:
         >>> learner = TableTransformer(width=16, layers=1, row_layers=1)
@@ -86,29 +89,21 @@ class TableTransformer(MetaLearner):
             _Block(width, heads, across=False) for _ in range(row_layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, codes + 1)
+        self.head = nn.Linear(width, 2 * width + 1)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        phi: Phi = class_labels(support_y, n_way)
-        if n_way is None:
-            phi["centre"] = support_y.mean(1)
-            phi["unit"] = support_y.std(1, correction=0) + 1e-6
-            scaled = (support_y - phi["centre"].unsqueeze(1)) / phi["unit"].unsqueeze(1)
-            labels = self.marks[-3] + scaled.transpose(1, 2).unsqueeze(-1) * self.marks[-2]
-        else:
-            phi["codes"] = _codes(n_way, self.codes, support_x.device).expand(
-                len(support_x), -1, -1
-            )
-        phi |= _columns(support_x, support_y, n_way)
+        phi: Phi = class_labels(support_y, n_way) | _columns(support_x, support_y, n_way)
         cells = _describe(support_x, phi)
-        if n_way is not None:
-            phi["order"] = _class_order(cells, support_y, n_way)
-            ranked = phi["order"].gather(1, support_y)
-            symbols = phi["codes"].gather(
-                2, ranked.unsqueeze(1).expand(-1, phi["codes"].shape[1], -1)
-            )
-            labels = self.marks[symbols]
+        if n_way is None:
+            phi["centre"] = support_y.mean(1, keepdim=True)
+            phi["unit"] = support_y.std(1, keepdim=True, correction=0) + 1e-6
+            phi["votes"] = (support_y - phi["centre"]) / phi["unit"]
+            labels = self.marks[-3] + phi["votes"].mT.unsqueeze(-1) * self.marks[-2]
+        else:
+            phi["votes"] = F.one_hot(support_y, n_way).to(support_x.dtype)
+            place = _class_order(cells, support_y, n_way).gather(1, support_y)
+            labels = self.marks[_codes(n_way, self.codes, place.device)[:, place].transpose(0, 1)]
         G = labels.shape[1]
         tokens = self.cell(cells).unsqueeze(1).expand(-1, G, -1, -1, -1)
         tokens = torch.cat([tokens, labels.unsqueeze(2)], dim=2).flatten(0, 1)
@@ -122,11 +117,13 @@ class TableTransformer(MetaLearner):
             stacked = [torch.stack(part, 1) for part in (keys, values)]
             phi[name] = [part.view(-1, G, *part.shape[1:]) for part in stacked]
             tokens = tokens[:, -1:]
+        _, key, _ = self._ends(tokens)
+        phi["ends"] = key.view(-1, G, *key.shape[1:])
         return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         cells = self.cell(_describe(query_x, phi))
-        G = phi["cells"][0].shape[1]
+        G = phi["ends"].shape[1]
         tokens = cells.unsqueeze(1).expand(-1, G, -1, -1, -1)
         unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
         tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
@@ -136,17 +133,20 @@ class TableTransformer(MetaLearner):
                 assert isinstance(block, _Block)
                 tokens = block(tokens, keys[:, layer], values[:, layer])
             tokens = tokens[:, -1:]
-        out = self.head(self.norm(tokens)).squeeze(1)
-        out = out.view(-1, G, *out.shape[1:])
-        n_way = ways(phi)
-        if n_way is None:
-            target = out[..., -1].transpose(1, 2)
-            return target * phi["unit"].unsqueeze(1) + phi["centre"].unsqueeze(1)  # type: ignore[no-any-return]
-        used = out[..., : min(n_way, self.codes)].log_softmax(-1)
-        Q = used.shape[2]
-        each = used.gather(-1, phi["codes"].unsqueeze(2).expand(-1, -1, Q, -1)).sum(1)
-        logits: Tensor = each.gather(-1, phi["order"].unsqueeze(1).expand(-1, Q, -1))
-        return logits
+        query, _, more = self._ends(tokens)
+        scores = query.view(-1, G, *query.shape[1:]) @ phi["ends"].mT / query.shape[-1] ** 0.5
+        weights = scores.softmax(-1)
+        if ways(phi) is not None:
+            votes = weights @ phi["votes"].unsqueeze(1)
+            return votes.clamp_min(1e-12).log().mean(1)  # type: ignore[no-any-return]
+        average = (weights @ phi["votes"].mT.unsqueeze(-1)).squeeze(-1).mT
+        return (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi["centre"]  # type: ignore[no-any-return]
+
+    def _ends(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Label cells ``[B,1,n,width]`` to what they ask, answer to, and add to a number."""
+        width = tokens.shape[-1]
+        query, key, more = self.head(self.norm(tokens[:, 0])).split([width, width, 1], -1)
+        return query, key, more.squeeze(-1)
 
 
 class _Block(nn.Module):
@@ -268,15 +268,14 @@ def _class_order(cells: Tensor, y: Tensor, n_way: int) -> Tensor:
 
 
 def _codes(n_way: int, symbols: int, device: torch.device) -> Tensor:
-    """``[1,G,N]``: the symbol of each class in each code; one code if there are enough symbols.
+    """``[G,N]``: the symbol of each class in each code; one code if there are enough symbols.
 
     Each code deals its symbols evenly; so many codes that any two classes differ in several.
     """
     if n_way <= symbols:
-        return torch.arange(n_way, device=device).view(1, 1, -1)
+        return torch.arange(n_way, device=device).unsqueeze(0)
     rng = torch.Generator().manual_seed(n_way)
     codes = 4 * math.ceil(math.log(n_way, symbols))
     dealt = torch.arange(n_way) % symbols
-    return torch.stack([dealt[torch.randperm(n_way, generator=rng)] for _ in range(codes)])[
-        None
-    ].to(device)
+    order = [torch.randperm(n_way, generator=rng) for _ in range(codes)]
+    return torch.stack([dealt[each] for each in order]).to(device)
