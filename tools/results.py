@@ -541,6 +541,33 @@ def main_results(card: Card) -> Iterator[Result]:
             yield result
 
 
+def small_tables(found: dict[str, Any]) -> list[str]:
+    """Small public tables, ours beside others."""
+    lines = []
+    for shot, methods in found["shots"].items():
+        lines += [
+            f"**{shot} rows a class** (accuracy and its difference from ours in %, 95% over tables)",
+            "",
+            "| | accuracy | mean rank | ours is ahead by | better / worse on | log-loss | ECE | s |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for name, row in methods.items():
+            gap = f"{row['gap']:+.1f} ± {row['gap_ci95']:.1f}"
+            tables = f"{row['wins']} / {row['losses']}"
+            cells = [f"{row['accuracy']:.1f}", f"{row['rank']:.1f}"]
+            cells += ["", ""] if name == "ours" else [gap, tables]
+            cells += [f"{row['loss']:.3f}", f"{row['ece']:.3f}", f"{row['seconds']:.2f}"]
+            lines.append(f"| {'`tables`' if name == 'ours' else name} | {' | '.join(cells)} |")
+        lines.append("")
+    names = ", ".join(found["tables"])
+    lines += [
+        f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each, up to 300 other "
+        f"rows to answer; the same rows for all. `{found['command']}`, commit `{found['commit']}`.",
+        "",
+    ]
+    return lines
+
+
 BENCHMARKS = {
     "performance": performance,
     "performance-other": other_machine,
@@ -548,6 +575,7 @@ BENCHMARKS = {
     "load": load,
     "soak": soak,
     "scaling": scaling,
+    "public-tables": small_tables,
 }
 
 
