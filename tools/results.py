@@ -546,9 +546,9 @@ def small_tables(found: dict[str, Any]) -> list[str]:
     lines = []
     for shot, methods in found["shots"].items():
         lines += [
-            f"**{shot} rows a class** (accuracy and its difference from ours in %, 95% over tables)",
+            f"**{shot} rows a class** (accuracy and its difference from ours in %, 95% intervals):",
             "",
-            "| | accuracy | mean rank | ours is ahead by | better / worse on | log-loss | ECE | s |",
+            "| | accuracy | mean rank | ours ahead by | better / worse on | log-loss | ECE | s |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for name, row in methods.items():
