@@ -152,6 +152,35 @@ def test_each_kind_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
 
 
+def test_a_table_is_asked_by_rows(tmp_path: Path) -> None:
+    rows = [{"age": str(20 + 5 * i), "plan": "ab"[i % 2], "id": f"n{i}"} for i in range(8)]
+    labels = ["young" if i < 4 else "old" for i in range(8)]
+    model = Model.learn(list(zip(rows, labels, strict=True)), head="logistic")
+    model.save(tmp_path / "people.qs")
+    client = calling(tmp_path / "people.qs")
+    (about,) = client.get("/api/models").json()["models"]
+    assert (about["kind"], about["encoder"]) == ("table", "table")
+    assert about["columns"] == [
+        {"name": "age", "kind": "number", "levels": []},
+        {"name": "plan", "kind": "category", "levels": ["a", "b"]},
+    ]
+    asked = [{"age": 21, "plan": "a"}, {"age": "54", "plan": None, "id": "x", "more": True}]
+    path = "/api/models/people/predict"
+    found = client.post(path, json={"items": [{"row": {**row, "id": "x"}} for row in asked]})
+    assert [answer["label"] for answer in found.json()["answers"]] == ["young", "old"]
+    said = [*model.predict([{**row, "id": "x"} for row in asked])]
+    for answer, own in zip(found.json()["answers"], said, strict=True):
+        assert answer["probabilities"] == pytest.approx([*own.probabilities.values()], abs=1e-9)
+    for item, words in (
+        ({"text": "hello"}, "item 1 has no row; this model takes rows of a table"),
+        ({"row": {"plan": "a"}}, "item 1: the column 'age' is missing"),
+        ({"row": {"age": [1]}}, "age"),
+    ):
+        refused = client.post(path, json={"items": [item]})
+        assert refused.status_code == 422
+        assert words in str(refused.json()["detail"])
+
+
 def test_what_cannot_be_answered(folder: Path) -> None:
     client = calling(folder / "two.qs")
     path = "/api/models/two/predict"

@@ -155,6 +155,49 @@ def test_a_model_that_is_served_is_tried_with_one_and_with_many(
     assert not page.locator("#served").is_visible()
 
 
+def test_a_served_table_is_asked_by_a_form_and_by_a_file(
+    new_desk: Callable[..., Any], tmp_path: Path
+) -> None:
+    desk, asked = new_desk(), []
+    columns = [
+        {"name": "age", "kind": "number", "levels": []},
+        {"name": "since", "kind": "date", "levels": []},
+        {"name": 'plan, "now"', "kind": "category", "levels": ["free", "paid"]},
+    ]
+
+    def answer(route: Any) -> None:
+        items = route.request.post_data_json["items"]
+        asked.extend(item["row"] for item in items)
+        answers = [ANSWERS[i % 2] for i in range(len(items))]
+        route.fulfill(json={"classes": ["a", "b"], "answers": answers})
+
+    page = desk.page
+    model = {**MODEL, "kind": "table", "encoder": "table", "columns": columns}
+    page.route("**/api/models", lambda route: route.fulfill(json={"models": [model]}))
+    page.route("**/api/models/letters.qs/predict", answer)
+    desk.go()
+    page.click("[data-model]")
+    page.get_by_label("age").fill("31")
+    page.wait_for_selector("#served .verdict")
+    page.get_by_label("plan").select_option("paid")
+    page.get_by_label("since").fill("2024-01-31")
+    page.wait_for_timeout(600)
+    assert asked[-1] == {"age": "31", "since": "2024-01-31", 'plan, "now"': "paid"}
+    table = tmp_path / "new.csv"
+    table.write_text('Age;"plan, ""now""";since;more\r\n7;"a;b";;x\r\n\r\n8;free\r\n')
+    page.set_input_files("#served input[type=file]", table)
+    page.wait_for_selector("#served tbody tr >> nth=1")
+    assert asked[-2:] == [
+        {"age": "7", "since": "", 'plan, "now"': "a;b"},
+        {"age": "8", "since": "", 'plan, "now"': "free"},
+    ]
+    assert "2 rows of new.csv" in page.locator("#served-input").inner_text()
+    table.write_text("age\n7\n")
+    page.set_input_files("#served input[type=file]", table)
+    assert desk.error() == "new.csv has no column since."
+    desk.trouble.clear()
+
+
 @pytest.mark.parametrize("kind", ["drawing", "photo"])
 def test_served_models_of_images(new_desk: Callable[..., Any], hand: Any, kind: str) -> None:
     desk = new_desk()

@@ -1,11 +1,11 @@
-"""What arrives: images and texts, and how images are stored; no web here."""
+"""What arrives: images, texts and rows, and how images are stored; no web here."""
 
 import base64
 import binascii
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image, ImageOps
 
@@ -24,10 +24,11 @@ _FOR_URLS = str.maketrans("-_", "+/")  # of base64, as it stands in addresses
 
 @dataclass(frozen=True)
 class Item:
-    """An example as it arrives: an encoded image, or a text."""
+    """An example as it arrives: an encoded image, a text, or a row of a table by its columns."""
 
     image: str | None = None
     text: str | None = None
+    row: Mapping[str, Any] | None = None
 
 
 def content_of(kind: Kind, item: Item, where: str, taken: str) -> str | bytes:

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from quickstudy.app.items import Charge, Item, Kind, content_of
 from quickstudy.app.tasks import Limits
-from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder
-from quickstudy.examples import Example
+from quickstudy.encoders import AbsentEncoder, Encoder, LearnedEncoder, TableEncoder
+from quickstudy.examples import Example, as_example
 from quickstudy.images import count_pixels
 from quickstudy.model import Model
 
@@ -21,7 +21,7 @@ __all__ = ["Models"]
 @dataclass(frozen=True)
 class _Served:
     model: Model
-    kind: Kind
+    kind: Kind | Literal["table"]
     lock: threading.Lock = field(default_factory=threading.Lock)  # one thread at a time predicts
 
 
@@ -65,7 +65,7 @@ class Models:
 
     def about(self) -> list[dict[str, Any]]:
         """Of each model its name, kind, encoder and classes, how many ``examples`` it has learned
-        from, and whether it may answer ``unknown``.
+        from, and whether it may answer ``unknown``; of a table also the ``columns`` that it reads.
         """
         return [
             {
@@ -75,6 +75,7 @@ class Models:
                 "classes": [*served.model.counts],
                 "examples": sum(served.model.counts.values()),
                 "unknown": served.model.classifier.threshold_ is not None,
+                **_columns(served.model.encoder),
             }
             for name, served in self._served.items()
         ]
@@ -99,9 +100,7 @@ class Models:
         """
         served = self._served[name]
         examples = [
-            Example(
-                self._content(served.kind, item, f"item {i + 1}", charge), None, f"item {i + 1}"
-            )
+            self._example(served.kind, item, f"item {i + 1}", charge)
             for i, item in enumerate(items)
         ]
         with served.lock, warnings.catch_warnings():
@@ -119,17 +118,32 @@ class Models:
             ],
         }
 
-    def _content(self, kind: Kind, item: Item, where: str, charge: Charge | None) -> str | bytes:
+    def _example(
+        self, kind: Kind | Literal["table"], item: Item, where: str, charge: Charge | None
+    ) -> Example:
+        if kind == "table":
+            if item.row is None:
+                raise ValueError(f"{where} has no row; this model takes rows of a table")
+            return as_example(item.row, where)
         found = content_of(kind, item, where, "this model takes")
         if isinstance(found, bytes):
             pixels = count_pixels(found, where, self.limits.pixels)
             if charge is not None:
                 charge(pixels)
-        return found
+        return Example(found, None, where)
 
 
-def _kind(encoder: Encoder) -> Kind:
-    if encoder.kind == "text":
-        return "text"
+def _columns(encoder: Encoder) -> dict[str, Any]:
+    """What pages ask for: the columns that count."""
+    if not isinstance(encoder, TableEncoder):
+        return {}
+    read = [column for column in encoder.columns.columns if column.width]
+    shown = [{"name": c.name, "kind": c.kind, "levels": [*c.levels]} for c in read]
+    return {"columns": shown}
+
+
+def _kind(encoder: Encoder) -> Kind | Literal["table"]:
+    if encoder.kind != "image":
+        return encoder.kind
     pixels = encoder.images if isinstance(encoder, LearnedEncoder) else encoder.name
     return "drawing" if pixels.partition(":")[0] in ("drawing", "grey", "inverted") else "photo"

@@ -32,6 +32,8 @@ _LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 T = TypeVar("T")
 Label = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
 Encoded = Annotated[str, Field(max_length=MOST_BYTES)]
+Name = Annotated[str, Field(max_length=1000)]
+Value = Annotated[str, Field(max_length=1000)] | bool | float | None
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -40,10 +42,11 @@ class _Body(BaseModel):
 
 
 class NewItem(_Body):
-    """An image (base64, or a data URL) or a text, by the kind of the task or model."""
+    """An image (base64, or a data URL), a text or a row, by the kind of the task or model."""
 
     image: Encoded | None = None
     text: Text | None = None
+    row: Annotated[dict[Name, Value], Field(max_length=10_000)] | None = None
 
 
 class NewExample(NewItem):
@@ -277,7 +280,7 @@ _FILE: Any = {
 
 
 def _item(new: NewItem) -> Item:
-    return Item(new.image, new.text)
+    return Item(new.image, new.text, new.row)
 
 
 def _labelled(examples: list[NewExample]) -> list[tuple[str, Item]]:

@@ -29,8 +29,9 @@ export const colour = index => "c" + index % 8;
 
 /* An example as a small picture, or as its text. */
 export function shown(example) {
-  return example.image ? element("img", { src: example.image, alt: "" })
-    : element("span", { textContent: example.text });
+  if (example.image) return element("img", { src: example.image, alt: "" });
+  const row = Object.entries(example.row || {}).map(([name, value]) => `${name}: ${value}`);
+  return element("span", { textContent: example.text ?? short(row.join(", "), 120) });
 }
 
 export function bars(classes, probabilities, most = 6) {

@@ -1,4 +1,4 @@
-/* Inputs of examples: a pad to draw on, photos, sentences.
+/* Inputs of examples: a pad to draw on, photos, sentences, rows of a table.
    Each has `items`, what is there, in order; `item`, the one to ask about; `clear`; `drop`, which
    takes away the first so many; `draw`, which puts something in; `stop`. `changed` is called at every
    change, also within a stroke; what `picks` asks about one of its items. Files are prepared as examples
@@ -43,8 +43,8 @@ function tray(changed, picks, clear) {
 }
 
 /* A button for files, which may also be dropped on `target`. */
-function files(target, words, take) {
-  const file = element("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
+function files(target, words, take, accept = "image/*") {
+  const file = element("input", { type: "file", accept, multiple: true, hidden: true });
   const button = element("button", { type: "button", textContent: words });
   button.onclick = () => file.click();
   file.onchange = async () => { const chosen = [...file.files]; file.value = ""; await take(chosen); };
@@ -165,4 +165,71 @@ function text({ changed, picks }) {
   };
 }
 
-export const inputs = { drawing, photo, text };
+/* A table's text as rows: objects by the names in its first line. */
+export function rowsOf(text) {
+  const lines = [[""]];
+  let quoted = false;
+  const mark = /^[^\n"]*\t/.test(text) ? "\t" : /^[^\n",]*;/.test(text) ? ";" : ",";
+  const letters = text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
+  for (let i = 0; i < letters.length; i++) {
+    const line = lines.at(-1), letter = letters[i];
+    const twice = quoted && letter === '"' && letters[i + 1] === '"';
+    if (letter === '"' && !twice) quoted = !quoted;
+    else if (letter === mark && !quoted) line.push("");
+    else if (letter === "\n" && !quoted) lines.push([""]);
+    else line[line.length - 1] += letter;
+    if (twice) i++;
+  }
+  const [head, ...rest] = lines.filter(line => line.some(field => field.trim()));
+  return rest.map(line => Object.fromEntries(head.map((name, i) =>
+    [name.trim().toLowerCase(), line[i] ?? ""])));
+}
+
+const MOST_ROWS = 2000;
+
+function table({ changed, columns }) {
+  const box = element("div", { className: "input drop" });
+  const said = element("p", { className: "hint" });
+  let rows = [];
+  const fields = columns.map(({ name, kind, levels }) => {
+    const field = kind === "category"
+      ? element("select", {}, ...["", ...levels].map(value =>
+        element("option", { value, textContent: value || "(missing)" })))
+      : element("input", kind === "date" ? { type: "date" }
+        : { type: "text", inputMode: "decimal", placeholder: "(missing)", maxLength: 100 });
+    field.oninput = () => { rows = []; said.textContent = ""; changed(); };
+    return [name, field];
+  });
+  const filled = () => fields.some(([, field]) => field.value.trim());
+  const one = () => ({ row: Object.fromEntries(fields.map(([name, field]) => [name, field.value])) });
+  const clear = () => {
+    for (const [, field] of fields) field.value = "";
+    rows = []; said.textContent = ""; changed();
+  };
+  const take = guard(async ([chosen]) => {
+    const found = rowsOf(await chosen.text());
+    const lacks = columns.find(({ name }) => found.length && !(name in found[0]));
+    if (!found.length) throw new Error(`${chosen.name} has no rows below its header.`);
+    if (lacks) throw new Error(`${chosen.name} has no column ${lacks.name}.`);
+    if (found.length > MOST_ROWS) throw new Error(`${chosen.name} has ${found.length} rows; `
+      + `this page asks about ${MOST_ROWS} at most: quickstudy predict takes any number.`);
+    rows = found.map(row => ({ row: Object.fromEntries(columns.map(({ name }) => [name, row[name]])) }));
+    said.textContent = `${plural(rows.length, "row")} of ${chosen.name}`;
+    changed();
+  });
+  box.append(element("div", { className: "fields" }, ...fields.map(([name, field]) =>
+    element("label", {}, element("span", { textContent: name }), field))),
+  element("div", { className: "row" },
+    ...files(box, "Choose a table", take, ".csv,.tsv,text/csv"), clearing(clear)), said);
+  return {
+    node: box,
+    items: () => rows.length ? rows : filled() ? [one()] : [],
+    item: () => filled() ? one() : null,
+    clear,
+    drop: () => {},
+    draw: () => {},
+    stop: () => {},
+  };
+}
+
+export const inputs = { drawing, photo, text, table };

@@ -7,7 +7,7 @@ import { guard, say, settled, working } from "./notices.js";
 
 const MOST = 64, MOST_LETTERS = 4000, BETWEEN = 150;
 const WHAT = { drawing: "Draw a symbol, or choose pictures", photo: "Choose photos, one or many",
-  text: "Type a sentence, or many: one a line" };
+  text: "Type a sentence, or many: one a line", table: "Fill in a row, or choose a table (.csv)" };
 
 /* What the server has; a server without such models has no address for them. */
 export async function models() {
@@ -22,7 +22,7 @@ let model = null, input = null, busy = false, again = false;
 export function open(chosen) {
   model = chosen;
   input = inputs[model.kind]({ changed: ask, picks: false, unchanged: true,
-    centres: model.encoder === "drawing" });
+    centres: model.encoder === "drawing", columns: model.columns });
   $("served-input").replaceChildren(input.node);
   $("served-head").textContent = model.name;
   $("served-about").textContent = `${WHAT[model.kind]}. It knows `
