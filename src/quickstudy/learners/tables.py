@@ -194,8 +194,6 @@ class _Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         key, value = self.key_value(self.norm(tokens)).chunk(2, dim=-1)
