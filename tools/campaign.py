@@ -33,6 +33,7 @@ QUEUE = (
     "meta-sgd-sinusoid-5shot",
     "meta-sgd-sinusoid-10shot",
     "fomaml-omniglot-paper-5w1s",
+    "tables",
     "r2d2-omniglot-paper",
     "protonet-omniglot-paper-1shot",
     "maml-omniglot-paper-5w1s",

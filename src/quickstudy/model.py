@@ -41,7 +41,7 @@ _HEADS = {
     "drawing": "protonet-drawings",
     "efficientnet-lite0": "photo",
     "minilm": "sentence",
-    "table": "tables",
+    "table": "logistic",
 }
 
 
@@ -116,8 +116,8 @@ class Model(Shareable):
                 clearly better on held-out examples.
             head: a head (`HEADS`, `LEARNED_HEADS`), the name of shipped weights, a run folder, or
                 a file of weights. Default: ``protonet-drawings`` for the encoder ``drawing``,
-                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``tables`` for
-                rows of tables, ``logistic`` for any other.
+                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``logistic`` for
+                rows of tables and any other.
             label: the column of a table that holds the labels, see `read_examples`.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.

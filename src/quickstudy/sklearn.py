@@ -38,7 +38,7 @@ class _Checked:
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]
-        tags.input_tags.allow_nan = self.table or self.learner == "tables"
+        tags.input_tags.allow_nan = self.table
         return tags
 
 
@@ -54,7 +54,7 @@ class FewShotClassifier(ClassifierMixin, _Checked, BaseEstimator, Classifier):  
             a module computes where it is.
         table: ``X`` is a table, of columns with units of their own, categories and holes: a
             DataFrame, or an array. Columns are scaled as the examples say, and rows are not made
-            unit vectors. The learner ``"tables"`` always takes it so.
+            unit vectors. A learner of tables always takes it so.
         penalty: of the heads ``"photo"``, ``"sentence"``, ``"logistic"`` and ``"ridge"``, if not
             the usual one.
 
@@ -100,7 +100,7 @@ class FewShotRegressor(RegressorMixin, _Checked, BaseEstimator, Regressor):  # t
             the features and the targets for it.
         batch_size: queries to answer at a time.
         device: as of `FewShotClassifier`.
-        table: as of `FewShotClassifier`; the learner ``"tables"`` always takes ``X`` so.
+        table: as of `FewShotClassifier`.
         random_state: of that network's weights.
 
     Attributes:

@@ -71,7 +71,7 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="photo, sentence, tables, logistic, ridge, centroid, proto-maml, shipped weights, "
+            help="photo, sentence, logistic, ridge, centroid, proto-maml, shipped weights, "
             "a run folder, or a file of weights. Default: by the encoder."
         ),
     ] = None,
