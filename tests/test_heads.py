@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
 from torch import nn
 
 from quickstudy import data
@@ -248,6 +251,19 @@ def test_the_usual_temperature_depends_on_ways_and_shots_as_the_head_does(name: 
     assert 0.03 < min(one, twenty) < max(one, twenty) < 1
     assert usual_temperature(name, [10, 1, 1, 1, 1]) == pytest.approx(one, rel=0.1)
     assert usual_temperature("protonet-omniglot", [1] * 5) == 1
+
+
+def test_heads_of_tables_have_temperatures_of_their_own() -> None:
+    """Fitted to unit vectors of photos, those of features made them far too sure."""
+    x, y = load_wine(return_X_y=True)
+    few, new, label, truth = train_test_split(x, y, train_size=9, stratify=y, random_state=0)
+    for head in ("logistic", "ridge", "centroid"):
+        model = FewShotClassifier(head, table=True).fit(few, label)
+        loss = log_loss(truth, model.predict_proba(new))
+        model.temperature_ = usual_temperature(head, [3, 3, 3])
+        assert loss < 0.5 * log_loss(truth, model.predict_proba(new))
+        assert loss < 0.6
+    assert usual_temperature("unheard-of", [3, 3], table=True) == 1
 
 
 def test_what_you_trained_has_no_usual_temperature_whatever_it_is_called(

@@ -616,7 +616,7 @@ class Classifier(_FewShot):
         self._uncalibrated()
 
     def _uncalibrated(self) -> None:
-        self.temperature_ = usual_temperature(self._head(), self._sizes())
+        self.temperature_ = usual_temperature(self._head(), self._sizes(), table=self.table)
         self.threshold_, self.allowance_, self.held_out_ = None, 0.0, 0
         self.held_out_accuracy_ = self.calibration_error_ = None
 
@@ -645,7 +645,7 @@ class Classifier(_FewShot):
                 new[rows[k % parts :: parts]] = k < parts
             part = self._without(out)
             logits, sizes = part._answer_numbers(x[new]), part._sizes()
-            usual = usual_temperature(self._head(), sizes)
+            usual = usual_temperature(self._head(), sizes, table=self.table)
             yield logits, logits / usual, y[new], np.full(len(logits), mean_shot(sizes))
 
     def _renew(self) -> None:

@@ -134,8 +134,14 @@ _TEMPERATURES = {
     "protonet-drawings": Temperature(3.0, -0.3, -0.4),
 }
 
+_OF_TABLES = {
+    "logistic": Temperature(6.812, -0.757, -0.273),
+    "ridge": Temperature(13.154, -1.117, -0.166),
+    "centroid": Temperature(3.775, -0.840, -0.498),
+}
 
-def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
+
+def usual_temperature(name: str | None, sizes: Sequence[int], *, table: bool = False) -> float:
     """What the logits of a head are best divided by; 1 for a learner of which that is not known.
 
     The laws are least squares to the best temperatures, in logarithms, of tasks of photos and
@@ -143,10 +149,16 @@ def usual_temperature(name: str | None, sizes: Sequence[int]) -> float:
     of `LEARNED_HEADS` are meta-learned with them. That of ``"protonet-drawings"`` lies between the
     best for characters, of which it is surer than it should be of anything else, and for icons.
 
+    Those of tables have the least log-loss on the tables that ``benchmarks/tables.py`` has to choose
+    by, with 1 to 20 rows of each class.
+
     Args:
         name: of the head.
         sizes: examples of each class.
+        table: the head learned from rows of a table.
     """
+    if table:
+        return _OF_TABLES[name].of(sizes) if name in _OF_TABLES else 1.0
     law = _learned(name).temperature if name in LEARNED_HEADS else _TEMPERATURES.get(name or "")
     if name and name not in (*HEADS, *LEARNED_HEADS) and os.path.exists(name):
         law = None  # `load_learner` takes what is there, whatever comes with quickstudy
