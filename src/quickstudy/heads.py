@@ -149,8 +149,8 @@ def usual_temperature(name: str | None, sizes: Sequence[int], *, table: bool = F
     of `LEARNED_HEADS` are meta-learned with them. That of ``"protonet-drawings"`` lies between the
     best for characters, of which it is surer than it should be of anything else, and for icons.
 
-    Those of tables have the least log-loss on the tables that ``benchmarks/tables.py`` has to choose
-    by, with 1 to 20 rows of each class.
+    Those of tables have the least log-loss on the tables that ``benchmarks/tables.py`` has there to
+    choose by, with 1 to 20 rows of each class.
 
     Args:
         name: of the head.
