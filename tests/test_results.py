@@ -68,3 +68,17 @@ def test_the_front_page_leads_to_every_other_and_to_nothing_else(results: Module
     linked = re.findall(r"\(results/(\w+)\.md\)", front)
     kept = [page.stem for page in (ROOT / "docs" / "results").iterdir()]
     assert sorted(linked) == sorted(kept) == sorted([*results.SECTIONS, "real"])
+
+
+def test_what_is_said_of_tables_is_what_was_measured(results: ModuleType) -> None:
+    shots = results._measured("public-tables")["shots"]
+    for shot in ("3", "5", "10"):
+        losses = {name: row["loss"] for name, row in shots[shot].items()}
+        assert min(losses, key=losses.__getitem__) == "ours"
+    for rows in shots.values():
+        assert rows["logistic regression"]["gap"] > 0 < rows["k nearest neighbours"]["gap"]
+        forest = rows["random forest"]
+        assert -forest["gap_ci95"] < forest["gap"] < 0
+    for shot in ("3", "5"):
+        row = shots[shot]["logistic regression"]
+        assert row["gap"] > row["gap_ci95"]

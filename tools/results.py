@@ -557,7 +557,7 @@ def small_tables(found: dict[str, Any]) -> list[str]:
             cells = [f"{row['accuracy']:.1f}", f"{row['rank']:.1f}"]
             cells += ["", ""] if name == "ours" else [gap, tables]
             cells += [f"{row['loss']:.3f}", f"{row['ece']:.3f}", f"{row['seconds']:.2f}"]
-            lines.append(f"| {'`tables`' if name == 'ours' else name} | {' | '.join(cells)} |")
+            lines.append(f"| {'quickstudy' if name == 'ours' else name} | {' | '.join(cells)} |")
         lines.append("")
     names = ", ".join(found["tables"])
     lines += [
