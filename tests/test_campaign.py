@@ -27,7 +27,7 @@ def test_every_recipe_is_in_the_queue_or_finished(campaign: ModuleType, tmp_path
 
 
 def test_unfinished_runs_are_kept_and_go_on(campaign: ModuleType, tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "protonet-omniglot-paper-1shot"
+    run = tmp_path / "runs" / "protonet-omniglot-paper-5shot"
     run.mkdir(parents=True)
     for name in ("run.json", "metrics.csv", "checkpoint.safetensors", "campaign.log"):
         (run / name).write_text(name)

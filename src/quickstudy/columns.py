@@ -72,10 +72,10 @@ class Columns:
         columns: each column's.
 
     Example:
-        >>> rows = [{"age": "31", "plan": "free"}, {"age": "?", "plan": "paid"}]
-        >>> columns = Columns.fit(rows + rows)
+        >>> rows = [{"age": "31", "plan": "free"}, {"age": "44", "plan": "?"}]
+        >>> columns = Columns.fit([*rows, {"age": None, "plan": "paid"}])
         >>> columns.numbers(rows).tolist()
-        [[31.0, 0.0], [nan, 1.0]]
+        [[31.0, 0.0], [44.0, nan]]
     """
 
     columns: tuple[Column, ...] = field(default=())

@@ -192,13 +192,13 @@ def add(
 
     from quickstudy.examples import Example, label_form
 
-    failed: list[str] = []
-    examples = _examples(model, files or [], text or [], failed)
     name = label_form(label, "--class")
     if name == UNKNOWN:
         raise ValueError(
             f"--class is {name}, as predict calls what resembles no class; choose another name"
         )
+    failed: list[str] = []
+    examples = _examples(model, files or [], text or [], failed)
     loaded = _loaded(model, encoder, device)
     others: list[str] = []
 
