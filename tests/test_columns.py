@@ -10,6 +10,21 @@ import pytest
 from quickstudy.columns import Columns
 
 
+class NA:
+    """As pandas has it: even the question whether it is itself has no answer."""
+
+    def __str__(self) -> str:
+        return "<NA>"
+
+    def __ne__(self, other: object) -> "NA":  # type: ignore[override]
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = object.__hash__
+
+
 def column(*values: object) -> list[dict[str, object]]:
     return [{"x": value} for value in values]
 
@@ -28,7 +43,8 @@ def column(*values: object) -> list[dict[str, object]]:
         (["yes", "no"], "category"),
         (["same", "same"], "constant"),
         ([7, 7.0, "7"], "constant"),
-        ([None, "", float("nan")], "empty"),
+        ([None, "", float("nan"), NA()], "empty"),
+        ([1.5, NA(), 2.5], "number"),
         ([f"name {i}" for i in range(20)], "text"),
     ],
 )

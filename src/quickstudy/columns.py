@@ -22,6 +22,8 @@ _MISSING = {
     "na",
     "n/a",
     "nan",
+    "nat",
+    "<na>",
     "null",
     "<null>",
     "none",
@@ -182,8 +184,6 @@ def _word(value: Any) -> str | None:
     """A value as text; ``None`` if it is missing."""
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
-    if value is None or value != value:
-        return None
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     text = str(value).strip()

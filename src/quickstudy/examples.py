@@ -375,12 +375,17 @@ def _of_row(
     raise _EmptyError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether it is one of the values that stand for none in numpy and pandas."""
+    return str(value) in ("nan", "NaT", "<NA>")
+
+
 def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | None) -> Example:
     """A row that is neither a text nor an image; to be learned, without its label."""
     name = next((name for name in _LABELS if name in row), None)
     name = name if column is None else _column(column)
     value = None if name is None else row[name]
-    missing = value is None or value != value or value == ""
+    missing = value in (None, "") if isinstance(value, str | None) else _is_nothing(value)
     if missing and labelled:
         have = f"the column {name!r} is empty" if name else f"it has: {', '.join(row)}"
         raise ValueError(f"{where} has no label; {have}; --label names its column")
