@@ -89,9 +89,10 @@ def server(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def test_health_answers_while_others_ask_for_much(server: Server) -> None:
-    """Large images, very many parts, heads without an end: every second answer within 50 ms.
+    """Large images, very many parts, heads without an end, and every second answer in 0.3 s.
 
-    The test's own threads take the same two cores, so that the slowest is no measure of the server.
+    Quiet it is 20 ms. This test's threads, and other tests, take the same cores: what matters here
+    is that nobody waits for what others asked for, which takes seconds.
     """
     _, task = server.ask(
         "/api/tasks", {"examples": [{"label": str(i), "image": png(84, i)} for i in range(5)]}
@@ -123,7 +124,7 @@ def test_health_answers_while_others_ask_for_much(server: Server) -> None:
         ended.set()
         for thread in threads:
             thread.join()
-    assert sorted(times)[30] < 0.05, times
+    assert sorted(times)[30] < 0.3, times
     assert max(times) < 2, times
     new = {"items": [{"image": png(84, 3)}]}
     while (found := server.ask(f"/api/tasks/{task['id']}/predict", new))[0] == 503:
