@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
+from quickstudy.batches import Predictor
 from quickstudy.checkpoint import save_weights
 from quickstudy.cli import main
 from quickstudy.data import TableSampler
@@ -238,3 +239,14 @@ def test_infinite_numbers_are_refused_and_a_thousand_columns_are_not(reader: str
     x[3, 4] = np.inf
     with pytest.raises(ValueError, match="infinity"):
         FewShotClassifier(reader).fit(x, y)
+
+
+def test_an_engine_hands_out_batches_of_a_table(tmp_path: Path) -> None:
+    model = Model.learn(table(tmp_path / "t.csv", ROWS, PLANS), label="plan")
+    model.save(tmp_path / "m.qs")
+    batch = {name: np.array([row[i] for row in ROWS]) for i, name in enumerate(HEAD)}
+    names = np.array([f"row {i}" for i in range(len(ROWS))])
+    found = Predictor(tmp_path / "m.qs")({"path": names, **batch})
+    rows = [dict(zip(HEAD, row, strict=True)) for row in ROWS]
+    assert found["label"].tolist() == [answer.label for answer in model.predict(rows)]
+    assert found["path"].tolist() == names.tolist()

@@ -1,11 +1,13 @@
 """A model for engines that hand out batches of a table, such as Ray Data."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quickstudy.columns import Row
 from quickstudy.examples import Example
 from quickstudy.model import Model
 
@@ -21,7 +23,8 @@ class Predictor:
         model: a file that `quickstudy learn` wrote, where each worker finds it.
         device: where to compute, see `quickstudy.devices.find_device`.
 
-    A batch is a dict of columns ``[n]``: ``path``, and ``bytes`` of images or ``text``. Its answer
+    A batch is a dict of columns ``[n]``: ``path``, and ``bytes`` of images or ``text``, or the
+    columns of a table (``path`` then only says what to call each row). Its answer
     has the columns ``path``, ``label`` (empty for "unknown"), ``probability``, and ``fault``: what
     is wrong with an example that cannot be read, which then has no label.
     """
@@ -30,8 +33,7 @@ class Predictor:
         self.model = Model.load(model, device=device)
 
     def __call__(self, batch: dict[str, Array]) -> dict[str, Array]:
-        items = batch["bytes" if self.model.encoder.kind == "image" else "text"]
-        rows = zip(batch["path"], items, strict=True)
+        rows = zip(batch["path"], self._items(batch), strict=True)
         examples = [Example(item, None, str(path)) for path, item in rows]
         failed: list[str] = []
         found = [*self.model.predict(examples, failed=failed)]
@@ -46,6 +48,13 @@ class Predictor:
             "probability": np.array(probabilities, dtype=np.float64),
             "fault": np.array(faults, dtype=object),
         }
+
+    def _items(self, batch: dict[str, Array]) -> Iterable[bytes | str | Row]:
+        if self.model.encoder.kind != "table":
+            return batch["bytes" if self.model.encoder.kind == "image" else "text"]
+        names = [name for name in batch if name != "path"]
+        each = zip(*(batch[name] for name in names), strict=True)
+        return [dict(zip(names, values, strict=True)) for values in each]
 
     def _alone(self, example: Example) -> tuple[str, float, str]:
         failed: list[str] = []
