@@ -34,6 +34,14 @@ def test_tasks_keep_to_their_ranges_and_every_class_has_an_example() -> None:
     assert features == {2, 3, 4, 5, 6, 7}
 
 
+def test_a_class_that_is_drawn_once_is_in_the_support() -> None:
+    """Of few rows the largest class has none to give away for a second."""
+    tasks = TableSampler(way=10, shot=1, query=1, tasks=8)
+    for index in range(40):
+        for labels in tasks[index].support_y:
+            assert len(set(labels.tolist())) == 10
+
+
 def test_half_the_batches_are_balanced() -> None:
     tasks = TableSampler(way=3, shot=8, tasks=1, query=4)
     equal = sum(bool((tasks[i].support_y[0].bincount(minlength=3) == 8).all()) for i in range(60))

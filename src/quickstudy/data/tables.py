@@ -157,7 +157,6 @@ def _network(rng: Generator, rows: int, nodes: int) -> Array:
     act = _ACTIVATIONS[rng.integers(len(_ACTIVATIONS))]
     depth = int(rng.integers(1, 5))
     width = max(2, math.ceil((nodes - (roots if rng.random() < 0.5 else 0)) / depth))
-    skip = roots
     for _ in range(depth):
         source = layer if rng.random() < 0.7 else np.concatenate(known, 1)
         weight = rng.standard_normal((source.shape[1], width))
@@ -173,7 +172,7 @@ def _network(rng: Generator, rows: int, nodes: int) -> Array:
                 z[:, block] = _ACTIVATIONS[rng.integers(len(_ACTIVATIONS))](z[:, block])
         layer = _standard(z) + noise * rng.standard_normal(z.shape)
         known.append(layer)
-    every = np.concatenate(known if skip + depth * width >= nodes else [*known, layer], 1)
+    every = np.concatenate(known if roots + depth * width >= nodes else [*known, layer], 1)
     while every.shape[1] < nodes:
         every = np.concatenate([every, every], 1)
     keep = rng.permutation(every.shape[1])[:nodes]
@@ -324,7 +323,7 @@ def _deal(
     order = rng.permutation(len(y))
     if n_way is not None:
         of_class = [order[y[order] == label] for label in range(n_way)]
-        taken = np.concatenate([rows[: min(least, len(rows) - 1)] for rows in of_class])
+        taken = np.concatenate([rows[: max(1, min(least, len(rows) - 1))] for rows in of_class])
         order = np.concatenate([taken, order[~np.isin(order, taken)]])
     chosen = order[: support + query]
     return np.concatenate([rng.permutation(chosen[:support]), chosen[support:]])
