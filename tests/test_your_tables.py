@@ -250,3 +250,15 @@ def test_an_engine_hands_out_batches_of_a_table(tmp_path: Path) -> None:
     rows = [dict(zip(HEAD, row, strict=True)) for row in ROWS]
     assert found["label"].tolist() == [answer.label for answer in model.predict(rows)]
     assert found["path"].tolist() == names.tolist()
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "centroid"])
+def test_holes_count_as_the_average_and_outliers_are_drawn_in(head: str) -> None:
+    x, y = load_wine(return_X_y=True)
+    few, label = x[::6].copy(), y[::6]
+    model = FewShotClassifier(head, table=True).fit(few, label)
+    hole, mean, far, farther = (x[1:2].copy() for _ in range(4))
+    hole[0, 3], mean[0, 3] = np.nan, few[:, 3].mean()
+    np.testing.assert_allclose(model.predict_proba(hole), model.predict_proba(mean), atol=1e-6)
+    far[0, 3], farther[0, 3] = 1e4, 1e9
+    np.testing.assert_allclose(model.predict_proba(far), model.predict_proba(farther), atol=1e-6)
