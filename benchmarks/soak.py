@@ -3,8 +3,8 @@
 Eight clients send what comes: predictions, examples, photos of 16 megapixels; and bodies that are
 too large, cut off or no JSON, decompression bombs, wrong tokens, connections that are dropped.
 Meanwhile a process of its own asks, 50 times a second, whether the server is up. Prints what each
-kind of request was answered, how soon the server said that it is up, and its memory before and
-after; 10,000 or more are written to ``benchmarks/results/soak.json``. It ends by itself.
+kind of request was answered, how soon the server said that it is up, and its memory before,
+after and at most; 10,000 or more are written to ``benchmarks/results/soak.json``. It ends by itself.
 """
 
 import base64
@@ -198,10 +198,10 @@ def health(port: int) -> None:
     print(json.dumps(times))
 
 
-def memory(pid: int) -> int:
-    """Resident MiB of a process."""
+def memory(pid: int, which: str = "VmRSS") -> int:
+    """Resident MiB of a process; with ``"VmHWM"`` the most that it ever was."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) >> 10
+    return int(status.partition(f"{which}:")[2].split()[0]) >> 10
 
 
 def soak(port: int, pid: int, requests: int, clients: int = CLIENTS) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def soak(port: int, pid: int, requests: int, clients: int = CLIENTS) -> dict[str
 
     Returns:
         What each kind was answered, and how often; what was answered as it must not be; how long
-        health took, in ms; and the server's memory after one of each kind from each client, and at
-        the end.
+        health took, in ms; and the server's memory after one of each kind from each client, at the
+        end, and at most.
     """
     known = kinds()
     chosen = random.Random(0).choices([*known], [kind.share for kind in known.values()], k=requests)
@@ -254,6 +254,7 @@ def soak(port: int, pid: int, requests: int, clients: int = CLIENTS) -> dict[str
         },
         "memory_before_mib": before,
         "memory_after_mib": after,
+        "memory_peak_mib": memory(pid, "VmHWM"),
     }
 
 

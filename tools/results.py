@@ -274,8 +274,8 @@ def soak(found: dict[str, Any]) -> list[str]:
         f"`GET /api/health` was asked {health['asked']:,} times: half of the answers came within "
         f"{health['p50_ms']:.0f} ms, 99% within {health['p99_ms']:.0f} ms, the last within "
         f"{health['max_ms']:.0f} ms. Memory was {found['memory_before_mib']} MiB after a warm-up "
-        f"and {found['memory_after_mib']} MiB at the end ({found['machine']}, server and clients "
-        f"together; commit `{found['commit']}`, {found['date']}).",
+        f"and {found['memory_after_mib']} MiB at the end, at most {found['memory_peak_mib']} MiB "
+        f"between ({found['machine']}, server and clients together; commit `{found['commit']}`, {found['date']}).",
         "",
         "| | answers |",
         "|---|---|",
