@@ -3,8 +3,8 @@
 Eight clients send what comes: predictions, examples, photos of 16 megapixels; and bodies that are
 too large, cut off or no JSON, decompression bombs, wrong tokens, connections that are dropped.
 Meanwhile a process of its own asks, 50 times a second, whether the server is up. Prints what each
-kind of request was answered, how soon the server said that it is up, and its memory before,
-after and at most; 10,000 or more are written to ``benchmarks/results/soak.json``. It ends by itself.
+kind of request was answered, how soon the server said that it is up, and its memory before, after
+and at most; 10,000 or more are written to ``benchmarks/results/soak.json``. It ends by itself.
 """
 
 import base64

@@ -275,7 +275,8 @@ def soak(found: dict[str, Any]) -> list[str]:
         f"{health['p50_ms']:.0f} ms, 99% within {health['p99_ms']:.0f} ms, the last within "
         f"{health['max_ms']:.0f} ms. Memory was {found['memory_before_mib']} MiB after a warm-up "
         f"and {found['memory_after_mib']} MiB at the end, at most {found['memory_peak_mib']} MiB "
-        f"between ({found['machine']}, server and clients together; commit `{found['commit']}`, {found['date']}).",
+        f"between ({found['machine']}, server and clients together; commit `{found['commit']}`, "
+        f"{found['date']}).",
         "",
         "| | answers |",
         "|---|---|",
