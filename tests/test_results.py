@@ -82,3 +82,15 @@ def test_what_is_said_of_tables_is_what_was_measured(results: ModuleType) -> Non
     for shot in ("3", "5"):
         row = shots[shot]["logistic regression"]
         assert row["gap"] > row["gap_ci95"]
+
+
+def test_what_is_said_of_calibration_is_what_was_measured(results: ModuleType) -> None:
+    page = (ROOT / "docs" / "own.md").read_text()
+    [said] = re.findall(r"calibration error is below (0\.\d+)\..*?up to (0\.\d+):", page, re.DOTALL)
+    usual, single = map(float, said)
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for tables in results._measured("real").values():
+        for part in tables["parts"]:
+            errors[part["sizes"] in {"1", "10 and ones"}].append(part["sure"]["ece"])
+    assert max(errors[False]) < usual <= max(errors[False]) + 0.01
+    assert single - 0.01 < max(errors[True]) <= single
