@@ -74,6 +74,21 @@ def test_a_logger_is_told_what_the_run_folder_is(tmp_path: Path) -> None:
     assert kept.ends == ["success"]
 
 
+def test_tasks_are_counted_though_batches_differ_and_the_run_was_cut(tmp_path: Path) -> None:
+    class Uneven(Tasks):
+        def __getitem__(self, index: int) -> Task:
+            super().__getitem__(index)
+            return make_task((16,), 3, 1 + index % 3, 1, 3, index).to(torch.float32)
+
+    how: dict[str, Any] = {"run_dir": tmp_path, "resume": True, "checkpoint_every": 3}
+    with pytest.raises(OSError, match="a bad disk"):
+        quick(Uneven(missing=5), **how)
+    quick(Uneven(), **how)
+    rows = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    sizes = [1 + index % 3 for index in range(8)]
+    assert [int(row["tasks"]) for row in rows] == [sum(sizes[:step]) for step in (2, 4, 6, 8)]
+
+
 def test_a_logger_is_told_how_it_ended() -> None:
     kept = Kept()
     with pytest.raises(OSError, match="a bad disk"):

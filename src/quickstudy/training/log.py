@@ -53,7 +53,8 @@ class Log:
         self.loggers, self.display, self.run, self.began = loggers, display, run, began
         self._total = torch.zeros((), device=device)
         self._since, self._rate = step, math.nan
-        self._timed_since, self._time = step, time.monotonic()
+        self._tasks: int | None = None if step else 0
+        self._timed_since, self._time = self._tasks or 0, time.monotonic()
 
     def __enter__(self) -> "Log":
         self.display.start()
@@ -78,20 +79,25 @@ class Log:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the row that has been begun."""
-        return {"total": self._total, "since": self._since}
+        return {"total": self._total, "since": self._since, "tasks": self._tasks}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on with the row that `state` returned."""
         self._total.copy_(saved["total"])
         self._since = saved["since"]
+        self._tasks = saved.get("tasks")
+        self._timed_since = self._tasks or 0
 
-    def add(self, step: int, loss: Tensor) -> None:
-        """Count the loss of one step."""
+    def add(self, step: int, loss: Tensor, tasks: int) -> None:
+        """Count the loss of one step and its tasks."""
         self._total += loss.detach()
+        if self._tasks is None:  # a run that was begun before they were counted
+            self._tasks = self._timed_since = (step - 1) * tasks
+        self._tasks += tasks
         self.display.advance(step)
 
-    def figures(self, step: int, tasks: int) -> dict[str, float]:
-        """The figures since the last row, of steps of ``tasks`` tasks each.
+    def figures(self, step: int) -> dict[str, float]:
+        """The figures since the last row; ``tasks`` are all so far.
 
         Raises:
             FloatingPointError: the mean loss is not finite.
@@ -103,8 +109,9 @@ class Log:
                 "inner_lr)"
             )
         now = time.monotonic()
-        self._rate = (step - self._timed_since) * tasks / (now - self._time)
-        return {"seconds": now - self.began, "tasks": step * tasks, "loss": mean}
+        tasks = self._tasks or 0
+        self._rate = (tasks - self._timed_since) / (now - self._time)
+        return {"seconds": now - self.began, "tasks": tasks, "loss": mean}
 
     def row(self, step: int, figures: dict[str, float]) -> None:
         """Report the figures of one step, and begin to gather those of the next row."""
@@ -112,5 +119,5 @@ class Log:
             logger.log_metrics(dict(figures), step)
         self.display.row(step, figures, self._rate)
         self._total.zero_()
-        self._since = self._timed_since = step
+        self._since, self._timed_since = step, self._tasks or 0
         self._time = time.monotonic()

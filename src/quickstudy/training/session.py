@@ -266,11 +266,11 @@ class Session:
     def _report(self, task: Task, loss: Tensor) -> Exception | None:
         """Log and validate, if it is time; the error of ``on_validation``, if it raised one."""
         step = self.step
-        self.log.add(step, loss)
+        self.log.add(step, loss, len(task) * self.fabric.world_size)
         due = self.validation.due(step, self.steps)
         if not (due or step % self.log_every == 0 or step == self.steps):
             return None
-        figures = self.log.figures(step, len(task) * self.fabric.world_size)
+        figures = self.log.figures(step)
         figures["lr"] = self.optimizer.param_groups[0]["lr"]
         if task.n_way is not None:
             figures["accuracy"] = evaluate(self.learner, [task], n_tasks=len(task)).mean
