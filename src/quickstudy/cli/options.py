@@ -33,7 +33,7 @@ def meaning(field: str) -> str | None:
 
 
 DataOption = Annotated[DataName | None, typer.Option("--data", help=meaning("data"))]
-RootOption = Annotated[Path | None, typer.Option("--root", help=meaning("root"))]
+RootOption = Annotated[Path | None, typer.Option("--root", exists=True, help=meaning("root"))]
 SplitOption = Annotated[SplitName | None, typer.Option("--split", help=meaning("split"))]
 SkipOption = Annotated[bool, typer.Option(help=meaning("skip_corrupt"))]
 

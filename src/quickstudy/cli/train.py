@@ -75,6 +75,8 @@ def train(
     if resume is not None:
         _check_resume(context)
         experiment = Experiment.load(resume)
+    elif (root := settings["root"]) is not None and not Path(root).exists():
+        raise FileNotFoundError(f"--root is {root}, which does not exist")
     with busy("starting"):
         from quickstudy.experiments.run import Machine, run_experiment
         from quickstudy.processes import LostProcessError

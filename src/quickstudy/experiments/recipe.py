@@ -12,7 +12,7 @@ import tomllib
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -248,7 +248,8 @@ def load_recipe(name: str) -> Recipe:
     file, _, run = name.partition(":")
     if file.endswith(".toml"):
         with reading(file, "a recipe"):
-            recipes = _read(Path(file).stem, read_file(file).decode("utf-8"), file)
+            written = _read(Path(file).stem, read_file(file).decode("utf-8"), file)
+            recipes = {key: _checked(*each) for key, each in written.items()}
         if len(recipes) > 1 or run:
             key = f"{Path(file).stem}-{run}"
             if key not in recipes:
@@ -256,26 +257,39 @@ def load_recipe(name: str) -> Recipe:
                 raise FileNotFoundError(f"{file} has no run {run!r}; it has: {runs}")
             return recipes[key]
         return next(iter(recipes.values()))
-    if name not in _shipped():
-        near = [known for known in _shipped() if name in known]
+    return _one_shipped(name)
+
+
+@cache
+def _one_shipped(name: str) -> Recipe:
+    known = _shipped()
+    if name not in known:
+        near = [other for other in known if name in other]
         raise FileNotFoundError(
             f"there is no recipe {name!r}; {'did you mean ' if near else 'see '}"
             + (", ".join(near) + "?" if near else "quickstudy reproduce --list")
         )
-    return _shipped()[name]
+    return _checked(*known[name])
 
 
 @cache
-def _shipped() -> dict[str, Recipe]:
+def _shipped() -> dict[str, "_Written"]:
     folder = resources.files("quickstudy.experiments.recipes")
-    recipes: dict[str, Recipe] = {}
+    written: dict[str, _Written] = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".toml"):
-            recipes |= _read(file.name.removesuffix(".toml"), file.read_text("utf-8"), file.name)
-    return recipes
+            written |= _read(file.name.removesuffix(".toml"), file.read_text("utf-8"), file.name)
+    return written
 
 
-def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
+class _Written(NamedTuple):
+    """A recipe as it is written, and where; not checked yet, which takes torch."""
+
+    fields: dict[str, Any]
+    where: str
+
+
+def _read(stem: str, text: str, where: str) -> dict[str, _Written]:
     """The recipes of one file: a run's tables are laid over those that all runs share."""
     try:
         data = tomllib.loads(text)
@@ -284,7 +298,7 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
     runs = data.pop("runs", {"": {}})
     if not isinstance(runs, dict) or not runs:
         raise ValueError(f"{where}: runs should be a table of trainings")
-    recipes = {}
+    written = {}
     for run, changes in runs.items():
         if run and not re.fullmatch(r"\w[\w.+-]*", run):  # it becomes the name of a folder
             raise ValueError(
@@ -293,14 +307,18 @@ def _read(stem: str, text: str, where: str) -> dict[str, Recipe]:
         _check_tables(where, data, changes)
         merged = {**data, **changes, "name": f"{stem}-{run}" if run else stem}
         merged["protocol"] = _laid_over(data.get("protocol", {}), changes.get("protocol", {}))
-        try:
-            recipes[merged["name"]] = Recipe(**merged)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "recipe"
-            message = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{where}{f', run {run}' * bool(run)}: {place}: {message}") from error
-    return recipes
+        written[merged["name"]] = _Written(merged, where + f", run {run}" * bool(run))
+    return written
+
+
+def _checked(fields: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "recipe"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {place}: {message}") from error
 
 
 def _check_tables(where: str, *tables: Any) -> None:
