@@ -77,6 +77,11 @@ def test_numbers_are_read_as_people_write_them() -> None:
 def test_a_number_in_another_unit_is_no_number() -> None:
     kilos = Columns.fit(column("12 kg", "3 kg", "4 kg"))
     assert np.isnan(kilos.numbers(column("500 g"))).all()
+    assert kilos.unread({"x": "500 g"}) == [("x", "500 g")]
+    assert kilos.unread({"x": "?"}) == kilos.unread({"x": "5 kg"}) == []
+    english, german = (Columns.fit(column(v, "7")) for v in ("1,234.50", "1.234,50"))
+    assert np.isnan(english.numbers(column("1,5", "1.234,50"))).all()
+    assert np.isnan(german.numbers(column("1,234.50"))).all()
     for values in (["1 kg", "500 g", "3 kg", "500 g"], ["A1", "A2", "A1"], ["10am", "9am", "9pm"]):
         assert Columns.fit(column(*values, *values)).columns[0].kind == "category"
 

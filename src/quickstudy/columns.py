@@ -124,6 +124,19 @@ class Columns:
             parts.append(_numbers(column, [row[column.name] for row in rows]))
         return np.concatenate(parts, axis=1) if rows else np.empty((0, self.width))
 
+    def unread(self, row: Row) -> list[tuple[str, str]]:
+        """What counts as missing in a row though it is there: of each such column name and value.
+
+        A category that is no level, a word among numbers, a number in another unit.
+        """
+        return [
+            (column.name, word)
+            for column in self.columns
+            if column.width
+            and (word := _word(row[column.name])) is not None
+            and np.isnan(_numbers(column, [word])).all()
+        ]
+
     @property
     def width(self) -> int:
         """Numbers of a row."""
@@ -209,9 +222,10 @@ def _word(value: Any) -> str | None:
 def _number(text: str, column: Column) -> float:
     """Its value; ``NaN`` if it is no number, or infinite."""
     text = text.replace("\u2212", "-").removesuffix(column.unit)
-    text = re.sub(r"(?<=\d)[ \u00a0\u202f'\u2019](?=\d{3}(?!\d))", "", text)  # 12 345, 12'345
-    text = text.replace(".", "") if column.points else text
-    text = text.replace(",", "" if column.thousands else ".").rstrip("%").strip("€$£ \u00a0\u202f")
+    marks = " \u00a0\u202f'\u2019" + "," * column.thousands + "." * column.points  # of thousands
+    text = re.sub(rf"(?<=\d)[{marks}](?=\d{{3}}(?!\d))", "", text)
+    text = text if column.thousands else text.replace(",", ".")
+    text = text.rstrip("%").strip("€$£ \u00a0\u202f")
     text = re.sub(r"^([+-]?)([A-Z]{3}\s|[A-Z]{0,3}[€$£¥₹])\s*(?=[\d.+-])", r"\1", text)
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return math.nan

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -201,6 +202,9 @@ class Model(Shareable):
             failed: receives what is wrong with examples that cannot be read.
             at_once: how many to wait for before they are answered together.
 
+        Of values in the rows of a table that were not learned, and count as missing, a warning
+        tells at the end.
+
         Raises:
             ValueError: an example cannot be read.
         """
@@ -218,7 +222,14 @@ class Model(Shareable):
 
         stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
+        first, count = dict[str, str](), Counter[str]()  # of each column, what was not learned
         while batch := list(islice(stream, at_once)):
+            if isinstance(self.encoder, TableEncoder):
+                for example, z in batch:
+                    if np.isnan(z).any() and isinstance(example.item, Mapping):
+                        for name, value in self.encoder.columns.unread(example.item):
+                            first.setdefault(name, value)
+                            count[name] += 1
             with one_thread():
                 p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
@@ -229,6 +240,13 @@ class Model(Shareable):
                     float(row[best]),
                     dict(zip(classes, map(float, row), strict=True)),
                 )
+        for name, value in first.items():
+            more = f" ({count[name]} of this kind)" if count[name] > 1 else ""
+            warnings.warn(
+                f"the column {name!r} has {value!r}, which was not learned, and counts as missing"
+                + more,
+                stacklevel=2,
+            )
 
     def add(
         self,

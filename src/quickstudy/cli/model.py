@@ -3,7 +3,7 @@
 import csv
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,11 +201,15 @@ def add(
     examples = _examples(model, files or [], text or [], failed)
     loaded = _loaded(model, encoder, device)
     others: list[str] = []
+    column = str(getattr(loaded.encoder, "label", None)).strip().lower()  # a table's own name of it
 
     def labelled() -> Iterator[Example]:
         for example in examples:
-            if example.label not in (None, name):
-                others.append(str(example.label))
+            own = example.label
+            if own is None and isinstance(example.item, Mapping):
+                own = example.item.get(column)
+            if str("" if own is None else own).strip() not in ("", name):
+                others.append(str(own))
             yield dataclasses.replace(example, label=name)
 
     loaded.add(labelled(), cache=_cache(cache), failed=failed)
