@@ -411,3 +411,9 @@ def test_files_that_say_what_cannot_be_are_refused(
         return
     with pytest.raises(ValueError, match=said):
         FewShotClassifier.load(tmp_path / "m.qs")
+
+
+@pytest.mark.parametrize("head", ["ridge", "logistic", "photo"])
+def test_a_head_of_classifiers_is_no_regressor(head: str) -> None:
+    with pytest.raises(ValueError, match=f"{head} is a head of classifiers; a regressor takes"):
+        FewShotRegressor(head).fit([[0.0], [1.0]], [100.0, 200.0])
