@@ -135,6 +135,13 @@ def test_what_was_not_learned_and_labels_that_are_not_heeded_are_said(
     assert others in capsys.readouterr().err
 
 
+def test_a_model_of_a_frame_answers_a_frame() -> None:
+    rows = [[*row, plan] for row, plan in zip(ROWS, PLANS, strict=True)]
+    model = Model.learn(Frame(rows, [*HEAD, "Plan"]), label="plan")  # type: ignore[arg-type]
+    answers = [answer.label for answer in model.predict(Frame(ROWS, HEAD))]  # type: ignore[arg-type]
+    assert answers == PLANS
+
+
 def test_numbers_stay_exact_where_their_differences_are_small(reader: str) -> None:
     """Seconds since 1970, an hour apart: single precision has steps of 128."""
     x = 1.7e9 + 3600.0 * np.arange(40)[:, None]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
-from quickstudy.columns import Columns
+from quickstudy.columns import Columns, rows_of
 from quickstudy.cores import one_thread
 from quickstudy.encoders import (
     AbsentEncoder,
@@ -197,7 +197,8 @@ class Model(Shareable):
         """Answers, one after another as examples come.
 
         Args:
-            examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays.
+            examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays; or
+                a DataFrame.
             cache: as in `learn`, also below.
             failed: receives what is wrong with examples that cannot be read.
             at_once: how many to wait for before they are answered together.
@@ -210,9 +211,11 @@ class Model(Shareable):
         """
         if isinstance(examples, str | bytes | os.PathLike):
             raise TypeError("predict takes a list of examples; for a single one, give [example]")
+        rows = rows_of(examples)
+        asked = examples if rows is None else rows
 
         def items() -> Iterator[Example]:
-            for i, item in enumerate(examples):
+            for i, item in enumerate(asked):
                 try:
                     yield as_example(item, item if isinstance(item, str) else f"example {i + 1}")
                 except (OSError, ValueError) as fault:
