@@ -463,6 +463,8 @@ def _examples(
     def each() -> Iterator[Example]:
         for text in filter(mine, texts):
             try:
+                if not text.strip():
+                    raise ValueError("a --text is empty")
                 yield as_example(text, text)
             except ValueError as fault:
                 failed.append(str(fault))
