@@ -61,8 +61,29 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert read("1,234", "12,345,678", "999") == [1234, 12345678, 999]
     assert read("1,5", "2,25", "3") == [1.5, 2.25, 3]
     assert read("1.5e3", "-.5", "+2.") == [1500, -0.5, 2]
+    assert read("1.234,56 €", "20,25 €", "12.345,00 €") == [1234.56, 20.25, 12345]
+    assert read("1.234.567", "12.500", "999") == [1234567, 12500, 999]
+    assert read("12 345,5", "1\u202f000", "7") == [12345.5, 1000, 7]
+    assert read("1'234.5", "-20") == [1234.5, -20]
+    assert read("0,125", "1,375", "2") == [0.125, 1.375, 2]
+    assert read("$1,234.50", "-$20", "\u22127", "EUR 5") == [1234.5, -20, -7, 5]
+    assert read("12.5 kg", "3kg", "4") == [12.5, 3, 4]
+    assert read("80 km/h", "95 km/h") == [80, 95]
     assert read("2024-01-02", "2024-01-01") == [738887, 738886]
+    assert read("2024-01-02 12:00", "2024-01-02T18:00:00Z") == [738887.5, 738887.75]
     assert read("True", "False", "True") == [0, 1, 0]
+
+
+def test_a_number_in_another_unit_is_no_number() -> None:
+    kilos = Columns.fit(column("12 kg", "3 kg", "4 kg"))
+    assert np.isnan(kilos.numbers(column("500 g"))).all()
+    assert kilos.unread({"x": "500 g"}) == [("x", "500 g")]
+    assert kilos.unread({"x": "?"}) == kilos.unread({"x": "5 kg"}) == []
+    english, german = (Columns.fit(column(v, "7")) for v in ("1,234.50", "1.234,50"))
+    assert np.isnan(english.numbers(column("1,5", "1.234,50"))).all()
+    assert np.isnan(german.numbers(column("1,234.50"))).all()
+    for values in (["1 kg", "500 g", "3 kg", "500 g"], ["A1", "A2", "A1"], ["10am", "9am", "9pm"]):
+        assert Columns.fit(column(*values, *values)).columns[0].kind == "category"
 
 
 def test_categories_become_columns_and_what_is_unknown_is_missing() -> None:
@@ -110,6 +131,10 @@ def test_the_summary_names_each_column_once() -> None:
 def test_columns_are_plain_values_and_made_again_from_them() -> None:
     columns = Columns.fit([{"n": i, "c": "ab"[i % 2]} for i in range(8)])
     assert Columns.of_plain(json.loads(json.dumps(columns.plain()))) == columns
+    prices = Columns.fit(column("1.234,50 kg", "2 kg"))
+    assert Columns.of_plain(json.loads(json.dumps(prices.plain()))) == prices
+    first = {"name": "n", "kind": "number", "levels": [], "thousands": False}  # as files had them
+    assert Columns.of_plain([first]).plain() == [first]
     for wrong in (None, [1], [{"name": "n"}], [{**columns.plain()[0], "kind": "program"}]):
         with pytest.raises(ValueError, match=r"a column is .*; expected its name, kind and levels"):
             Columns.of_plain(wrong)

@@ -1,5 +1,6 @@
 """The scikit-learn estimators: its own checks, its own tools, and any learner behind them."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,16 @@ def test_sentences_go_through_a_pipeline() -> None:
     assert clone(model).get_params()["features__encoder"] == "minilm"
 
 
+def test_a_pickled_pipeline_loads_its_encoder_by_name_again() -> None:
+    """Encoders need not be pickled, and cannot where ONNX Runtime answers."""
+    dark, light = np.zeros((8, 8)), np.ones((8, 8))
+    model = make_pipeline(Features("pixels:4", cache=False), FewShotClassifier("centroid"))
+    model.fit([dark + 0.1, light], ["dark", "light"])
+    again = pickle.loads(pickle.dumps(model))
+    assert not hasattr(again[0], "encoder_")
+    assert again.predict_proba([light]).tolist() == model.predict_proba([light]).tolist()
+
+
 def test_devices_that_are_not_there_are_named() -> None:
     assert find_device("auto").type in ("cpu", "cuda", "mps")
     for name in ("cuda:99", "tpu"):
@@ -411,3 +422,9 @@ def test_files_that_say_what_cannot_be_are_refused(
         return
     with pytest.raises(ValueError, match=said):
         FewShotClassifier.load(tmp_path / "m.qs")
+
+
+@pytest.mark.parametrize("head", ["ridge", "logistic", "photo"])
+def test_a_head_of_classifiers_is_no_regressor(head: str) -> None:
+    with pytest.raises(ValueError, match=f"{head} is a head of classifiers; a regressor takes"):
+        FewShotRegressor(head).fit([[0.0], [1.0]], [100.0, 200.0])

@@ -84,6 +84,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
             list(read_examples(tmp_path / missing))
     with pytest.raises(FileNotFoundError, match=r"no such file: .*new\.png"):
         read_item(tmp_path / "new.png")
+    with pytest.raises(ValueError, match=f"{tmp_path.name} is a folder; expected a file"):
+        read_item(tmp_path)
 
 
 def photo(tmp_path: Path) -> tuple[Path, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:

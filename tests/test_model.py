@@ -643,6 +643,12 @@ def test_one_bad_line_or_file_ends_nothing(
     assert len(failed) == 2
 
 
+def test_an_empty_text_is_no_sentence(letters: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "predict", "m.qs", "--text", " ", "--text", "5 5", "--no-cache")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "left out: a --text is empty" in err
+
+
 def test_a_class_that_vanishes_is_named(tmp_path: Path, drawings: Path) -> None:
     root = tmp_path / "three"
     shutil.copytree(drawings / "test" / "symbol 2", root / "a")

@@ -116,6 +116,32 @@ def test_words_holes_and_dates_are_taken_from_a_frame_and_from_an_array(
     assert more.classes_.tolist() == ["free", "new", "paid"]
 
 
+def test_what_was_not_learned_and_labels_that_are_not_heeded_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = table(tmp_path / "t.csv", ROWS, PLANS)
+    assert run(monkeypatch, "learn", file, "--label", "Plan", "-o", tmp_path / "m.qs") == 0
+    new = table(tmp_path / "new.csv", [["29", "2 kg", "today", "violet"], ["", "3", "?", "pink"]])
+    with pytest.warns(UserWarning, match="counts as missing") as said:
+        assert run(monkeypatch, "predict", tmp_path / "m.qs", new) == 0
+    assert [str(warning.message) for warning in said] == [
+        "the column 'visits' has '2 kg', which was not learned, and counts as missing",
+        "the column 'since' has 'today', which was not learned, and counts as missing",
+        "the column 'colour' has 'violet', which was not learned, and counts as missing "
+        "(2 of this kind)",
+    ]
+    assert run(monkeypatch, "add", tmp_path / "m.qs", file, "--class", "paid") == 0
+    others = "3 examples have another label, such as free: all are paid now"
+    assert others in capsys.readouterr().err
+
+
+def test_a_model_of_a_frame_answers_a_frame() -> None:
+    rows = [[*row, plan] for row, plan in zip(ROWS, PLANS, strict=True)]
+    model = Model.learn(Frame(rows, [*HEAD, "Plan"]), label="plan")  # type: ignore[arg-type]
+    answers = [answer.label for answer in model.predict(Frame(ROWS, HEAD))]  # type: ignore[arg-type]
+    assert answers == PLANS
+
+
 def test_numbers_stay_exact_where_their_differences_are_small(reader: str) -> None:
     """Seconds since 1970, an hour apart: single precision has steps of 128."""
     x = 1.7e9 + 3600.0 * np.arange(40)[:, None]

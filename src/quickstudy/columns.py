@@ -5,8 +5,8 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -38,6 +38,7 @@ _MOST_LEVELS = 16
 _FEW_WORDS = 0.1  # of a column of numbers, that are none
 _SHORT = 4  # rows, of which nobody can tell whether words come again
 _COLUMNS = 10_000
+_LATER = {"points": False, "unit": ""}  # what the first files do not have
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,16 @@ class Column:
         levels: of a category: its values, the most frequent first, 16 at most; of more than two
             that come again, those alone.
         thousands: whether commas divide thousands; else they stand for the decimal point.
+        points: whether points divide thousands.
+        unit: what stands behind its numbers, beside a currency's sign or a percent sign.
     """
 
     name: str
     kind: Kind
     levels: tuple[str, ...] = ()
     thousands: bool = False
+    points: bool = False
+    unit: str = ""
 
     @property
     def width(self) -> int:
@@ -119,6 +124,19 @@ class Columns:
             parts.append(_numbers(column, [row[column.name] for row in rows]))
         return np.concatenate(parts, axis=1) if rows else np.empty((0, self.width))
 
+    def unread(self, row: Row) -> list[tuple[str, str]]:
+        """What counts as missing in a row though it is there: of each such column name and value.
+
+        A category that is no level, a word among numbers, a number in another unit.
+        """
+        return [
+            (column.name, word)
+            for column in self.columns
+            if column.width
+            and (word := _word(row[column.name])) is not None
+            and np.isnan(_numbers(column, [word])).all()
+        ]
+
     @property
     def width(self) -> int:
         """Numbers of a row."""
@@ -144,7 +162,14 @@ class Columns:
 
     def plain(self) -> list[dict[str, Any]]:
         """As plain values, from which `of_plain` makes it again."""
-        return [{**asdict(column), "levels": list(column.levels)} for column in self.columns]
+        return [
+            {
+                name: list(value) if name == "levels" else value
+                for name, value in asdict(column).items()
+                if value or name not in _LATER
+            }
+            for column in self.columns
+        ]
 
     @classmethod
     def of_plain(cls, values: Any) -> Self:
@@ -156,15 +181,19 @@ class Columns:
         kinds = Kind.__args__  # type: ignore[attr-defined]
         columns = []
         for value in values if isinstance(values, list) else [None]:
+            if isinstance(value, dict):
+                value = {**_LATER, **value}
             if (
                 not isinstance(value, dict)
-                or set(value) != {"name", "kind", "levels", "thousands"}
+                or set(value) != {"name", "kind", "levels", "thousands", "points", "unit"}
                 or not isinstance(value["name"], str)
                 or value["kind"] not in kinds
                 or not isinstance(value["levels"], list)
                 or not all(isinstance(level, str) for level in value["levels"])
                 or (value["kind"] == "category") != (len(value["levels"]) > 1)
                 or not isinstance(value["thousands"], bool)
+                or not isinstance(value["points"], bool)
+                or not isinstance(value["unit"], str)
             ):
                 raise ValueError(f"a column is {value!r}; expected its name, kind and levels")
             columns.append(Column(**{**value, "levels": tuple(value["levels"])}))
@@ -190,9 +219,14 @@ def _word(value: Any) -> str | None:
     return None if text.lower() in _MISSING else text
 
 
-def _number(text: str, thousands: bool) -> float:
+def _number(text: str, column: Column) -> float:
     """Its value; ``NaN`` if it is no number, or infinite."""
-    text = text.replace(",", "" if thousands else ".").rstrip("%").strip("€$£ \u00a0")
+    text = text.replace("\u2212", "-").removesuffix(column.unit)
+    marks = " \u00a0\u202f'\u2019" + "," * column.thousands + "." * column.points  # of thousands
+    text = re.sub(rf"(?<=\d)[{marks}](?=\d{{3}}(?!\d))", "", text)
+    text = text if column.thousands else text.replace(",", ".")
+    text = text.rstrip("%").strip("€$£ \u00a0\u202f")
+    text = re.sub(r"^([+-]?)([A-Z]{3}\s|[A-Z]{0,3}[€$£¥₹])\s*(?=[\d.+-])", r"\1", text)
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return math.nan
     value = float(text)
@@ -200,13 +234,33 @@ def _number(text: str, thousands: bool) -> float:
 
 
 def _days(text: str) -> float:
-    """An ISO 8601 date in days; ``NaN`` if it is none."""
+    """An ISO 8601 date in days, the time of day as part of one; ``NaN`` if it is none."""
     if not re.match(r"\d{4}-\d\d-\d\d", text):
         return math.nan
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None).toordinal() * 1.0
+        moment = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return math.nan
+    return 1 + (moment - datetime.min) / timedelta(days=1)
+
+
+def _of_numbers(name: str, words: Sequence[str]) -> Column:
+    """The column that these would be, if they were numbers."""
+    commas = [word for word in words if "," in word]
+    thousands = bool(commas) and all(
+        re.fullmatch(r"\D*[1-9]\d{0,2}(,\d{3})+(\.\d*)?\D*", word) for word in commas
+    )
+    dots = [word for word in words if "." in word]
+    points = any(re.fullmatch(r"\D*\d+(\.\d{3})+(,\d*|\.\d{3})\D*", word) for word in dots) and all(
+        re.fullmatch(r"\D*[1-9]\d{0,2}(\.\d{3})+(,\d*)?\D*", word) for word in dots
+    )
+    units = Counter(
+        found[1]
+        for word in words
+        if (found := re.search(r"\d\s*([^\W\d_][^\d,]*|°[^\d,]*)$", word))
+    )
+    unit = units.most_common(1)[0][0] if units else ""
+    return Column(name, "number", thousands=thousands, points=points, unit=unit)
 
 
 def _found(name: str, values: Sequence[Any]) -> Column:
@@ -215,11 +269,8 @@ def _found(name: str, values: Sequence[Any]) -> Column:
         return Column(name, "empty")
     if len(set(words)) == 1:
         return Column(name, "constant")
-    commas = [word for word in words if "," in word]
-    thousands = bool(commas) and all(
-        re.fullmatch(r"\D*\d{1,3}(,\d{3})+(\.\d*)?\D*", word) for word in commas
-    )
-    numbers = [word for word in words if not math.isnan(_number(word, thousands))]
+    column = _of_numbers(name, words)
+    numbers = [word for word in words if not math.isnan(_number(word, column))]
     if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(words)):
         if len(numbers) < len(words):
             odd = next(word for word in words if word not in numbers)
@@ -232,8 +283,7 @@ def _found(name: str, values: Sequence[Any]) -> Column:
                 ),
                 stacklevel=4,
             )
-        kind: Kind = "number" if len(set(numbers)) > 1 else "constant"
-        return Column(name, kind, thousands=thousands)
+        return column if len(set(numbers)) > 1 else replace(column, kind="constant")
     if all(not math.isnan(_days(word)) for word in words):
         return Column(name, "date")
     often = Counter(words).most_common(_MOST_LEVELS)
@@ -255,5 +305,5 @@ def _numbers(column: Column, values: Sequence[Any]) -> NDArray[np.float64]:
             elif word in place:
                 out[row] = np.arange(column.width) == place[word]
         return out
-    read = _days if column.kind == "date" else lambda word: _number(word, column.thousands)
+    read = _days if column.kind == "date" else lambda word: _number(word, column)
     return np.array([[math.nan if word is None else read(word)] for word in words])

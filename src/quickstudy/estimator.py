@@ -345,7 +345,7 @@ class _FewShot:
         self.learner_ = learner.to(self.device_)
 
     def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
-        return describe_learner(name)
+        raise NotImplementedError
 
     def _default(self) -> MetaLearner:
         raise NotImplementedError
@@ -746,6 +746,13 @@ class Regressor(_FewShot):
         """The targets ``[n]`` or ``[n,d]``, as fitted."""
         answer = self._answer(X)
         return answer[:, 0] if self.flat_ else answer
+
+    def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
+        if name in (*HEADS, *LEARNED_HEADS):
+            raise ValueError(
+                f"{name} is a head of classifiers; a regressor takes what was trained on regression"
+            )
+        return describe_learner(name)
 
     def _default(self) -> MetaLearner:
         with torch.random.fork_rng():

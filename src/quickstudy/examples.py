@@ -123,6 +123,8 @@ def read_item(path: str | os.PathLike[str]) -> Example:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a file")
     return Example(read_file(path), None, str(path))
 
 

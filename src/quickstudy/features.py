@@ -42,6 +42,12 @@ class Features(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.cache = cache
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__()}
+        if isinstance(self.encoder, str):
+            state.pop("encoder_", None)  # loaded by its name again
+        return state
+
     def fit(self, X: Iterable[Item], y: Any = None) -> Self:
         """Load the encoder."""
         encoder = self.encoder

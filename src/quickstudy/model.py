@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.checkpoint import reading
-from quickstudy.columns import Columns
+from quickstudy.columns import Columns, rows_of
 from quickstudy.cores import one_thread
 from quickstudy.encoders import (
     AbsentEncoder,
@@ -196,19 +197,25 @@ class Model(Shareable):
         """Answers, one after another as examples come.
 
         Args:
-            examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays.
+            examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays; or
+                a DataFrame.
             cache: as in `learn`, also below.
             failed: receives what is wrong with examples that cannot be read.
             at_once: how many to wait for before they are answered together.
+
+        Of values in the rows of a table that were not learned, and count as missing, a warning
+        tells at the end.
 
         Raises:
             ValueError: an example cannot be read.
         """
         if isinstance(examples, str | bytes | os.PathLike):
             raise TypeError("predict takes a list of examples; for a single one, give [example]")
+        rows = rows_of(examples)
+        asked = examples if rows is None else rows
 
         def items() -> Iterator[Example]:
-            for i, item in enumerate(examples):
+            for i, item in enumerate(asked):
                 try:
                     yield as_example(item, item if isinstance(item, str) else f"example {i + 1}")
                 except (OSError, ValueError) as fault:
@@ -218,7 +225,14 @@ class Model(Shareable):
 
         stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
+        first, count = dict[str, str](), Counter[str]()  # of each column, what was not learned
         while batch := list(islice(stream, at_once)):
+            if isinstance(self.encoder, TableEncoder):
+                for example, z in batch:
+                    if np.isnan(z).any() and isinstance(example.item, Mapping):
+                        for name, value in self.encoder.columns.unread(example.item):
+                            first.setdefault(name, value)
+                            count[name] += 1
             with one_thread():
                 p, known = self.classifier.judge(np.stack([z for _, z in batch]))
             for (example, _), row, sure in zip(batch, p, known, strict=True):
@@ -229,6 +243,13 @@ class Model(Shareable):
                     float(row[best]),
                     dict(zip(classes, map(float, row), strict=True)),
                 )
+        for name, value in first.items():
+            more = f" ({count[name]} of this kind)" if count[name] > 1 else ""
+            warnings.warn(
+                f"the column {name!r} has {value!r}, which was not learned, and counts as missing"
+                + more,
+                stacklevel=2,
+            )
 
     def add(
         self,

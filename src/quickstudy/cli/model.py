@@ -3,7 +3,7 @@
 import csv
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -203,11 +203,15 @@ def add(
     examples = _examples(model, files or [], text or [], failed)
     loaded = _loaded(model, encoder, device)
     others: list[str] = []
+    column = str(getattr(loaded.encoder, "label", None)).strip().lower()  # a table's own name of it
 
     def labelled() -> Iterator[Example]:
         for example in examples:
-            if example.label not in (None, name):
-                others.append(str(example.label))
+            own = example.label
+            if own is None and isinstance(example.item, Mapping):
+                own = example.item.get(column)
+            if str("" if own is None else own).strip() not in ("", name):
+                others.append(str(own))
             yield dataclasses.replace(example, label=name)
 
     loaded.add(labelled(), cache=_cache(cache), failed=failed)
@@ -463,6 +467,8 @@ def _examples(
     def each() -> Iterator[Example]:
         for text in filter(mine, texts):
             try:
+                if not text.strip():
+                    raise ValueError("a --text is empty")
                 yield as_example(text, text)
             except ValueError as fault:
                 failed.append(str(fault))
