@@ -1,7 +1,9 @@
 """Labelled examples from folders, tables and JSON lines."""
 
 import io
+import json
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from quickstudy import plain
 from quickstudy.encoders import PixelEncoder
 from quickstudy.examples import (
     Example,
@@ -433,3 +436,65 @@ def test_pairs_that_are_none_are_left_out() -> None:
     assert {e.label for e in as_examples(one)} == {"\u00e9"}
     with pytest.raises(ValueError, match="pixels that are floats"):
         as_example(Image.new("F", (4, 4), 0.5))
+
+
+def test_a_table_of_very_many_columns_is_read_in_time(tmp_path: Path) -> None:
+    """Each name was looked for among all: 100,000 columns took minutes."""
+    head = ",".join(f"c{i}" for i in range(30_000))
+    (tmp_path / "t.csv").write_text(f"{head},label\n")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="holds no examples"):
+        list(read_examples(tmp_path / "t.csv"))
+    assert time.monotonic() - began < 2
+
+
+def test_a_long_header_is_not_kept_with_each_row(tmp_path: Path) -> None:
+    """Neither in the rows nor in what is wrong with them: a megabyte became gigabytes."""
+    names = ",".join(f"{i:0900}" for i in range(200))
+    (tmp_path / "t.csv").write_text(f"label,x,{names}\n" + f"a,1{',' * 200}\n,1{',' * 200}\n" * 50)
+    failed: list[str] = []
+    rows = [e.item for e in read_examples(tmp_path / "t.csv", failed)]
+    one, other = ({*map(id, row)} for row in rows[:2] if isinstance(row, dict))
+    assert one == other
+    (tmp_path / "t.csv").write_text(f"label,text,{names}\n" + f"a,{',' * 200}\n" * 50)
+    with pytest.raises(ValueError, match=r"neither a text nor a path; it has: label, text, 0"):
+        list(read_examples(tmp_path / "t.csv", failed))
+    assert len(failed) == 100
+    assert max(map(len, failed)) < 1000
+    (tmp_path / "t.csv").write_text(f"label,{'x' * 1001}\na,1\n")
+    with pytest.raises(ValueError, match=r"t\.csv has a column whose name has 1,001 characters"):
+        list(read_examples(tmp_path / "t.csv"))
+
+
+def test_a_label_without_end_is_refused_in_time(tmp_path: Path) -> None:
+    """To compose 200,000 accents took minutes."""
+    accents = "a" + "\u0300\u0316" * 20_000
+    (tmp_path / "t.jsonl").write_text(
+        json.dumps({"label": accents, "text": "x"}) + '\n{"label": "b", "text": "y"}\n'
+    )
+    failed: list[str] = []
+    began = time.monotonic()
+    assert [e.label for e in read_examples(tmp_path / "t.jsonl", failed)] == ["b"]
+    assert failed == [
+        f"{tmp_path}/t.jsonl, line 1 has a label of 40,001 characters; expected at most 1,000"
+    ]
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_line_without_end_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file may be said to be of terabytes and take no room at all."""
+    monkeypatch.setattr(plain, "LONGEST_LINE", 1000)
+    path = tmp_path / name
+    lines = ["label,text", "a,b"] if name == "t.csv" else ['{"label": "a", "text": "b"}']
+    path.write_text("\n".join(lines) + "\n")
+    assert [e.item for e in read_examples(path)] == ["b"]
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match="has a line of more than 1,000 characters"):
+        list(read_examples(path, []))
+    path.rename(tmp_path / "t.json")
+    with pytest.raises(ValueError, match="larger than 256 MiB"):
+        list(read_examples(tmp_path / "t.json", []))

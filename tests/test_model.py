@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 import weakref
@@ -726,3 +727,68 @@ def test_a_class_of_a_stranger_is_no_command_to_the_terminal(
         assert all(c.isprintable() or c == "\n" for c in out + err)
     code, out, _ = run(capsys, "predict", tmp_path / "m.qs", tmp_path / "x.png")
     assert out.count("\n") == 1
+
+
+def test_what_is_wrong_with_a_file_of_a_stranger_is_no_command_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]0;owned\x07"
+    rows = "".join(f"{i},{i % 7},{evil}{i % 2}\n" for i in range(40)) + f"40,{evil},{evil}0\n"
+    (tmp_path / "t.csv").write_text(f"x,{evil},label\n{rows}")
+    (tmp_path / "twice.csv").write_text(f"x,{evil},{evil},label\n1,2,3,a\n")
+    (tmp_path / "other.csv").write_text("y\n1\n")
+    model = tmp_path / "m.qs"
+    for code, *words in (
+        (0, "learn", tmp_path / "t.csv", "-o", model),
+        (2, "learn", tmp_path / "twice.csv", "-o", tmp_path / "x.qs"),
+        (2, "predict", model, tmp_path / "other.csv"),
+        (2, "info", tmp_path / f"{evil}.qs"),
+    ):
+        ended, out, err = run(capsys, *words)
+        assert ended == code
+        assert "owned" in err
+        assert all(c.isprintable() or c == "\n" for c in out + err)
+    with monkeypatch.context() as shown:
+        shown.setattr(type(sys.stdout), "isatty", lambda _: True)
+        _, out, _ = run(capsys, "predict", model, tmp_path / "t.csv", "--csv", "--no-cache")
+        assert r"\x1b]0;owned\x070" in out
+        assert evil not in out
+    _, out, _ = run(capsys, "predict", model, tmp_path / "t.csv", "--csv", "--no-cache")
+    assert f"{evil}0" in out, "a program gets what is in the file"
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("held_out_accuracy_", [1], r"held_out_accuracy_ is \[1\]; expected a number"),
+        ("threshold_", "high", "threshold_ is 'high'; expected a number"),
+        ("support_y", torch.tensor([0, 1, 1 << 31]), "does not have an example of each class"),
+        ("support_weight", torch.tensor([1, 1, 1 << 40]), "more often than memory allows"),
+    ],
+)
+def test_figures_of_a_stranger_are_looked_at_before_they_are_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, value: Any, message: str
+) -> None:
+    """``info`` took as much memory as the largest label said, and showed what was no number."""
+    path = tmp_path / "m.qs"
+    Model.learn([("1 2", "a"), ("3 4", "b"), ("5 6", "b")], encoder=Points()).save(path)
+    state = load_state(path)
+    (state["calibration"] if part in state["calibration"] else state)[part] = value
+    save_state(path, state)
+    command = "predict" if part == "support_weight" else "info"
+    code, _, err = run(capsys, command, path, *["--text", "1 2"] * (command == "predict"))
+    assert code == 2
+    assert str(path) in err.replace("\n", "")
+    assert re.search(message, err)
+
+
+def test_a_report_of_half_characters_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"x": i, "label": "ab"[i % 2]} for i in range(6)]
+    for name, test in (("t", rows), ("u", [{"x": "\ud800", "label": label} for label in "ab"])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(test))
+    run(capsys, "learn", tmp_path / "t.json", "-o", tmp_path / "m.qs")
+    words = ("report", tmp_path / "m.qs", tmp_path / "u.json", "-o", tmp_path / "r.html")
+    assert run(capsys, *words)[0] == 0
+    assert "&#55296;" in (tmp_path / "r.html").read_text("utf-8")

@@ -1,6 +1,8 @@
 """From a table of yours to answers: estimators, models, files and the command line."""
 
 import csv
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from sklearn.datasets import load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 from quickstudy.batches import Predictor
-from quickstudy.checkpoint import save_weights
+from quickstudy.checkpoint import load_state, save_state, save_weights
 from quickstudy.cli import main
 from quickstudy.data import TableSampler
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
@@ -288,3 +290,17 @@ def test_holes_count_as_the_average_and_outliers_are_drawn_in(head: str) -> None
     np.testing.assert_allclose(model.predict_proba(hole), model.predict_proba(mean), atol=1e-6)
     far[0, 3], farther[0, 3] = 1e4, 1e9
     np.testing.assert_allclose(model.predict_proba(far), model.predict_proba(farther), atol=1e-6)
+
+
+def test_columns_of_a_stranger_are_as_wide_as_the_examples(tmp_path: Path) -> None:
+    """A category of a million levels took gigabytes as soon as rows were answered."""
+    path = tmp_path / "m.qs"
+    Model.learn(table(tmp_path / "t.csv", ROWS, PLANS), label="plan", head="logistic").save(path)
+    state = load_state(path)
+    about = state["about"]["model"]
+    columns = about["table"]["columns"]
+    next(c for c in columns if c["kind"] == "category")["levels"] += ["mauve", "taupe"]
+    about["fingerprint"] = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    save_state(path, state)
+    with pytest.raises(ValueError, match=r"m\.qs is not .*: its columns are \d+ numbers, its exam"):
+        Model.load(path)

@@ -28,10 +28,11 @@ def images_of_classes(files: Files, least: int = 2) -> dict[str, list[str]]:
     Raises:
         ValueError: fewer than ``least`` do, or a folder is empty; names it.
     """
-    classes: dict[str, list[str]] = {}
+    inside: dict[str, list[str]] = {}
     for name in files.names:
-        if is_image(name):
-            classes.setdefault(name.rpartition("/")[0], []).append(name)
+        inside.setdefault(name.rpartition("/")[0], []).append(name)
+    images = {folder: [*filter(is_image, names)] for folder, names in inside.items()}
+    classes = {folder: names for folder, names in images.items() if names}
     left_out = [not_read(files.names)]
     if stray := classes.pop("", []):
         if not classes:
@@ -44,7 +45,7 @@ def images_of_classes(files: Files, least: int = 2) -> dict[str, list[str]]:
     inner = {parent for folder in files.folders for parent in parents(folder)}
     for folder in files.folders:
         if folder not in classes and folder not in inner:
-            content = not_read(name for name in files.names if name.startswith(folder + "/"))
+            content = not_read(inside.get(folder, []))
             if content is None:
                 raise ValueError(f"class folder {files.where(folder)} holds no images")
             left_out.append(

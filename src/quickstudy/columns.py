@@ -273,7 +273,8 @@ def _found(name: str, values: Sequence[Any]) -> Column:
     numbers = [word for word in words if not math.isnan(_number(word, column))]
     if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(words)):
         if len(numbers) < len(words):
-            odd = next(word for word in words if word not in numbers)
+            known = {*numbers}
+            odd = next(word for word in words if word not in known)
             warnings.warn(
                 f"the column {name!r} holds numbers, and {odd!r}, which counts as missing"
                 + (

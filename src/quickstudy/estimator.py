@@ -51,6 +51,7 @@ __all__ = [
     "map_tensors",
 ]
 
+_MOST_REPEATED = 1 << 28  # numbers, each as often as its example counts
 _CALIBRATION = (
     "temperature_",
     "threshold_",
@@ -312,6 +313,8 @@ class _FewShot:
         )
         if (weight := state.get("support_weight")) is not None:
             self.support_weight_ = weight.numpy()
+            if int(self.support_weight_.sum()) * self.support_x_[0].size > _MOST_REPEATED:
+                raise ValueError("support_weight has examples count more often than memory allows")
         if not len(self.support_x_) == len(self.support_y_) > 0:
             raise ValueError("support_x and support_y are not of one length")
         self.n_features_in_ = state["n_features"]

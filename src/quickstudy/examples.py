@@ -6,12 +6,15 @@ import io
 import json
 import os
 import re
+import sys
 import unicodedata
 import warnings
 import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias, Union
 
@@ -23,7 +26,7 @@ from quickstudy.class_folders import class_folders
 from quickstudy.columns import Row, rows_of
 from quickstudy.files import Files
 from quickstudy.images import is_image
-from quickstudy.plain import read_file
+from quickstudy.plain import LONGEST_LINE, read_file, read_line
 
 __all__ = [
     "Example",
@@ -41,7 +44,7 @@ Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, ND
 
 _LABELS = ("label", "class", "intent", "category")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
-_LONGEST = 1 << 24  # characters of a field
+_LONGEST_NAME = 1000  # characters of a label, or of a column's name
 _MOST_LINES = 1000  # of a text in quotes
 
 
@@ -94,13 +97,14 @@ def read_examples(
         for label, names in class_folders(files).items():
             for name in names:
                 try:
+                    known = label_form(label, files.where(name))
                     data = files.read(name)
                 except ValueError as fault:
                     if failed is None:
                         raise
                     failed.append(str(fault))
                     continue
-                yield Example(data, label_form(label, files.where(name)), files.where(name))
+                yield Example(data, known, files.where(name))
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -177,7 +181,8 @@ def label_form(value: Any, where: str) -> str:
         where: what to call its example in a message.
 
     Raises:
-        ValueError: it is missing, or several.
+        ValueError: it is missing, or several, or longer than 1,000 characters: composing takes time
+            that grows with their square.
     """
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
@@ -187,7 +192,13 @@ def label_form(value: Any, where: str) -> str:
         text = ""
     elif isinstance(value, str | bool | int | float):
         whole = isinstance(value, float) and value.is_integer()
-        text = unicodedata.normalize("NFC", str(int(value) if whole else value)).strip()
+        text = str(int(value) if whole else value).strip()
+        if len(text) > _LONGEST_NAME:
+            raise ValueError(
+                f"{where} has a label of {len(text):,} characters; expected at most "
+                f"{_LONGEST_NAME:,}"
+            )
+        text = unicodedata.normalize("NFC", text).strip()
     else:
         raise ValueError(
             f"{where} has the label {value!r}; expected one text or number: several labels of one "
@@ -346,7 +357,13 @@ def _is_below(file: str, folder: Path) -> bool:
 
 
 def _column(name: Any) -> str:
-    return str(name).strip().lower()
+    return sys.intern(str(name).strip().lower())  # all rows share it
+
+
+def _names(row: Iterable[str]) -> str:
+    """Columns for a message, of which each row may have one."""
+    first, rest = [*islice(names := iter(row), 8)], sum(1 for _ in names)
+    return ", ".join(name[:100] for name in first) + (f" and {rest} more" if rest else "")
 
 
 def _of_row(
@@ -354,13 +371,13 @@ def _of_row(
 ) -> Example:
     row = {_column(name): value for name, value in given.items()}
     if column is not None and _column(column) not in row:
-        raise ValueError(f"{where} has no column {column!r}; it has: {', '.join(row)}")
+        raise ValueError(f"{where} has no column {column!r}; it has: {_names(row)}")
     if not {"text", "path"} & {*row}:
         return _of_columns(where, row, labelled, column)
     names = _LABELS if column is None else (_column(column),)
     value = next((row[name] for name in names if row.get(name) not in (None, "")), None)
     if value is None and labelled:
-        raise ValueError(f"{where} has no label; it has: {', '.join(row)}")
+        raise ValueError(f"{where} has no label; it has: {_names(row)}")
     label = None if value is None else label_form(value, where)
     text = row.get("text")
     if isinstance(text, str) and text.strip():
@@ -374,7 +391,7 @@ def _of_row(
             return Example(read_item(path).item, label, str(path))
         except (OSError, ValueError) as fault:
             raise type(fault)(f"{where}: {fault}") from fault
-    raise _EmptyError(f"{where} has neither a text nor a path; it has: {', '.join(row)}")
+    raise _EmptyError(f"{where} has neither a text nor a path; it has: {_names(row)}")
 
 
 def _is_nothing(value: Any) -> bool:
@@ -389,7 +406,7 @@ def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | N
     value = None if name is None else row[name]
     missing = value in (None, "") if isinstance(value, str | None) else _is_nothing(value)
     if missing and labelled:
-        have = f"the column {name!r} is empty" if name else f"it has: {', '.join(row)}"
+        have = f"the column {name!r} is empty" if name else f"it has: {_names(row)}"
         raise ValueError(f"{where} has no label; {have}; --label names its column")
     if labelled:
         row = {known: value for known, value in row.items() if known != name}
@@ -401,9 +418,9 @@ def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | N
 
 
 def _csv(path: Path, label: str | None = None) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        top = file.readline()
+        top = read_line(file)
         number = 0
         if re.fullmatch(r"sep=.\s*", top):  # as Excel writes it
             delimiter, number = top[4], 1
@@ -423,9 +440,14 @@ def _csv(path: Path, label: str | None = None) -> Iterator[tuple[str, dict[str, 
                 continue
             if not head:
                 head = [name.strip().lower() for name in fields]
-                for name in head:
-                    if head.count(name) > 1 and name:
-                        raise ValueError(f"{path} has {head.count(name)} columns called {name}")
+                for name, count in Counter(head).items():
+                    if len(name) > _LONGEST_NAME:
+                        raise ValueError(
+                            f"{path} has a column whose name has {len(name):,} characters; "
+                            f"expected at most {_LONGEST_NAME:,}"
+                        )
+                    if count > 1 and name:
+                        raise ValueError(f"{path} has {count} columns called {name}")
                 continue
             if len(fields) != len(head):
                 wrong = f"{len(fields)} fields, and the header {len(head)}"
@@ -446,7 +468,7 @@ def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | Ex
 
         def lines(taken: list[str] = taken) -> Iterator[str]:
             while len(taken) < _MOST_LINES:
-                line = waiting.popleft() if waiting else file.readline()
+                line = waiting.popleft() if waiting else read_line(file)
                 if not line:
                     return
                 taken.append(line)
@@ -495,7 +517,7 @@ def _delimiter(path: Path, head: str, label: str | None) -> str:
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(partial(read_line, file), b""), 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
@@ -509,7 +531,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
 
 def _json_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     try:
-        rows = json.loads(path.read_text("utf-8-sig"))
+        rows = json.loads(read_file(path).decode("utf-8-sig"))
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
     if not isinstance(rows, list):

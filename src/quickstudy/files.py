@@ -16,6 +16,7 @@ from quickstudy.plain import MOST_BYTES, read_file
 __all__ = ["Files", "parents"]
 
 _SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
+_DEEPEST = 64  # folders: each of them is a name as long as all those around it
 _SAID_UTF8 = 0x800  # a flag of a zip's member
 _OF_PYTHON = (EOFError, IndexError, MemoryError, OSError, RuntimeError, ValueError)
 _FAULTS = (*_OF_PYTHON, lzma.LZMAError, struct.error, zlib.error, zipfile.BadZipFile)  # of a file
@@ -58,7 +59,11 @@ class Files:
             self._members = _member_names(self._zip)
             names = [name for name in self._members if not name.endswith("/")]
             folders = [name.rstrip("/") for name in self._members if name.endswith("/")]
-            folders += [str(parent) for name in names for parent in parents(name)]
+            if deep := next((name for name in names if name.count("/") > _DEEPEST), None):
+                raise ValueError(
+                    f"{self.path} has folders more than {_DEEPEST} deep: {deep[:40]}..."
+                )
+            folders += {parent for name in names for parent in parents(name)}
             if any(
                 not name.isascii() and name == entry.filename and not entry.flag_bits & _SAID_UTF8
                 for name, entry in self._members.items()

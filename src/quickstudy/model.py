@@ -376,6 +376,9 @@ class Model(Shareable):
                 encoder = LearnedEncoder(name, **learned, device=device)
             elif encoder is None and (table := about.get("table")) is not None:
                 encoder = TableEncoder(Columns.of_plain(table["columns"]), table["label"])
+                width, given = encoder.columns.width, classifier.support_x_.shape[1]
+                if width != given:
+                    raise ValueError(f"its columns are {width} numbers, its examples have {given}")
             elif encoder is None:
                 encoder = built_in_encoder(name, device) or AbsentEncoder(
                     name, "text" if about.get("kind") == "text" else "image", fingerprint

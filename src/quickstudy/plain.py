@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr
 
 __all__ = [
+    "LONGEST_LINE",
     "MOST_BYTES",
     "check_there",
     "clear_temporaries",
     "printable",
     "read_file",
+    "read_line",
     "reading",
     "to_json",
     "unpack",
@@ -26,6 +28,9 @@ __all__ = [
 
 MOST_BYTES = 1 << 28
 """Of a file."""
+
+LONGEST_LINE = 1 << 24
+"""Characters, or bytes."""
 
 _TEMPORARY = ".quickstudy.tmp"
 
@@ -75,6 +80,18 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         if about.st_size > MOST_BYTES:
             raise ValueError(f"{os.fspath(path)} is larger than {MOST_BYTES >> 20} MiB")
         return file.read()
+
+
+def read_line(file: IO[AnyStr]) -> AnyStr:
+    """The next line of a file, which need not have any; empty at its end.
+
+    Raises:
+        ValueError: it is longer than 16,777,216 characters; names the file.
+    """
+    line = file.readline(LONGEST_LINE + 1)
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"{file.name} has a line of more than {LONGEST_LINE:,} characters")
+    return line
 
 
 def check_there(path: str | os.PathLike[str]) -> None:

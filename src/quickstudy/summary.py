@@ -1,6 +1,7 @@
 """What a model has learned, read from its file alone: without torch, the encoder or the learner."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,13 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
 
 
 def _about(model: dict[str, Any], state: dict[str, Any], labels: Any) -> dict[str, Any]:
-    counts = np.bincount(labels, minlength=len(state["classes"])).tolist()
+    if np.unique(labels).tolist() != [*range(len(state["classes"]))]:
+        raise ValueError("support_y does not have an example of each class")
+    counts = np.bincount(labels).tolist()
     calibration = state["calibration"]
+    for name, value in {**calibration, "false_reject": model["false_reject"]}.items():
+        if type(value) not in (int, float, type(None)) or not math.isfinite(value or 0):
+            raise ValueError(f"{name} is {value!r}; expected a number")
     return {
         "encoder": model["encoder"],
         "head": str(state["learner"]),

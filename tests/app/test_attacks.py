@@ -206,6 +206,7 @@ def calling(**settings: Any) -> TestClient:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://localhost:9"}, 403),
+        ({"Origin": "http://[", "Host": "localhost"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
@@ -233,6 +234,16 @@ def test_what_other_sites_ask_costs_nobody_anything() -> None:
         headers = {"Origin": "http://evil.example"}
         assert client.get("/api/health", headers=headers).status_code == 403
     assert client.get("/api/health").is_success
+
+
+def test_methods_that_there_are_none_of_take_no_memory() -> None:
+    """Each was a figure of its own, for as long as the server ran."""
+    client = calling()
+    for i in range(9):
+        assert client.request(f"BREW{i}", "/api/health").status_code == 405
+    figures = client.get("/metrics").text
+    assert 'quickstudy_requests_total{method="other",status="405"} 9.0' in figures
+    assert "BREW" not in figures
 
 
 def test_the_token_is_looked_at_before_the_body() -> None:

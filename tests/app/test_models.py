@@ -316,3 +316,18 @@ def test_serve_takes_models_and_what_you_trained(
     shown = answer.json()["learners"]
     assert [*shown][-2:] == ["trained", "model.safetensors"]
     assert len(shown) == 7
+
+
+def test_half_characters_in_names_are_answered(tmp_path: Path) -> None:
+    """A file's classes and columns may be called anything that JSON can say."""
+    rows = [({"\ud800": i, "x": i % 3}, "ab"[i % 2]) for i in range(6)]
+    model = Model.learn(rows, head="centroid")
+    model.classifier.classes_ = np.array(["a\ud801", "b"])
+    model.save(tmp_path / "m.qs")
+    client = calling(tmp_path / "m.qs")
+    (shown,) = client.get("/api/models").json()["models"]
+    assert shown["classes"] == ["a\ud801", "b"]
+    assert shown["columns"][0]["name"] == "\ud800"
+    bad = client.post("/api/models/m/predict", json={"items": [{"row": {}}]})
+    assert bad.status_code == 422
+    assert "the model was learned from: \ud800, x" in bad.json()["detail"]

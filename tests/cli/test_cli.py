@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 from quickstudy.cli import app, main
+from quickstudy.evaluation import Evaluation
 from quickstudy.experiments.run import Machine
 from quickstudy.experiments.spec import Experiment, LearnerName
 
@@ -412,3 +413,12 @@ def test_a_full_disk_says_how_to_go_on(
     assert status == 2
     assert re.search(r"No space left on device: '.*r/", err)
     assert "make room and go on with: quickstudy train --resume r" in err
+
+
+def test_names_of_files_are_shown_as_they_are(run: Run) -> None:
+    for name in ("a[x].json", "b [bold].json"):
+        Evaluation((0.5, 1.0), batch_norm="\x1b]0;owned\x07").save(name)
+    status, out, err = run("compare", "a[x].json", "b [bold].json")
+    assert status == 0, err
+    assert "[bold]" in out
+    assert "\x1b]" not in out

@@ -17,6 +17,7 @@ import torch
 from PIL import Image, features
 
 from quickstudy import images
+from quickstudy.class_folders import class_folders
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.folder import image_folder, read_image
 from quickstudy.files import Files
@@ -536,3 +537,23 @@ def test_heic_without_its_package_says_what_it_needs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(images, "_endings", lambda: {"png"})
     with pytest.raises(ValueError, match=r"x\.heic: HEIC needs quickstudy\[heic\]"):
         images.open_image(b"\0\0\0\x18ftypheic" + bytes(64), "x.heic", "RGB")
+
+
+def test_a_zip_of_folders_in_folders_without_end_is_refused(tmp_path: Path) -> None:
+    """A name of 64 KiB has 32,768 folders around it, whose names have a gigabyte together."""
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w") as archive:
+        archive.writestr("a/" * 2000 + "x.png", b"")
+    with pytest.raises(ValueError, match=r"deep\.zip has folders more than 64 deep: a/a/a"):
+        Files(tmp_path / "deep.zip")
+
+
+def test_very_many_folders_without_images_are_looked_through_in_time(tmp_path: Path) -> None:
+    """Each was looked for among all files: 50,000 took minutes."""
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        archive.writestr("class/x.png", b"")
+        for i in range(5000):
+            archive.writestr(f"{i}/x.txt", b"")
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="holds no images"):
+        assert [*class_folders(Files(tmp_path / "many.zip"))] == ["class"]
+    assert time.monotonic() - began < 2

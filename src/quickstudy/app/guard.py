@@ -5,7 +5,6 @@ import hmac
 import time
 from collections import OrderedDict
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 
@@ -89,7 +88,7 @@ class Guard:
         """What is wrong with a request, as far as its head tells."""
         path = scope["path"]
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        elsewhere = origin is not None and urlsplit(origin).netloc != headers.get("host")
+        elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
         visited = path in _OPEN and headers.get("sec-fetch-mode") == "navigate"  # by a link
         linked = scope["method"] == "GET" and (path == "/" or path.startswith(STATIC) or visited)
         if not linked and (elsewhere or site not in ("none", "same-origin")):

@@ -27,6 +27,7 @@ from quickstudy.plain import to_json
 
 __all__ = ["create_app"]
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
 T = TypeVar("T")
@@ -119,6 +120,7 @@ def create_app(
         title="quickstudy",
         lifespan=lifespan,
         version=__version__,
+        default_response_class=_Answer,
         docs_url=None,  # would load scripts from another host
         redoc_url=None,
         description="Put a task together from a few examples, and ask several learners about it.",
@@ -229,26 +231,26 @@ def create_app(
         return Response(await work(lambda: _json(starters.photos())), media_type="application/json")
 
     @app.exception_handler(KeyError)
-    async def unknown(_: Request, error: KeyError) -> JSONResponse:
-        return JSONResponse({"detail": f"there is no {str(error.args[0])[:100]!r} here"}, 404)
+    async def unknown(_: Request, error: KeyError) -> _Answer:
+        return _Answer({"detail": f"there is no {str(error.args[0])[:100]!r} here"}, 404)
 
     @app.exception_handler(ValueError)
-    async def unreadable(_: Request, error: ValueError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+    async def unreadable(_: Request, error: ValueError) -> _Answer:
+        return _Answer({"detail": str(error)}, 422)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> _Answer:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        return JSONResponse({"detail": f"{place}: {first['msg']}"}, 422)
+        return _Answer({"detail": f"{place}: {first['msg']}"}, 422)
 
     @app.exception_handler(FullError)
-    async def full(_: Request, error: FullError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "60"})
+    async def full(_: Request, error: FullError) -> _Answer:
+        return _Answer({"detail": str(error)}, 503, {"Retry-After": "60"})
 
     @app.exception_handler(ModuleNotFoundError)
-    async def missing(_: Request, error: ModuleNotFoundError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 501)
+    async def missing(_: Request, error: ModuleNotFoundError) -> _Answer:
+        return _Answer({"detail": str(error)}, 501)
 
     app.add_middleware(_Count, requests=figures.requests)
     app.add_middleware(Guard, rates=rates, token=token)
@@ -292,7 +294,14 @@ def _client(request: Request) -> str:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return to_json(value, ensure_ascii=False).encode()
+    return to_json(value, ensure_ascii=False).encode(errors="backslashreplace")  # half a character
+
+
+class _Answer(JSONResponse):
+    """JSON, whatever the names are that a file or a request has."""
+
+    def render(self, content: Any) -> bytes:
+        return _json(content)
 
 
 class _Workers:
@@ -357,9 +366,11 @@ class _Count:
         self.app, self.requests = app, requests
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+
         async def counted(message: Any) -> None:
             if message["type"] == "http.response.start":
-                self.requests.labels(scope["method"], str(message["status"])).inc()
+                self.requests.labels(method, str(message["status"])).inc()
             await send(message)
 
         await self.app(scope, receive, counted)

@@ -18,6 +18,7 @@ from quickstudy.cli.evaluate import evaluate
 from quickstudy.cli.options import StoppedError, nearest, say
 from quickstudy.cli.reproduce import reproduce
 from quickstudy.cli.train import train
+from quickstudy.plain import printable
 
 __all__ = ["app", "main"]
 
@@ -44,7 +45,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.simplefilter("default", UserWarning)  # they are our words, whatever Python was told
-    warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *rest: (
+        f"warning: {printable(' '.join(str(message).splitlines()))}\n"
+    )
     try:
         sys.exit(app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False) or 0)
     except (StoppedError, KeyboardInterrupt, typer.Abort) as stop:

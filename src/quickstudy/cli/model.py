@@ -4,6 +4,7 @@ import csv
 import itertools
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from quickstudy.cli.options import busy
 from quickstudy.names import check_names
-from quickstudy.plain import printable, to_json
+from quickstudy.plain import printable, read_line, to_json
 
 if TYPE_CHECKING:
     from quickstudy.encoders import FeatureCache, LearnedEncoder
@@ -152,6 +153,7 @@ def predict(
     live = "-" in (files or [])
     loaded = _loaded(model, encoder, device)
     rows = csv.writer(sys.stdout, lineterminator="\n")
+    shown = printable if sys.stdout.isatty() else str
     if as_csv:
         rows.writerow(["example", "label", "probability"])
     answers = loaded.predict(
@@ -164,7 +166,9 @@ def predict(
         if as_json:
             print(to_json({**vars(answer)}, ensure_ascii=not _is_utf8(sys.stdout)))
         elif as_csv:
-            rows.writerow([answer.where, answer.label or "", f"{answer.probability:.4f}"])
+            rows.writerow(
+                [shown(answer.where), shown(answer.label or ""), f"{answer.probability:.4f}"]
+            )
         else:
             print(f"{printable(answer.where)}: {printable(label)} ({answer.probability:.0%})")
         if live:
@@ -295,7 +299,7 @@ def report(
     progress = _progress(examples, "testing")
     result = Report.of(loaded, progress, cache=_cache(cache), failed=failed)
     _say_failed(failed, strict)
-    write_atomically(out, result.html(model.name))
+    write_atomically(out, result.html(model.name).encode(errors="xmlcharrefreplace"))
     print(f"accuracy {result.accuracy:.1%} on {result.tested} examples")
     _say(f"the full report is in {out}")
 
@@ -516,7 +520,7 @@ def _lines(file: str, failed: list[str]) -> Iterator["Example"]:
     if file != "-" and not Path(file).is_file():
         raise ValueError(f"{file} is no text file; this model takes sentences")
     with sys.stdin.buffer if file == "-" else Path(file).open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(partial(read_line, lines), b""), 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:

@@ -11,6 +11,7 @@ import typer
 
 from quickstudy.experiments.spec import DataName, Experiment, SplitName
 from quickstudy.experiments.targets import with_data
+from quickstudy.plain import printable
 
 __all__ = [
     "DEFAULT",
@@ -52,7 +53,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def say(line: str) -> None:
     """A line for the user, on standard error."""
-    print(" ".join(line.split("\n")), file=sys.stderr)
+    print(printable(" ".join(line.split("\n"))), file=sys.stderr)
 
 
 @contextmanager
@@ -62,8 +63,8 @@ def busy(what: str) -> Iterator[None]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)  # where nobody looks, not even an empty line is written
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        progress.add_task(what, total=None)
+        progress.add_task(printable(what), total=None)
         yield

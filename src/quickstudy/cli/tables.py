@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from quickstudy._moved import refused_from
-from quickstudy.plain import to_json
+from quickstudy.plain import printable, to_json
 
 if TYPE_CHECKING:
     from quickstudy.comparison import Study
@@ -35,6 +36,11 @@ def figure(result: "Evaluation") -> str:
     return result.figure if result.mean < 1e4 else "diverged"
 
 
+def _words(text: Any) -> Text:
+    """What a file says or is called: no markup, and no command to the terminal."""
+    return Text(printable(str(text)))
+
+
 def saved_table(
     names: list[str], pairs: list[tuple["Evaluation", "Comparison"]], as_json: bool
 ) -> None:
@@ -46,9 +52,10 @@ def saved_table(
         ]
         print(to_json(rows))
         return
-    table = Table("", pairs[0][0].metric, "batch norm", f"against {names[0]}")
+    table = Table("", pairs[0][0].metric, "batch norm", Column(_words(f"against {names[0]}")))
     for i, (name, (result, difference)) in enumerate(zip(names, pairs, strict=True)):
-        table.add_row(name, figure(result), result.batch_norm or "-", str(difference) if i else "")
+        norm = _words(result.batch_norm or "-")
+        table.add_row(_words(name), figure(result), norm, str(difference) if i else "")
     Console().print(table)
 
 
@@ -147,7 +154,9 @@ def recipe_table() -> None:
 
 def card_table(card: "Card", recipe: "Recipe") -> None:
     """A card's figures beside the paper's."""
-    table = Table(card.recipe, "batch norm", "paper", "ours", "difference", "verdict")
+    table = Table(
+        Column(_words(card.recipe)), "batch norm", "paper", "ours", "difference", "verdict"
+    )
     for result in card.results:
         figures = (result.paper, result.figure, result.difference)
         row = (result.cell.label, result.column or "", *figures)
