@@ -57,7 +57,8 @@ _SUITED: dict[str, dict[str, Any]] = {
 }
 _TEST_SEED = 1 << 32
 _VALIDATION_SEED = 1 << 33
-_CELLS = 1000  # of a table, where a batch has as many tasks as it may
+_CELLS = 3000  # of a table, where a batch has as many tasks as it may
+_GROW = 500  # steps
 
 # What `TrainingProtocol` declares again, with another default or with none.
 Rotations = Annotated[bool, Field(description="Rotations as classes.")]
@@ -307,6 +308,7 @@ class Experiment(Setup, Schema):
             features=(1, self.columns),
             cells=_CELLS * self.tasks,
             numbers=self.numbers if part == "train" else 0.0,
+            grow=_GROW if part == "train" else 0,
         )
 
     def build_learner(self, *, at_most: int | None = None) -> "MetaLearner":
