@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from quickstudy.data import TableSampler
-from quickstudy.data.tables import invent
+from quickstudy.data.tables import _told_by_neighbours, invent
 
 
 def test_a_batch_is_a_function_of_seed_and_index() -> None:
@@ -85,6 +85,42 @@ def test_labels_depend_on_the_columns() -> None:
         votes = y[:100][np.argsort(far, 1)[:, :5]].mean(1) > 0.5
         gain.append((votes == y[100:]).mean() - max(y[100:].mean(), 1 - y[100:].mean()))
     assert np.mean(gain) > 0.05
+
+
+def test_what_neighbours_tell_is_all_of_some_tables_and_nothing_of_others() -> None:
+    rng = np.random.default_rng(2)
+    y = np.arange(120) % 3
+    x = rng.standard_normal((120, 2)) + 20 * np.eye(3)[y][:, :2]
+    x[5, 1] = np.nan
+    assert _told_by_neighbours(x, y, 3) > 0.95
+    assert abs(_told_by_neighbours(rng.standard_normal((120, 2)), y, 3)) < 0.2
+
+
+def test_of_several_tables_one_is_taken_that_tells_its_classes() -> None:
+    rng, tasks = np.random.default_rng(3), TableSampler(way=6, features=6, shot=10, tasks=1)
+    any_table = [_told_by_neighbours(*invent(rng, 120, 6, 6), 6) for _ in range(60)]
+    taken = []
+    for index in range(60):
+        parts = [part[0].numpy() for part in tasks[index].tensors()]
+        x, y = np.concatenate(parts[::2]), np.concatenate(parts[1::2])
+        taken.append(_told_by_neighbours(x, y, 6))
+    assert np.mean(taken) > np.mean(any_table) + 0.1
+    assert min(taken) < 0.2  # some tell little
+
+
+def test_tasks_grow_from_easy_ones() -> None:
+    ranges = {"way": (2, 10), "shot": (1, 40), "features": (1, 30), "rows": 400}
+    tasks = TableSampler(**ranges, grow=1000, tasks=1, query=4)  # type: ignore[arg-type]
+    for task in [tasks[i] for i in range(20)]:
+        assert task.n_way is not None
+        assert task.n_way <= 4
+        assert task.support_x.shape[1] >= 8 * task.n_way
+        assert task.support_x.shape[2] <= 8
+    later = [tasks[i] for i in range(1000, 1060)]
+    assert max(task.n_way or 0 for task in later) > 6
+    assert max(task.support_x.shape[2] for task in later) > 15
+    narrow = TableSampler(way=7, shot=2, features=20, grow=1000, tasks=1, query=4)[0]
+    assert (narrow.n_way, narrow.support_x.shape[1:]) == (7, (14, 20))
 
 
 def test_bad_settings_are_named() -> None:
