@@ -79,7 +79,9 @@ def learn(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(help="Of a table, the column of labels. Default: label, class or category."),
+        typer.Option(
+            help="Of a table, the column of labels. Default: label, class, intent or category."
+        ),
     ] = None,
     unknown: Annotated[
         float,
