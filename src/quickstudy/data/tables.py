@@ -36,8 +36,7 @@ class TableSampler:
         cells: most cells in a batch: of large tables, a batch has fewer.
         rows: most support rows.
         grow: batches over which tasks grow from easy ones, of at most 4 classes with 8 rows or
-            more and of at most 8 columns, to what the ranges say. Whoever begins with all at once
-            takes some ten times as long to learn as much.
+            more and of at most 8 columns, to what the ranges say.
         numbers: share of the batches that ask for a number, from as many rows: regression.
         seed: any non-negative integer.
 
