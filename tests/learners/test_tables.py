@@ -41,6 +41,17 @@ def test_the_order_of_columns_rows_and_classes_does_not_matter() -> None:
     torch.testing.assert_close(got[..., names], wanted)
 
 
+def test_each_column_has_a_mark_of_its_own_wherever_it_stands() -> None:
+    learner, (x, y, query) = small(), table(columns=7)
+    order = torch.randperm(7)
+    places = learner.adapt(x, y, 3)["places"]
+    assert sorted(places[0].tolist()) == list(range(7))
+    assert torch.equal(learner.adapt(x[..., order], y, 3)["places"], places[:, order])
+    alike = torch.cat([x[..., :1], x[..., :1].roll(1, 1)], -1)  # two columns of the same values
+    swapped = answer(learner, alike, y, query[..., :2].flip(-1))
+    assert not torch.allclose(answer(learner, alike, y, query[..., :2]), swapped)
+
+
 def test_the_unit_of_a_column_does_not_matter_and_a_constant_one_says_nothing_of_rows() -> None:
     learner, (x, y, query) = small(), table()
     unit, zero = torch.tensor([1e-9, 1.0, 1e9, 3.0]), torch.tensor([5.0, -1.0, 0.0, 100.0])

@@ -21,6 +21,7 @@ __all__ = [
     "SplitOption",
     "StoppedError",
     "busy",
+    "check_root",
     "meaning",
     "nearest",
     "say",
@@ -34,7 +35,7 @@ def meaning(field: str) -> str | None:
 
 
 DataOption = Annotated[DataName | None, typer.Option("--data", help=meaning("data"))]
-RootOption = Annotated[Path | None, typer.Option("--root", exists=True, help=meaning("root"))]
+RootOption = Annotated[Path | None, typer.Option("--root", help=meaning("root"))]
 SplitOption = Annotated[SplitName | None, typer.Option("--split", help=meaning("split"))]
 SkipOption = Annotated[bool, typer.Option(help=meaning("skip_corrupt"))]
 
@@ -49,6 +50,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A question about what was meant by a word that is not known; empty if nothing is near."""
     near = get_close_matches(word, list(known), 1, cutoff=0.75)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def check_root(root: str | Path | None) -> None:
+    """Raise ``FileNotFoundError`` unless ``--root`` is there."""
+    if root is not None and not Path(root).exists():
+        raise FileNotFoundError(f"--root is {root}, which does not exist")
 
 
 def say(line: str) -> None:

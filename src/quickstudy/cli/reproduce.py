@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quickstudy.cli.options import RootOption, StoppedError, busy, say
+from quickstudy.cli.options import RootOption, StoppedError, busy, check_root, say
 
 __all__ = ["reproduce"]
 
@@ -47,6 +47,7 @@ def reproduce(
         return
     if not names:
         raise ValueError("name a recipe; quickstudy reproduce --list shows them")
+    check_root(root)
     recipes = [load_recipe(name) for name in names]
     with busy("starting"):
         from quickstudy.experiments.reproduce import reproduce as run

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from quickstudy.cli.options import StoppedError, busy, meaning, nearest, with_data
+from quickstudy.cli.options import StoppedError, busy, check_root, meaning, nearest, with_data
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 
 __all__ = ["train"]
@@ -75,8 +75,8 @@ def train(
     if resume is not None:
         _check_resume(context)
         experiment = Experiment.load(resume)
-    elif (root := settings["root"]) is not None and not Path(root).exists():
-        raise FileNotFoundError(f"--root is {root}, which does not exist")
+    else:
+        check_root(settings["root"])
     with busy("starting"):
         from quickstudy.experiments.run import Machine, run_experiment
         from quickstudy.processes import LostProcessError

@@ -35,8 +35,8 @@ class TableSampler:
         tasks: most tasks in a batch ``T``.
         cells: most cells in a batch: of large tables, a batch has fewer.
         rows: most support rows.
-        grow: batches over which tasks grow from easy ones, of at most 4 classes with 8 rows or
-            more and of at most 8 columns, to what the ranges say.
+        grow: batches over which tasks go from easy ones, with 8 rows or more of each class and at
+            most 8 columns, to what the ranges say.
         numbers: share of the batches that ask for a number, from as many rows: regression.
         seed: any non-negative integer.
 
@@ -76,7 +76,7 @@ class TableSampler:
     def __getitem__(self, index: int) -> Task:
         rng = task_rng(self.seed, index)
         easy = max(0.0, 1 - index / self.grow) if self.grow else 0.0
-        way = _log_uniform(rng, *_towards(self.way, (2, 4), easy))
+        way = _log_uniform(rng, *self.way)
         n_way = None if rng.random() < self.numbers else way
         least, most = _towards(self.shot, (8, 32), easy)
         shot = _log_uniform(rng, least, max(least, min(most, self.rows // way)))

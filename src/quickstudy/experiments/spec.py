@@ -58,7 +58,7 @@ _SUITED: dict[str, dict[str, Any]] = {
 _TEST_SEED = 1 << 32
 _VALIDATION_SEED = 1 << 33
 _CELLS = 3000  # of a table, where a batch has as many tasks as it may
-_GROW = 500  # steps
+_GROW = 1500  # steps, over which they go from easy tables to all
 
 # What `TrainingProtocol` declares again, with another default or with none.
 Rotations = Annotated[bool, Field(description="Rotations as classes.")]

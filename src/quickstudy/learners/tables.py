@@ -19,7 +19,7 @@ class TableTransformer(MetaLearner):
     A prior-fitted network (Mueller et al. 2022, arXiv:2112.10510) with the two attentions of TabPFN
     v2 (Hollmann et al. 2025, Nature 637). Each *cell* is a token, and the label is a column more::
 
-        cell[r,f] = e(value, rank, missing)    of row r in column f
+        cell[r,f] = e(value, rank, missing) + v_f    of row r in column f
         cell[s,y] = U[y_s] in the support (of a number: a + y_s b);  u in the query
         ``layers`` times:      the cells of each row attend to each other,
                                those of each column attend to the support's rows
@@ -27,9 +27,9 @@ class TableTransformer(MetaLearner):
         p(n | q) ~ sum over s of class n of exp(a(cell[q,y]) . b(cell[s,y]))
 
     A value counts by its distance from the support's mean in standard deviations, and by its rank
-    among the support's. A query sees the support alone. Nothing tells which column is which, or
-    which row comes first, so their order does not matter; classes are read in an order that follows
-    from their rows, so neither do their names.
+    among the support's. A query sees the support alone. Nothing tells which row comes first;
+    columns are marked, and classes read, in an order that follows from their values, so that
+    neither their own order nor names matter.
 
     Args:
         width: of a token; divisible by ``heads``.
@@ -46,14 +46,15 @@ class TableTransformer(MetaLearner):
 
     ``phi``: of ``G`` readings (1; of many classes, several; of regression, ``d``), ``{"cells":
     2 x [T,G,layers,F+1,S,width], "rows": 2 x [T,G,row_layers,1,S,width], "ends": [T,G,S,width],
-    "votes": [T,S,N], "columns": [T,F], "sorted": [T,F,S], "mean": [T,F], "spread": [T,F]}``: keys
-    and values of each round, the last keys, and who votes for what.
+    "votes": [T,S,N], "columns": [T,F], "places": [T,F], "sorted": [T,F,S], "mean": [T,F],
+    "spread": [T,F]}``: keys and values of each round, the last keys, who votes for what, and what
+    is known of each column.
 
-    Differs from the paper: columns get no random mark; ranks stand beside values; the last
-    rounds read the label alone; the support's rows vote for their classes by attention, as in
-    `MatchingNetwork` (of a number it is their weighted mean, and something is added); attention to
-    rows is sharpened by the logarithm of their number (Nakanishi 2025, arXiv:2501.19399), so that
-    long supports are read as short ones are.
+    Differs from the paper: marks of columns are not dealt at random; ranks stand beside values;
+    the last rounds read the label alone; the support's rows vote for their classes by attention,
+    as in `MatchingNetwork` (of a number it is their weighted mean, and something is added);
+    attention to rows is sharpened by the logarithm of their number (Nakanishi 2025,
+    arXiv:2501.19399), so that long supports are read as short ones are.
 
     Example:
         >>> learner = TableTransformer(width=16, layers=1, row_layers=1)
@@ -84,6 +85,7 @@ class TableTransformer(MetaLearner):
         self.codes = codes
         self.cell = nn.Sequential(nn.Linear(3, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.marks = nn.Parameter(torch.randn(codes + 3, width))
+        self.places = nn.Parameter(0.2 * torch.randn(MOST_COLUMNS, width))
         self.blocks = nn.ModuleList(_Block(width, heads, across=True) for _ in range(layers))
         self.row_blocks = nn.ModuleList(
             _Block(width, heads, across=False) for _ in range(row_layers)
@@ -95,6 +97,7 @@ class TableTransformer(MetaLearner):
         self.check_task(support_x, support_y, n_way, regression=True)
         phi: Phi = class_labels(support_y, n_way) | _columns(support_x, support_y, n_way)
         cells = _describe(support_x, phi)
+        phi["places"] = _column_order(cells)
         if n_way is None:
             phi["centre"] = support_y.mean(1, keepdim=True)
             phi["unit"] = support_y.std(1, keepdim=True, correction=0) + 1e-6
@@ -105,7 +108,7 @@ class TableTransformer(MetaLearner):
             place = _class_order(cells, support_y, n_way).gather(1, support_y)
             labels = self.marks[_codes(n_way, self.codes, place.device)[:, place].transpose(0, 1)]
         G = labels.shape[1]
-        tokens = self.cell(cells).unsqueeze(1).expand(-1, G, -1, -1, -1)
+        tokens = self._tokens(cells, phi).expand(-1, G, -1, -1, -1)
         tokens = torch.cat([tokens, labels.unsqueeze(2)], dim=2).flatten(0, 1)
         for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
             keys, values = [], []
@@ -122,9 +125,8 @@ class TableTransformer(MetaLearner):
         return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        cells = self.cell(_describe(query_x, phi))
         G = phi["ends"].shape[1]
-        tokens = cells.unsqueeze(1).expand(-1, G, -1, -1, -1)
+        tokens = self._tokens(_describe(query_x, phi), phi).expand(-1, G, -1, -1, -1)
         unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
         tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
         for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
@@ -141,6 +143,11 @@ class TableTransformer(MetaLearner):
             return votes.clamp_min(1e-12).log().mean(1)  # type: ignore[no-any-return]
         average = (weights @ phi["votes"].mT.unsqueeze(-1)).squeeze(-1).mT
         return (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi["centre"]  # type: ignore[no-any-return]
+
+    def _tokens(self, cells: Tensor, phi: Phi) -> Tensor:
+        """``[T,F,n,3]`` to ``[T,1,F,n,width]``."""
+        marked: Tensor = self.cell(cells) + self.places[phi["places"]].unsqueeze(2)
+        return marked.unsqueeze(1)
 
     def _ends(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Label cells ``[B,1,n,width]`` to what they ask, answer to, and add to a number."""
@@ -255,6 +262,13 @@ def _describe(x: Tensor, phi: Phi) -> Tensor:
     rank = below / in_order.isfinite().sum(-1, keepdim=True).clamp_min(1) - 1
     rank = torch.where(missing, 0.0, rank)
     return torch.stack([3 * torch.tanh(z / 3), rank.to(x.dtype), missing.to(x.dtype)], dim=-1)
+
+
+def _column_order(cells: Tensor) -> Tensor:
+    """``[T,F]``: the place of each column in an order that depends on its values alone."""
+    value, rank, missing = cells.double().unbind(-1)
+    of_column = (value**3 + rank.sin() ** 2 + missing).mean(-1)
+    return of_column.argsort(1).argsort(1)
 
 
 def _class_order(cells: Tensor, y: Tensor, n_way: int) -> Tensor:
