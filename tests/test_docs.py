@@ -70,6 +70,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             x = drawn.read(torch.tensor([c]), torch.tensor([e]))[0, 0]
             Image.fromarray((255 - x).numpy()).save(folder / f"{e}.png")
     (tmp_path / "photos" / "symbol03" / "5.png").rename(tmp_path / "new.png")
+    (tmp_path / "omniglot").mkdir()
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "customers.csv").write_text(CUSTOMERS)
     (tmp_path / "new.csv").write_text("age,visits,since\n33,?,2023-05-01\n")
