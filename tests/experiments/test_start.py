@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {"data": "alphabets", "classes": 30, "size": 16, "filter
 SMALL |= {"query": 2, "tasks": 2, "steps": 2}
 MACHINE = Machine(accelerator="cpu", validation=None, threads=1)
 UNTRAINED = ("nearest", "scratch")
-OTHERS = {*UNTRAINED, "tables"}  # which have no encoder of images to learn
+OTHERS = {*UNTRAINED, "tables", "table-transformer"}  # which have no encoder of images to learn
 
 
 def trained(folder: Path, learner: LearnerName = "protonet", **changes: Any) -> str:

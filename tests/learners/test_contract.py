@@ -29,6 +29,7 @@ from quickstudy.learners import (
     Scratch,
     SimpleShot,
     SoftNearestNeighbour,
+    TableKernels,
     TableTransformer,
 )
 from quickstudy.nn import MLP, Conv4
@@ -109,9 +110,13 @@ CASES = {
     ),
     "r2d2": Case(lambda: R2D2(conv()), IMAGE),
     "r2d2-regression": Case(lambda: R2D2(MLP(1, [20], 9)), (1,), None),
-    "tables": Case(lambda: TableTransformer(width=16, layers=2, row_layers=1), (5,)),
-    "tables-codes": Case(lambda: TableTransformer(width=16, layers=1, codes=2), (5,)),
-    "tables-regression": Case(lambda: TableTransformer(width=16, layers=1), (5,), None, 2),
+    "tables": Case(TableKernels, (5,)),
+    "tables-regression": Case(TableKernels, (5,), None, 2),
+    "table-transformer": Case(lambda: TableTransformer(width=16, layers=2, row_layers=1), (5,)),
+    "table-transformer-codes": Case(lambda: TableTransformer(width=16, layers=1, codes=2), (5,)),
+    "table-transformer-regression": Case(
+        lambda: TableTransformer(width=16, layers=1), (5,), None, 2
+    ),
     "matching": Case(lambda: MatchingNetwork(conv()), IMAGE),
     "matching-separate": Case(lambda: MatchingNetwork(conv(), query_encoder=conv()), IMAGE),
     "matching-full-context": Case(lambda: MatchingNetwork(conv(), reading_steps=3), IMAGE),

@@ -40,6 +40,7 @@ LearnerName = Literal[
     "transformer",
     "cnp",
     "tables",
+    "table-transformer",
 ]
 InnerName = Literal["sgd", "momentum", "adam"]
 Backbone = Literal["conv4", "r2d2", "resnet12", "wrn-28-10", "mlp", "efficientnet-lite0"]
@@ -66,7 +67,8 @@ LEARNERS: dict[LearnerName, tuple[str, dict[str, Any]]] = {
     "mann": ("MANN", {}),
     "transformer": ("InContextTransformer", {}),
     "cnp": ("ConditionalNeuralProcess", {}),
-    "tables": ("TableTransformer", {}),
+    "tables": ("TableKernels", {}),
+    "table-transformer": ("TableTransformer", {}),
 }
 """The class of each name, and the options that the name stands for."""
 

@@ -52,11 +52,13 @@ _SUITED: dict[str, dict[str, Any]] = {
     "baseline": {"way": 64, "query": 1},
     "simpleshot": {"way": 64, "query": 1},
     "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
-    "tables": {"way": 10, "most_shot": 32, "query": 32, "tasks": 16},
+    "tables": {"way": 10, "most_shot": 32, "query": 32, "tasks": 16, "lr": 1e-2},
+    "table-transformer": {"lr": 1e-3},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
 _TEST_SEED = 1 << 32
 _VALIDATION_SEED = 1 << 33
+_OF_TABLES = ("tables", "table-transformer")
 _CELLS = 3000  # of a table, where a batch has as many tasks as it may
 _GROW = 1500  # steps, over which they go from easy tables to all
 
@@ -137,10 +139,12 @@ class Setup(Architecture):
     def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
-        if (self.data == "tables") > (self.learner == "tables"):
-            raise ValueError(f"{self.learner} does not learn tables; the learner that does: tables")
-        if self.learner == "tables" and self.data not in ("tables", "sinusoid"):
-            raise ValueError(f"the learner tables learns tables, not {self.data}")
+        of_tables = self.learner in _OF_TABLES
+        if self.data == "tables" and not of_tables:
+            do = " and ".join(_OF_TABLES)
+            raise ValueError(f"{self.learner} does not learn tables; the learners that do: {do}")
+        if of_tables and self.data not in ("tables", "sinusoid"):
+            raise ValueError(f"the learner {self.learner} learns tables, not {self.data}")
         if self.keep_encoder and self.start is None:
             raise ValueError("keep_encoder keeps an encoder that has learned: name its start")
         return self
@@ -308,7 +312,7 @@ class Experiment(Setup, Schema):
             features=(1, self.columns),
             cells=_CELLS * self.tasks,
             numbers=self.numbers if part == "train" else 0.0,
-            grow=_GROW if part == "train" else 0,
+            grow=_GROW if part == "train" and self.learner == "table-transformer" else 0,
         )
 
     def build_learner(self, *, at_most: int | None = None) -> "MetaLearner":

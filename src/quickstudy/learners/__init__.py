@@ -18,7 +18,8 @@ from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.reptile import Reptile
 from quickstudy.learners.scratch import Scratch
 from quickstudy.learners.simpleshot import SimpleShot
-from quickstudy.learners.tables import TableTransformer
+from quickstudy.learners.table_transformer import TableTransformer
+from quickstudy.learners.tables import TableKernels
 from quickstudy.learners.transformer import InContextTransformer
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "Scratch",
     "SimpleShot",
     "SoftNearestNeighbour",
+    "TableKernels",
     "TableTransformer",
 ]

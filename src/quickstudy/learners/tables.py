@@ -1,4 +1,4 @@
-"""Tables: a transformer over rows and columns, meta-trained on invented tables."""
+"""Tables: kernel machines solved exactly, whose settings and trust are meta-learned."""
 
 import math
 
@@ -6,58 +6,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quickstudy.cells import describe, read_columns
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
-__all__ = ["TableTransformer"]
+__all__ = ["TableKernels"]
 
-MOST_COLUMNS = 100
+_ABSOLUTE, _SQUARED, _PRODUCT, _BAYES = range(4)
+# what compares two rows; how fast likeness falls with distance; the share of ranks, 1 / (1 + e^-r);
+# the ridge penalty, or for naive Bayes how many rows all classes together count for
+_MACHINES = (
+    (_ABSOLUTE, 0.5, -2.0, 0.3),
+    (_ABSOLUTE, 1.5, -2.0, 0.1),
+    (_ABSOLUTE, 4.0, -2.0, 0.1),
+    (_ABSOLUTE, 0.7, 2.0, 0.3),
+    (_ABSOLUTE, 2.0, 2.0, 0.1),
+    (_ABSOLUTE, 6.0, 2.0, 0.1),
+    (_ABSOLUTE, 1.0, 0.0, 1.0),
+    (_ABSOLUTE, 12.0, 0.0, 0.3),
+    (_SQUARED, 0.3, -2.0, 0.1),
+    (_SQUARED, 1.0, -2.0, 0.1),
+    (_SQUARED, 3.0, -2.0, 0.1),
+    (_SQUARED, 1.0, 2.0, 0.1),
+    (_PRODUCT, 1.0, -2.0, 0.1),
+    (_PRODUCT, 1.0, -2.0, 1.0),
+    (_PRODUCT, 1.0, 2.0, 0.3),
+    (_BAYES, 1.0, 0.0, 1.0),
+    (_BAYES, 1.0, 0.0, 8.0),
+)
+_WIDTH, _PENALTY, _TEMPERATURE, _TRUST = range(4)
+_LEAST = 0.02  # variance
 
 
-class TableTransformer(MetaLearner):
-    """Read a table's labelled rows once, then tell the labels of others.
+class TableKernels(MetaLearner):
+    """Ask many simple machines, and trust each as far as it would have been right.
 
-    A prior-fitted network (Mueller et al. 2022, arXiv:2112.10510) with the two attentions of TabPFN
-    v2 (Hollmann et al. 2025, Nature 637). Each *cell* is a token, and the label is a column more::
+    Each machine ``k`` is a ridge regression on labels with a kernel of its own, solved in closed
+    form as R2-D2's last layer is (Bertinetto et al. 2019, arXiv:1805.08136), and what it would have
+    said of each support row without that row follows exactly (Rasmussen and Williams 2006,
+    eq. 5.12)::
 
-        cell[r,f] = e(value, rank, missing) + v_f    of row r in column f
-        cell[s,y] = U[y_s] in the support (of a number: a + y_s b);  u in the query
-        ``layers`` times:      the cells of each row attend to each other,
-                               those of each column attend to the support's rows
-        ``row_layers`` times:  label cells attend to the support's
-        p(n | q) ~ sum over s of class n of exp(a(cell[q,y]) . b(cell[s,y]))
+        K_k(x,x') = exp(-w_k d_k(x,x')) + 0.1     or, of the linear ones,  x.x' / F + 0.1
+        A_k       = (K_k(S,S) + r_k I)^-1 (Y - mean Y)
+        s_k(q)    = mean Y + K_k(q,S) A_k
+        loo_k(i)  = Y_i - A_k,i / [(K_k(S,S) + r_k I)^-1]_ii
+        p_k       = softmax(t_k s_k)
+        trust_k   = softmax over k of (b_k + c S mean_i log p_k(y_i | loo_k(i)))
+        p(n|q)    = sum_k trust_k p_k(n|q)
 
-    A value counts by its distance from the support's mean in standard deviations, and by its rank
-    among the support's. A query sees the support alone. Nothing tells which row comes first;
-    columns are marked, and classes read, in an order that follows from their values, so that
-    neither their own order nor names matter.
-
-    Args:
-        width: of a token; divisible by ``heads``.
-        layers: rounds of both attentions.
-        row_layers: rounds of attention among label cells alone, which cost little.
-        heads: of each attention.
-        codes: marks for labels. More classes than that share them, in several readings that deal
-            them differently, as error-correcting codes do (Dietterich and Bakiri 1995,
-            arXiv:cs/9501101); it takes as many times as long.
+    ``d_k`` is the mean over columns of absolute or squared differences, of values and of ranks in a
+    learned proportion. Two machines more are naive Bayes, whose variances are drawn towards those
+    of all classes. Meta-learned are ``w, r, t, b``, each a power law of the numbers of rows,
+    classes and columns, and ``c``: 560 numbers, which decide what to believe of a table of ten
+    rows, for which no cross-validation has rows enough.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
-    missing. Of more than 100 columns those are read in which classes (or targets) differ most.
-    Targets of a regression are ``[T,n,d]``, each of the ``d`` learned by itself.
+    missing; it then counts as the mean. Targets of a regression are ``[T,n,d]``; there a machine's
+    mistake is half the logarithm of its squared error, and naive Bayes has no say.
 
-    ``phi``: of ``G`` readings (1; of many classes, several; of regression, ``d``), ``{"cells":
-    2 x [T,G,layers,F+1,S,width], "rows": 2 x [T,G,row_layers,1,S,width], "ends": [T,G,S,width],
-    "votes": [T,S,N], "columns": [T,F], "places": [T,F], "sorted": [T,F,S], "mean": [T,F],
-    "spread": [T,F]}``: keys and values of each round, the last keys, who votes for what, and what
-    is known of each column.
-
-    Differs from the paper: marks of columns are not dealt at random; ranks stand beside values;
-    the last rounds read the label alone; the support's rows vote for their classes by attention,
-    as in `MatchingNetwork` (of a number it is their weighted mean, and something is added);
-    attention to rows is sharpened by the logarithm of their number (Nakanishi 2025,
-    arXiv:2501.19399), so that long supports are read as short ones are.
+    ``phi``: of ``E`` machines of which ``K`` are kernels, ``{"cells": [T,2,S,F], "weights":
+    [T,K,S,N], "centre": [T,1,N], "settings": [T,4,E], "trust": [T,E,1]}``, of classes also
+    ``"sizes": [T,N]``, ``"means": [T,1,F,N]`` and ``"variances": [T,2,F,N]``, of numbers
+    ``"unit": [T,1,d]``; and what is known of each column.
 
     Example:
-        >>> learner = TableTransformer(width=16, layers=1, row_layers=1)
+        >>> learner = TableKernels()
         >>> x, y = torch.rand(1, 6, 3), torch.tensor([[0, 0, 0, 1, 1, 1]])
         >>> learner.predict(learner.adapt(x, y, 2), torch.rand(1, 4, 3)).shape
         torch.Size([1, 4, 2])
@@ -66,228 +78,134 @@ class TableTransformer(MetaLearner):
     class_balanced = False
     takes_missing = True
 
-    def __init__(
-        self,
-        *,
-        width: int = 64,
-        layers: int = 4,
-        row_layers: int = 4,
-        heads: int = 2,
-        codes: int = 10,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if min(width, layers, row_layers, heads) < 1 or codes < 2:
-            raise ValueError(
-                "width, layers, row_layers and heads must each be at least 1, and codes 2"
-            )
-        if width % heads:
-            raise ValueError(f"width is {width}; expected a multiple of heads, {heads}")
-        self.codes = codes
-        self.cell = nn.Sequential(nn.Linear(3, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.marks = nn.Parameter(torch.randn(codes + 3, width))
-        self.places = nn.Parameter(0.2 * torch.randn(MOST_COLUMNS, width))
-        self.blocks = nn.ModuleList(_Block(width, heads, across=True) for _ in range(layers))
-        self.row_blocks = nn.ModuleList(
-            _Block(width, heads, across=False) for _ in range(row_layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 2 * width + 1)
+        kinds, widths, shares, penalties = zip(*_MACHINES, strict=True)
+        self.kinds = [kinds.count(kind) for kind in range(4)]
+        base = torch.zeros(2, 4, len(kinds))
+        base[:, _WIDTH] = torch.tensor(widths).log()
+        base[:, _PENALTY] = torch.tensor(penalties).log()
+        base[:, _TEMPERATURE] = math.log(5)
+        base[:, _TEMPERATURE, -self.kinds[_BAYES] :] = math.log(0.3)
+        self.base = nn.Parameter(base)
+        self.law = nn.Parameter(torch.zeros(2, 4, len(kinds), 3))
+        self.shares = nn.Parameter(torch.tensor(shares[: -self.kinds[_BAYES]]))
+        self.belief = nn.Parameter(torch.tensor(-1.0))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        phi: Phi = class_labels(support_y, n_way) | _columns(support_x, support_y, n_way)
-        cells = _describe(support_x, phi)
-        phi["places"] = _column_order(cells)
-        if n_way is None:
-            phi["centre"] = support_y.mean(1, keepdim=True)
-            phi["unit"] = support_y.std(1, keepdim=True, correction=0) + 1e-6
-            phi["votes"] = (support_y - phi["centre"]) / phi["unit"]
-            labels = self.marks[-3] + phi["votes"].mT.unsqueeze(-1) * self.marks[-2]
+        exact = torch.promote_types(support_x.dtype, torch.float32)
+        support_x = support_x.to(exact)
+        phi: Phi = class_labels(support_y, n_way) | read_columns(support_x, support_y, n_way)
+        cells = self._cells(support_x, phi)
+        T, _, S, columns = cells.shape
+        sizes = (math.log(S / 30), math.log((n_way or 3) / 3), math.log(columns / 10))
+        number = n_way is None
+        base, law = self.base[int(number)].to(exact), self.law[int(number)].to(exact)
+        settings = base + law @ cells.new_tensor(sizes)
+        phi |= {"cells": cells, "settings": settings.expand(T, -1, -1)}
+        if number:
+            phi["unit"] = support_y.to(exact).std(1, keepdim=True, correction=0) + 1e-6
+            Y = support_y.to(exact) / phi["unit"]
         else:
-            phi["votes"] = F.one_hot(support_y, n_way).to(support_x.dtype)
-            place = _class_order(cells, support_y, n_way).gather(1, support_y)
-            labels = self.marks[_codes(n_way, self.codes, place.device)[:, place].transpose(0, 1)]
-        G = labels.shape[1]
-        tokens = self._tokens(cells, phi).expand(-1, G, -1, -1, -1)
-        tokens = torch.cat([tokens, labels.unsqueeze(2)], dim=2).flatten(0, 1)
-        for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
-            keys, values = [], []
-            for block in blocks:
-                assert isinstance(block, _Block)
-                tokens, key, value = block.read(tokens)
-                keys.append(key)
-                values.append(value)
-            stacked = [torch.stack(part, 1) for part in (keys, values)]
-            phi[name] = [part.view(-1, G, *part.shape[1:]) for part in stacked]
-            tokens = tokens[:, -1:]
-        _, key, _ = self._ends(tokens)
-        phi["ends"] = key.view(-1, G, *key.shape[1:])
+            Y = F.one_hot(support_y, n_way or 0).to(exact)
+        phi["centre"] = Y.mean(1, keepdim=True)
+        gram = self._gram(cells, phi)
+        penalty = phi["settings"][:, _PENALTY, : gram.shape[1]].exp()
+        phi["weights"], missed = _ridge(gram, penalty, Y - phi["centre"])
+        if number:
+            loss = 0.5 * (missed.square().mean(2) + 1e-4).log()
+        else:
+            densities = self._densities(cells[:, 0], Y, phi)
+            log_p = self._log_p(torch.cat([Y.unsqueeze(1) - missed, densities], 1), phi)
+            loss = -(log_p * Y.unsqueeze(1)).sum(-1).mean(-1, keepdim=True)
+        believed = phi["settings"][:, _TRUST, : loss.shape[1]].unsqueeze(-1)
+        phi["trust"] = (believed - self.belief.to(exact).exp() * S * loss).log_softmax(1)
         return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        G = phi["ends"].shape[1]
-        tokens = self._tokens(_describe(query_x, phi), phi).expand(-1, G, -1, -1, -1)
-        unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
-        tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
-        for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):
-            keys, values = (part.flatten(0, 1) for part in phi[name])
-            for layer, block in enumerate(blocks):
-                assert isinstance(block, _Block)
-                tokens = block(tokens, keys[:, layer], values[:, layer])
-            tokens = tokens[:, -1:]
-        query, _, more = self._ends(tokens)
-        scores = query.view(-1, G, *query.shape[1:]) @ phi["ends"].mT / query.shape[-1] ** 0.5
-        weights = scores.softmax(-1)
-        if ways(phi) is not None:
-            votes = weights @ phi["votes"].unsqueeze(1)
-            return votes.clamp_min(1e-12).log().mean(1)  # type: ignore[no-any-return]
-        average = (weights @ phi["votes"].mT.unsqueeze(-1)).squeeze(-1).mT
-        return (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi["centre"]  # type: ignore[no-any-return]
+        cells = self._cells(query_x.to(phi["cells"].dtype), phi)
+        scores = phi["centre"].unsqueeze(1) + self._gram(cells, phi) @ phi["weights"]
+        trust: Tensor = phi["trust"].unsqueeze(2)
+        if ways(phi) is None:
+            answer = (trust.exp() * scores).sum(1) * phi["unit"]
+            return answer.to(query_x.dtype)  # type: ignore[no-any-return]
+        densities = _log_density(cells[:, 0], phi)
+        log_p = self._log_p(torch.cat([scores, densities], 1), phi)
+        return (log_p + trust).logsumexp(1).to(query_x.dtype)
 
-    def _tokens(self, cells: Tensor, phi: Phi) -> Tensor:
-        """``[T,F,n,3]`` to ``[T,1,F,n,width]``."""
-        marked: Tensor = self.cell(cells) + self.places[phi["places"]].unsqueeze(2)
-        return marked.unsqueeze(1)
+    def _cells(self, x: Tensor, phi: Phi) -> Tensor:
+        """``[T,n,F]`` to values and ranks, ``[T,2,n,F]``."""
+        value, rank, _ = describe(x, phi).unbind(-1)
+        return torch.stack([value.mT, 2 * rank.mT], 1)
 
-    def _ends(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Label cells ``[B,1,n,width]`` to what they ask, answer to, and add to a number."""
-        width = tokens.shape[-1]
-        query, key, more = self.head(self.norm(tokens[:, 0])).split([width, width, 1], -1)
-        return query, key, more.squeeze(-1)
-
-
-class _Block(nn.Module):
-    """Attention within rows (``across``), attention within columns, a perceptron; all residual."""
-
-    def __init__(self, width: int, heads: int, *, across: bool) -> None:
-        super().__init__()
-        self.row = _Attention(width, heads) if across else None
-        self.column = _Attention(width, heads)
-        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), 0.2))
-        self.norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+    def _gram(self, cells: Tensor, phi: Phi) -> Tensor:
+        """``[T,2,n,F]`` to ``[T,K,n,S]``, how like it is to each row of the support."""
+        support, columns = phi["cells"], cells.shape[-1]
+        of_kind = (
+            torch.cdist(cells, support, p=1),
+            torch.cdist(cells, support).square(),
+            cells @ support.mT,
         )
+        shares = self.shares.sigmoid()
+        mixed = []
+        parts = shares.split(self.kinds[:_BAYES])  # type: ignore[no-untyped-call]
+        for each, share in zip(of_kind, parts, strict=True):
+            both = torch.stack([1 - share, share], 1).to(each)
+            mixed.append(torch.einsum("kj,tjns->tkns", both, each / columns))
+        *far, product = mixed
+        distance = torch.cat(far, 1)
+        width = phi["settings"][:, _WIDTH, : distance.shape[1], None, None].exp()
+        return torch.cat([(-width * distance).exp(), product], 1) + 0.1
 
-    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Support ``[B,C,S,width]`` to the same, one round on, and the keys and values it used."""
-        tokens = self._within_rows(tokens)
-        key, value = self.column.keys_values(tokens)
-        return self._finish(tokens, key, value), key, value
+    def _log_p(self, scores: Tensor, phi: Phi) -> Tensor:
+        temperature = phi["settings"][:, _TEMPERATURE, :, None, None].exp()
+        return (temperature * scores).log_softmax(-1)  # type: ignore[no-any-return]
 
-    def forward(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Query ``[B,C,Q,width]``, one round on."""
-        return self._finish(self._within_rows(tokens), key, value)
-
-    def _within_rows(self, tokens: Tensor) -> Tensor:
-        if self.row is None:
-            return tokens
-        rows = tokens.transpose(1, 2)
-        return tokens + self.row(rows, *self.row.keys_values(rows)).transpose(1, 2)  # type: ignore[no-any-return]
-
-    def _finish(self, tokens: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        sharp = 1 + self.sharpness * math.log(key.shape[2] / 16)
-        tokens = tokens + self.column(tokens, key, value, sharp)
-        return tokens + self.mlp(self.norm(tokens))  # type: ignore[no-any-return]
-
-
-class _Attention(nn.Module):
-    """Of ``[A,B,n,width]`` to keys and values ``[A,B,m,width]``."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        key, value = self.key_value(self.norm(tokens)).chunk(2, dim=-1)
-        return key, value
-
-    def forward(
-        self, tokens: Tensor, key: Tensor, value: Tensor, sharp: Tensor | None = None
-    ) -> Tensor:
-        query = self._split(self.query(self.norm(tokens)))
-        if sharp is not None:
-            query = query * sharp
-        attended = F.scaled_dot_product_attention(query, self._split(key), self._split(value))
-        merged = attended.transpose(1, 2).reshape(tokens.shape)
-        return self.out(merged)  # type: ignore[no-any-return]
-
-    def _split(self, x: Tensor) -> Tensor:
-        """``[A,B,n,width] -> [A*B,heads,n,width/heads]``."""
-        x = x.flatten(0, 1)
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+    def _densities(self, x: Tensor, Y: Tensor, phi: Phi) -> Tensor:
+        """Fit naive Bayes to ``[T,S,F]``; what it says of each row without it, ``[T,2,S,N]``."""
+        bayes = self.kinds[_BAYES]
+        drawn = phi["settings"][:, _PENALTY, -bayes:, None, None].exp()
+        size = Y.sum(1)
+        total, square = x.mT @ Y, x.square().mT @ Y  # [T,F,N]
+        within = (square - total**2 / size.unsqueeze(1)).clamp_min(0).sum(-1, keepdim=True)
+        pool = (within / max(1, x.shape[1] - Y.shape[2])).clamp_min(_LEAST)
+        phi["sizes"] = size
+        phi["means"], phi["variances"] = _moments(total, square, size.unsqueeze(1), pool, drawn)
+        others = size.unsqueeze(1) - 1  # of its class, for each row
+        own_total, own_square = Y @ total.mT - x, Y @ square.mT - x.square()  # [T,S,F]
+        left = (Y * others).sum(-1, keepdim=True)
+        mean, variance = _moments(own_total, own_square, left, pool.mT, drawn)
+        shrink = (left / (left + 1)).unsqueeze(1)
+        own = -0.5 * (shrink * (x.unsqueeze(1) - mean) ** 2 / variance + variance.log()).sum(-1)
+        every = _log_density(x, phi)
+        own = own.unsqueeze(-1) / x.shape[-1] ** 0.25
+        return torch.where(Y.unsqueeze(1) > 0, own, every)
 
 
-def _columns(x: Tensor, y: Tensor, n_way: int | None) -> Phi:
-    """What is known of each column from the support: which are read, and how values lie in them."""
-    here = ~x.isnan()
-    count = here.sum(1).clamp_min(1)
-    mean = x.nan_to_num().sum(1) / count
-    gap = torch.where(here, x - mean.unsqueeze(1), 0.0)
-    spread = (gap.square().sum(1) / count).sqrt()
-    columns = torch.arange(x.shape[2], device=x.device).expand(len(x), -1)
-    if x.shape[2] > MOST_COLUMNS:
-        scaled = gap / spread.unsqueeze(1).clamp_min(1e-12)
-        if n_way is None:
-            told = (scaled.unsqueeze(-1) * (y - y.mean(1, keepdim=True)).unsqueeze(2)).sum(1)
-            worth = told.abs().sum(-1)
-        else:
-            of = F.one_hot(y, n_way).to(x.dtype)
-            means = of.mT @ scaled / of.sum(1).unsqueeze(-1)
-            worth = means.square().sum(1)
-        columns = worth.topk(MOST_COLUMNS, dim=1).indices
-        mean, spread, x = mean.gather(1, columns), spread.gather(1, columns), _take(x, columns)
-    in_order = x.nan_to_num(nan=math.inf).sort(dim=1).values.mT.contiguous()
-    return {"columns": columns, "mean": mean, "spread": spread, "sorted": in_order}
+def _ridge(gram: Tensor, penalty: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the rows ``[T,K,S,N]``; by how much each row is missed if it is left out."""
+    ridge = penalty[..., None, None] * torch.eye(gram.shape[-1]).to(gram)
+    inverse = torch.linalg.inv(gram + ridge)
+    weights = inverse @ Y.unsqueeze(1)
+    return weights, weights / inverse.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 
-def _take(x: Tensor, columns: Tensor) -> Tensor:
-    return x.gather(2, columns.unsqueeze(1).expand(-1, x.shape[1], -1))
+def _moments(
+    total: Tensor, square: Tensor, size: Tensor, pool: Tensor, drawn: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means, drawn towards 0 by half a row, and variances, towards ``pool`` by ``drawn`` rows."""
+    within = (square - total**2 / size.clamp_min(1)).clamp_min(0).unsqueeze(1)
+    mean = (total / (size + 0.5)).unsqueeze(1)
+    return mean, (within + drawn * pool.unsqueeze(1)) / (size.unsqueeze(1) + drawn)
 
 
-def _describe(x: Tensor, phi: Phi) -> Tensor:
-    """``[T,n,F]`` to what a cell tells of its value, ``[T,F,n,3]``: distance, rank, missing."""
-    if phi["columns"].shape[1] < x.shape[2]:
-        x = _take(x, phi["columns"])
-    x, in_order = x.mT.contiguous(), phi["sorted"]
-    missing = x.isnan()
-    x = torch.where(missing, phi["mean"].unsqueeze(-1), x)
-    spread = phi["spread"].unsqueeze(-1)
-    z = torch.where(spread > 0, (x - phi["mean"].unsqueeze(-1)) / spread.clamp_min(1e-12), 0.0)
-    below = torch.searchsorted(in_order, x) + torch.searchsorted(in_order, x, right=True)
-    rank = below / in_order.isfinite().sum(-1, keepdim=True).clamp_min(1) - 1
-    rank = torch.where(missing, 0.0, rank)
-    return torch.stack([3 * torch.tanh(z / 3), rank.to(x.dtype), missing.to(x.dtype)], dim=-1)
-
-
-def _column_order(cells: Tensor) -> Tensor:
-    """``[T,F]``: the place of each column in an order that depends on its values alone."""
-    value, rank, missing = cells.double().unbind(-1)
-    of_column = (value**3 + rank.sin() ** 2 + missing).mean(-1)
-    return of_column.argsort(1).argsort(1)
-
-
-def _class_order(cells: Tensor, y: Tensor, n_way: int) -> Tensor:
-    """``[T,N]``: the place of each class in an order that depends on its rows alone."""
-    of_row = (cells[..., 0] + cells[..., 1].sin()).double().mean(1)
-    of_class = torch.zeros(len(y), n_way, dtype=of_row.dtype, device=y.device)
-    of_class = of_class.scatter_reduce(1, y, of_row, "mean", include_self=False)
-    return of_class.argsort(1).argsort(1)
-
-
-def _codes(n_way: int, symbols: int, device: torch.device) -> Tensor:
-    """``[G,N]``: the symbol of each class in each code; one code if there are enough symbols.
-
-    Each code deals its symbols evenly; so many codes that any two classes differ in several.
-    """
-    if n_way <= symbols:
-        return torch.arange(n_way, device=device).unsqueeze(0)
-    rng = torch.Generator().manual_seed(n_way)
-    codes = 4 * math.ceil(math.log(n_way, symbols))
-    dealt = torch.arange(n_way) % symbols
-    order = [torch.randperm(n_way, generator=rng) for _ in range(codes)]
-    return torch.stack([dealt[each] for each in order]).to(device)
+def _log_density(x: Tensor, phi: Phi) -> Tensor:
+    """``[T,n,F]`` under each class, ``[T,2,n,N]``, up to the same for all."""
+    mean, variance = phi["means"], phi["variances"]
+    shrink = (phi["sizes"] / (phi["sizes"] + 1))[:, None, None]
+    x = x.unsqueeze(1)
+    far = x.square() @ (1 / variance) - 2 * x @ (mean / variance)
+    far = far + (mean**2 / variance).sum(2, keepdim=True)
+    scale = x.shape[-1] ** 0.25
+    return -0.5 * (shrink * far + variance.log().sum(2, keepdim=True)) / scale  # type: ignore[no-any-return]
