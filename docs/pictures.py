@@ -581,6 +581,31 @@ def _transformer(canvas: Canvas) -> None:
 
 
 def _tables(canvas: Canvas) -> None:
+    machines = (("|x − x′|", 1.2, 6, 0.64), ("(x − x′)²", 0.5, 5, 0.26), ("x · x′", 0.2, 3, 0.03))
+    for k, (name, sharp, right, trust) in enumerate((*machines, ("Bayes", 0.0, 4, 0.07))):
+        y, unit = 23.2 - 4.8 * k, 0.62
+        canvas.text(24.6, y + 1.9, name, fontsize=7)
+        for r in range(6):
+            for c in range(6):
+                like = math.exp(-sharp * abs(r - c)) if sharp else float(r // 2 == c // 2)
+                shade = GREY if like > 0.5 else PALE if like > 0.15 else "#eef1f4"
+                canvas.cell(28.4 + c * unit, y + (5 - r) * unit, unit, unit, shade)
+        canvas.arrow((32.8, y + 1.9), (34.6, y + 1.9), color=GREY, size=6)
+        for s in range(6):
+            at = (36.0 + 1.35 * s, y + 1.9)
+            canvas.dot(
+                at, CLASSES[s // 2] if s < right else "white", 1.1, edgecolor=CLASSES[s // 2]
+            )
+        canvas.arrow((44.4, y + 1.9), (46.2, y + 1.9), color=GREY, size=6)
+        canvas.box(
+            46.8, y + 1.1, 9.6 * trust + 0.4, 1.6, facecolor=AMBER, linewidth=0.8, corner=0.2
+        )
+    canvas.text(30.3, 27.9, "K(S,S)", color=GREY, fontsize=7)
+    canvas.text(39.4, 27.9, "right of each\nrow without it", color=GREY, fontsize=7)
+    canvas.text(50.6, 27.9, "trust", color=GREY, fontsize=7)
+
+
+def _table_transformer(canvas: Canvas) -> None:
     left, top, w, h = 27.0, 25.2, 4.4, 2.0
     for row, label in enumerate((0, 0, 1, 1, 2, 2)):
         y = top - row * (h + 0.2)
@@ -743,11 +768,18 @@ PICTURES: dict[str, Picture] = {
         _transformer,
     ),
     "tables": Picture(
+        "the weights of many kernel machines, and the trust in each",
+        (("weights", "[T,K,S,N]"), ("trust", "[T,E,1]"), ("cells", "[T,2,S,F]")),
+        "compared with\neach row by each;\nthe trusted answer",
+        "how wide each kernel is, how strong its penalty, how far to trust what it got right",
+        _tables,
+    ),
+    "table-transformer": Picture(
         "keys and values of the support's cells",
         (("cells", "2 x [T,G,layers,F+1,S,d]"), ("ends", "[T,G,S,d]"), ("votes", "[T,S,N]")),
         "its cells attend to\nthese; rows vote",
         "what a cell tells, the marks of labels, the blocks, who is asked for a vote",
-        _tables,
+        _table_transformer,
     ),
     "cnp": Picture(
         "the mean of what is said of each example",

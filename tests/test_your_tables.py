@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 from quickstudy.batches import Predictor
 from quickstudy.checkpoint import load_state, save_state, save_weights
 from quickstudy.cli import main
-from quickstudy.data import TableSampler
 from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.experiments.spec import LearnerSpec
 from quickstudy.model import Model
@@ -65,17 +63,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file of weights of a learner of tables that has read a few invented ones."""
-    spec = LearnerSpec(
-        learner="tables", inputs="tables", options={"width": 32, "layers": 1, "row_layers": 1}
-    )
+    """A file of weights of a learner of tables that is yours."""
+    spec = LearnerSpec(learner="tables", inputs="tables")
     learner = spec.build()
-    tasks = TableSampler(way=(2, 3), shot=10, features=(2, 4), query=16, tasks=16, numbers=0.3)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
-    for step in range(80):
-        optimizer.zero_grad()
-        learner.loss(tasks[step]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
     path = tmp_path_factory.mktemp("reader") / "tables.safetensors"
     save_weights(path, learner, about=spec.model_dump())
     return str(path)
@@ -102,8 +92,7 @@ def test_words_holes_and_dates_are_taken_from_a_frame_and_from_an_array(
     framed = FewShotClassifier(learner, table=True).fit(Frame(ROWS, HEAD), PLANS)
     plain = FewShotClassifier(learner, table=True).fit(ROWS, PLANS)
     asked = [["29", "2", "2024-02-01", "blue"], ["55", "?", "2018-01-01", "violet"]]
-    if learner == "logistic":
-        assert framed.predict(Frame(asked, HEAD)).tolist() == ["free", "paid"]
+    assert framed.predict(Frame(asked, HEAD)).tolist() == ["free", "paid"]
     np.testing.assert_array_equal(framed.predict_proba(asked), plain.predict_proba(asked))
     turned = Frame([row[::-1] for row in asked], HEAD[::-1])
     np.testing.assert_array_equal(framed.predict_proba(turned), plain.predict_proba(asked))
@@ -162,7 +151,7 @@ def test_a_number_is_predicted_in_its_own_unit(reader: str, tmp_path: Path) -> N
     model = FewShotRegressor(reader).fit(few_x, few_y)
     unit = FewShotRegressor(reader).fit(few_x, few_y / 1000)
     np.testing.assert_allclose(model.predict(new_x), 1000 * unit.predict(new_x), rtol=1e-4)
-    assert np.corrcoef(model.predict(new_x), new_y)[0, 1] > 0.2
+    assert np.corrcoef(model.predict(new_x), new_y)[0, 1] > 0.9
     model.save(tmp_path / "r.safetensors")
     again = FewShotRegressor.load(tmp_path / "r.safetensors")
     np.testing.assert_array_equal(again.predict(new_x), model.predict(new_x))
@@ -257,13 +246,13 @@ def test_twelve_classes_and_unequal_sizes(learner: str, request: pytest.FixtureR
     x = np.stack([np.cos(y * np.pi / 6), np.sin(y * np.pi / 6)], 1) * 5
     model = FewShotClassifier(learner, table=True).fit(x + 0.1 * rng.normal(size=x.shape), y)
     right = (model.predict(x + 0.1 * rng.normal(size=x.shape)) == y).mean()
-    assert right > (0.9 if learner == "logistic" else 0.05)
+    assert right > 0.9
 
 
 def test_infinite_numbers_are_refused_and_a_thousand_columns_are_not(reader: str) -> None:
     x, y = np.random.default_rng(0).normal(size=(12, 1000)), np.arange(12) % 2
     x[:, 700] += 5 * y
-    assert FewShotClassifier(reader).fit(x, y).predict(x).shape == (12,)
+    assert FewShotClassifier(reader).fit(x, y).predict(x).tolist() == y.tolist()
     x[3, 4] = np.inf
     with pytest.raises(ValueError, match="infinity"):
         FewShotClassifier(reader).fit(x, y)

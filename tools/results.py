@@ -562,8 +562,9 @@ def small_tables(found: dict[str, Any]) -> list[str]:
         lines.append("")
     names = ", ".join(found["tables"])
     lines += [
-        f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each, up to 300 other "
-        f"rows to answer; the same rows for all. `{found['command']}`, commit `{found['commit']}`.",
+        f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each "
+        f"(those tuned: the first {found['tuned']}), up to 300 other rows to answer; the same rows "
+        f"for all. `{found['command']}`, commit `{found['commit']}`.",
         "",
     ]
     return lines

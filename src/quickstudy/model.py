@@ -42,8 +42,9 @@ _HEADS = {
     "drawing": "protonet-drawings",
     "efficientnet-lite0": "photo",
     "minilm": "sentence",
-    "table": "logistic",
+    "table": "tables",
 }
+_MOST_ROWS = 2000  # of a table: all of them are compared with each other
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class Model(Shareable):
                 clearly better on held-out examples.
             head: a head (`HEADS`, `LEARNED_HEADS`), the name of shipped weights, a run folder, or
                 a file of weights. Default: ``protonet-drawings`` for the encoder ``drawing``,
-                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``logistic`` for
-                rows of tables and any other.
+                ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``tables`` for
+                tables of up to 2000 rows, ``logistic`` for larger ones and any other.
             label: the column of a table that holds the labels, see `read_examples`.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
@@ -146,8 +147,9 @@ class Model(Shareable):
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device)
         x, y = _gather(encoder, stream if given is None else given, cache, failed)
-        chosen = head or _HEADS.get(encoder.name, "logistic")
         table = encoder.kind == "table"
+        large = table and len(y) > _MOST_ROWS
+        chosen = head or ("logistic" if large else _HEADS.get(encoder.name, "logistic"))
         with one_thread() if len(y) <= _FEW else nullcontext():
             classifier = Classifier(chosen, device=device, table=table).fit(x, y)
             classifier.calibrate(false_reject)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import quickstudy
 from quickstudy.data import TableSampler
 from quickstudy.learners import TableKernels
 from quickstudy.learners.tables import _PENALTY, _TEMPERATURE, _log_density, _ridge
@@ -64,11 +65,11 @@ def test_what_a_ridge_says_of_a_row_without_it_is_exact() -> None:
     with torch.no_grad():
         phi = learner.adapt(x, y, 3)
         gram = learner._gram(phi["cells"], phi)
-        penalty = torch.rand(gram.shape[:2]).double() + 0.05
+        penalty = torch.rand(gram.shape[:3]).double() + 0.05
         _, missed = _ridge(gram, penalty, Y)
         for i in range(12):
             rest = [j for j in range(12) if j != i]
-            weights, _ = _ridge(gram[..., rest, :][..., rest], penalty, Y[:, rest])
+            weights, _ = _ridge(gram[..., rest, :][..., rest], penalty[..., rest], Y[:, rest])
             said = gram[..., i, rest].unsqueeze(2) @ weights
             torch.testing.assert_close(Y[:, None, i] - said[:, :, 0], missed[:, :, i])
 
@@ -118,6 +119,37 @@ def test_the_machine_that_is_right_is_trusted() -> None:
     first = sum(learner.kinds[:2])
     assert right.float().mean() > 0.9
     assert phi["trust"][0, first : first + learner.kinds[2]].exp().sum() < 1e-3
+
+
+def test_a_class_of_one_row_is_answered_beside_one_of_ten() -> None:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.tensor([0] * 10 + [1, 2])[None]
+    truth = torch.arange(3).repeat(30)[None]
+    centres = 2.5 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    x, query = (
+        centres[labels] + torch.randn(1, labels.shape[1], 2, generator=rng) for labels in (y, truth)
+    )
+    learner = quickstudy.load("tables")
+    right = learner.predict(learner.adapt(x, y, 3), query).argmax(-1) == truth
+    by_class = [right[truth == n].float().mean().item() for n in range(3)]
+    assert min(by_class) > 0.5, by_class
+
+
+def test_it_is_near_the_best_rule_there_can_be_where_that_is_known() -> None:
+    """Two normal classes of one covariance: the best rule is linear and knows means and shape."""
+    learner, rng = quickstudy.load("tables"), torch.Generator().manual_seed(0)
+    ours, best = [], []
+    for _ in range(30):
+        mix = torch.randn(4, 4, generator=rng) + torch.eye(4)
+        apart = torch.randn(4, generator=rng) @ mix
+        y = torch.arange(140)[None] % 2
+        x = torch.randn(1, 140, 4, generator=rng) @ mix + y.unsqueeze(-1) * apart
+        direction = torch.linalg.solve(mix.T @ mix, apart)
+        rule = ((x - apart / 2) @ direction > 0).long()
+        answers = learner.predict(learner.adapt(x[:, :40], y[:, :40], 2), x[:, 40:]).argmax(-1)
+        ours.append((answers == y[:, 40:]).float().mean().item())
+        best.append((rule == y)[:, 40:].float().mean().item())
+    assert sum(ours) / 30 > sum(best) / 30 - 0.05, (sum(ours) / 30, sum(best) / 30)
 
 
 def test_it_learns_what_to_trust_from_invented_tables() -> None:

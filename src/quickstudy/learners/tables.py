@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from quickstudy.cells import describe, read_columns
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
+from quickstudy.task import Task
 
 __all__ = ["TableKernels"]
 
@@ -33,7 +34,7 @@ _MACHINES = (
     (_BAYES, 1.0, 0.0, 1.0),
     (_BAYES, 1.0, 0.0, 8.0),
 )
-_WIDTH, _PENALTY, _TEMPERATURE, _TRUST = range(4)
+_WIDTH, _PENALTY, _TEMPERATURE, _TRUST, _SIZE = range(5)
 _LEAST = 0.02  # variance
 
 
@@ -46,25 +47,29 @@ class TableKernels(MetaLearner):
     eq. 5.12)::
 
         K_k(x,x') = exp(-w_k d_k(x,x')) + 0.1     or, of the linear ones,  x.x' / F + 0.1
-        A_k       = (K_k(S,S) + r_k I)^-1 (Y - mean Y)
-        s_k(q)    = mean Y + K_k(q,S) A_k
-        loo_k(i)  = Y_i - A_k,i / [(K_k(S,S) + r_k I)^-1]_ii
-        p_k       = softmax(t_k s_k)
+        R_k       = K_k(S,S) + r_k diag(size of its class / mean size)
+        A_k       = R_k^-1 (Y - 1/N)
+        s_k(q)    = 1/N + K_k(q,S) A_k
+        loo_k(i)  = Y_i - A_k,i / [R_k^-1]_ii
+        p_k       = softmax(t_k s_k + z_k log(sizes of the classes))
         trust_k   = softmax over k of (b_k + c S mean_i log p_k(y_i | loo_k(i)))
         p(n|q)    = sum_k trust_k p_k(n|q)
 
     ``d_k`` is the mean over columns of absolute or squared differences, of values and of ranks in a
     learned proportion. Two machines more are naive Bayes, whose variances are drawn towards those
-    of all classes. Meta-learned are ``w, r, t, b``, each a power law of the numbers of rows,
-    classes and columns, and ``c``: 560 numbers, which decide what to believe of a table of ten
+    of all classes. Meta-learned are ``w, r, t, b, z``, each a power law of the numbers of rows,
+    classes and columns, and ``c``: 696 numbers, which decide what to believe of a table of ten
     rows, for which no cross-validation has rows enough.
+
+    All classes count alike, however many rows each has: in the penalties, in the mean over ``i``
+    and in the loss, so that ``z`` learns what a class of few rows is owed.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
     missing; it then counts as the mean. Targets of a regression are ``[T,n,d]``; there a machine's
     mistake is half the logarithm of its squared error, and naive Bayes has no say.
 
     ``phi``: of ``E`` machines of which ``K`` are kernels, ``{"cells": [T,2,S,F], "weights":
-    [T,K,S,N], "centre": [T,1,N], "settings": [T,4,E], "trust": [T,E,1]}``, of classes also
+    [T,K,S,N], "centre": [T,1,N], "settings": [T,5,E], "trust": [T,E,1]}``, of classes also
     ``"sizes": [T,N]``, ``"means": [T,1,F,N]`` and ``"variances": [T,2,F,N]``, of numbers
     ``"unit": [T,1,d]``; and what is known of each column.
 
@@ -75,20 +80,19 @@ class TableKernels(MetaLearner):
         torch.Size([1, 4, 2])
     """
 
-    class_balanced = False
     takes_missing = True
 
     def __init__(self) -> None:
         super().__init__()
         kinds, widths, shares, penalties = zip(*_MACHINES, strict=True)
         self.kinds = [kinds.count(kind) for kind in range(4)]
-        base = torch.zeros(2, 4, len(kinds))
+        base = torch.zeros(2, 5, len(kinds))
         base[:, _WIDTH] = torch.tensor(widths).log()
         base[:, _PENALTY] = torch.tensor(penalties).log()
         base[:, _TEMPERATURE] = math.log(5)
         base[:, _TEMPERATURE, -self.kinds[_BAYES] :] = math.log(0.3)
         self.base = nn.Parameter(base)
-        self.law = nn.Parameter(torch.zeros(2, 4, len(kinds), 3))
+        self.law = nn.Parameter(torch.zeros(2, 5, len(kinds), 3))
         self.shares = nn.Parameter(torch.tensor(shares[: -self.kinds[_BAYES]]))
         self.belief = nn.Parameter(torch.tensor(-1.0))
 
@@ -109,16 +113,18 @@ class TableKernels(MetaLearner):
             Y = support_y.to(exact) / phi["unit"]
         else:
             Y = F.one_hot(support_y, n_way or 0).to(exact)
-        phi["centre"] = Y.mean(1, keepdim=True)
+            phi["sizes"] = Y.sum(1)
+        weight = _weights(Y, number=number)
+        phi["centre"] = (Y * weight).mean(1, keepdim=True)
         gram = self._gram(cells, phi)
         penalty = phi["settings"][:, _PENALTY, : gram.shape[1]].exp()
-        phi["weights"], missed = _ridge(gram, penalty, Y - phi["centre"])
+        phi["weights"], missed = _ridge(gram, penalty.unsqueeze(-1) / weight.mT, Y - phi["centre"])
         if number:
             loss = 0.5 * (missed.square().mean(2) + 1e-4).log()
         else:
             densities = self._densities(cells[:, 0], Y, phi)
             log_p = self._log_p(torch.cat([Y.unsqueeze(1) - missed, densities], 1), phi)
-            loss = -(log_p * Y.unsqueeze(1)).sum(-1).mean(-1, keepdim=True)
+            loss = -(log_p * (Y * weight).unsqueeze(1)).sum(-1).mean(-1, keepdim=True)
         believed = phi["settings"][:, _TRUST, : loss.shape[1]].unsqueeze(-1)
         phi["trust"] = (believed - self.belief.to(exact).exp() * S * loss).log_softmax(1)
         return phi
@@ -133,6 +139,16 @@ class TableKernels(MetaLearner):
         densities = _log_density(cells[:, 0], phi)
         log_p = self._log_p(torch.cat([scores, densities], 1), phi)
         return (log_p + trust).logsumexp(1).to(query_x.dtype)
+
+    def loss(self, task: Task) -> Tensor:
+        """``-log p(y | x, D_tr)``, its mean over the queries of each class, all alike."""
+        if task.n_way is None:
+            return super().loss(task)
+        log_p = self(task).log_softmax(-1)
+        own = F.one_hot(task.query_y, task.n_way).to(log_p.dtype)
+        size = own.sum(1)
+        by_class = -(log_p * own).sum(1) / size.clamp_min(1)
+        return (by_class.sum(1) / (size > 0).sum(1)).mean()  # type: ignore[no-any-return]
 
     def _cells(self, x: Tensor, phi: Phi) -> Tensor:
         """``[T,n,F]`` to values and ranks, ``[T,2,n,F]``."""
@@ -160,7 +176,8 @@ class TableKernels(MetaLearner):
 
     def _log_p(self, scores: Tensor, phi: Phi) -> Tensor:
         temperature = phi["settings"][:, _TEMPERATURE, :, None, None].exp()
-        return (temperature * scores).log_softmax(-1)  # type: ignore[no-any-return]
+        size = phi["settings"][:, _SIZE, :, None] * phi["sizes"].log().unsqueeze(1)
+        return (temperature * scores + size.unsqueeze(2)).log_softmax(-1)  # type: ignore[no-any-return]
 
     def _densities(self, x: Tensor, Y: Tensor, phi: Phi) -> Tensor:
         """Fit naive Bayes to ``[T,S,F]``; what it says of each row without it, ``[T,2,S,N]``."""
@@ -170,7 +187,6 @@ class TableKernels(MetaLearner):
         total, square = x.mT @ Y, x.square().mT @ Y  # [T,F,N]
         within = (square - total**2 / size.unsqueeze(1)).clamp_min(0).sum(-1, keepdim=True)
         pool = (within / max(1, x.shape[1] - Y.shape[2])).clamp_min(_LEAST)
-        phi["sizes"] = size
         phi["means"], phi["variances"] = _moments(total, square, size.unsqueeze(1), pool, drawn)
         others = size.unsqueeze(1) - 1  # of its class, for each row
         own_total, own_square = Y @ total.mT - x, Y @ square.mT - x.square()  # [T,S,F]
@@ -185,10 +201,17 @@ class TableKernels(MetaLearner):
 
 def _ridge(gram: Tensor, penalty: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the rows ``[T,K,S,N]``; by how much each row is missed if it is left out."""
-    ridge = penalty[..., None, None] * torch.eye(gram.shape[-1]).to(gram)
-    inverse = torch.linalg.inv(gram + ridge)
+    inverse = torch.linalg.inv(gram + penalty.diag_embed())
     weights = inverse @ Y.unsqueeze(1)
     return weights, weights / inverse.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+
+
+def _weights(Y: Tensor, *, number: bool) -> Tensor:
+    """How much each row counts ``[T,S,1]``, 1 on average, so that all classes count alike."""
+    if number:
+        return torch.ones_like(Y[..., :1])
+    size = Y.sum(1, keepdim=True)
+    return (Y * (Y.shape[1] / Y.shape[2] / size)).sum(-1, keepdim=True)
 
 
 def _moments(
