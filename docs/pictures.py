@@ -581,7 +581,7 @@ def _transformer(canvas: Canvas) -> None:
 
 
 def _tables(canvas: Canvas) -> None:
-    machines = (("|x − x′|", 1.2, 6, 0.64), ("(x − x′)²", 0.5, 5, 0.26), ("x · x′", 0.2, 3, 0.03))
+    machines = (("|x - q|", 1.2, 6, 0.64), ("(x - q)²", 0.5, 5, 0.26), ("x · q", 0.2, 3, 0.03))
     for k, (name, sharp, right, trust) in enumerate((*machines, ("Bayes", 0.0, 4, 0.07))):
         y, unit = 23.2 - 4.8 * k, 0.62
         canvas.text(24.6, y + 1.9, name, fontsize=7)

@@ -126,9 +126,7 @@ def test_a_class_of_one_row_is_answered_beside_one_of_ten() -> None:
     y = torch.tensor([0] * 10 + [1, 2])[None]
     truth = torch.arange(3).repeat(30)[None]
     centres = 2.5 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    x, query = (
-        centres[labels] + torch.randn(1, labels.shape[1], 2, generator=rng) for labels in (y, truth)
-    )
+    x, query = (centres[z] + torch.randn(*z.shape, 2, generator=rng) for z in (y, truth))
     learner = quickstudy.load("tables")
     right = learner.predict(learner.adapt(x, y, 3), query).argmax(-1) == truth
     by_class = [right[truth == n].float().mean().item() for n in range(3)]
