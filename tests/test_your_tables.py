@@ -168,7 +168,7 @@ def test_from_a_csv_to_predictions_in_two_commands(
     assert run(monkeypatch, "learn", known, "--label", "Plan", "-o", model) == 0
     said = " ".join(capfd.readouterr().err.split())
     assert "numbers: age, visits; dates: since; categories: colour" in said
-    assert "table features, logistic" in said
+    assert "table features, tables" in said
     assert run(monkeypatch, "predict", model, new, "--csv") == 0
     rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
     assert [row["label"] for row in rows] == ["free", "paid"]

@@ -563,7 +563,7 @@ def small_tables(found: dict[str, Any]) -> list[str]:
     names = ", ".join(found["tables"])
     lines += [
         f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each "
-        f"(those tuned: the first {found['tuned']}), up to 300 other rows to answer; the same rows "
+        f"(those tuned: the first {found.get('tuned', 0)}), up to 300 other rows to answer; the same rows "
         f"for all. `{found['command']}`, commit `{found['commit']}`.",
         "",
     ]

@@ -12,7 +12,19 @@ __all__ = ["describe", "read_columns"]
 def read_columns(
     x: Tensor, y: Tensor, n_way: int | None, *, most: int | None = None
 ) -> dict[str, Tensor]:
-    """What is known of each column from the support: which are read, and how values lie in them."""
+    """What is known of each column from a support: which are read, and how values lie in them.
+
+    Args:
+        x: ``[T,S,F]``, ``NaN`` where a value is missing.
+        y: classes ``[T,S]``, or targets ``[T,S,d]``.
+        n_way: number of classes, ``None`` for targets.
+        most: how many columns are read, if not all: those in which classes differ most, or which
+            go along with the targets.
+
+    Returns:
+        ``{"columns": [T,F], "mean": [T,F], "spread": [T,F], "sorted": [T,F,S]}``: which are read,
+        mean and standard deviation of each, and its values in order, infinite where missing.
+    """
     here = ~x.isnan()
     count = here.sum(1).clamp_min(1)
     mean = x.nan_to_num().sum(1) / count

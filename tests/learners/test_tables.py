@@ -122,32 +122,32 @@ def test_the_machine_that_is_right_is_trusted() -> None:
 
 
 def test_a_class_of_one_row_is_answered_beside_one_of_ten() -> None:
-    rng = torch.Generator().manual_seed(0)
+    learner, rng = quickstudy.load("tables"), torch.Generator().manual_seed(0)
     y = torch.tensor([0] * 10 + [1, 2])[None]
     truth = torch.arange(3).repeat(30)[None]
     centres = 2.5 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    x, query = (centres[z] + torch.randn(*z.shape, 2, generator=rng) for z in (y, truth))
-    learner = quickstudy.load("tables")
-    right = learner.predict(learner.adapt(x, y, 3), query).argmax(-1) == truth
-    by_class = [right[truth == n].float().mean().item() for n in range(3)]
-    assert min(by_class) > 0.5, by_class
+    right = torch.zeros(3)
+    for _ in range(20):
+        x, query = (centres[z] + torch.randn(*z.shape, 2, generator=rng) for z in (y, truth))
+        answers = learner.predict(learner.adapt(x, y, 3), query).argmax(-1)
+        right += torch.stack([(answers == n)[truth == n].float().mean() for n in range(3)]) / 20
+    assert right.min() > 0.5, right
 
 
 def test_it_is_near_the_best_rule_there_can_be_where_that_is_known() -> None:
     """Two normal classes of one covariance: the best rule is linear and knows means and shape."""
     learner, rng = quickstudy.load("tables"), torch.Generator().manual_seed(0)
-    ours, best = [], []
+    ours, best = 0.0, 0.0
     for _ in range(30):
         mix = torch.randn(4, 4, generator=rng) + torch.eye(4)
         apart = torch.randn(4, generator=rng) @ mix
-        y = torch.arange(140)[None] % 2
-        x = torch.randn(1, 140, 4, generator=rng) @ mix + y.unsqueeze(-1) * apart
-        direction = torch.linalg.solve(mix.T @ mix, apart)
-        rule = ((x - apart / 2) @ direction > 0).long()
-        answers = learner.predict(learner.adapt(x[:, :40], y[:, :40], 2), x[:, 40:]).argmax(-1)
-        ours.append((answers == y[:, 40:]).float().mean().item())
-        best.append((rule == y)[:, 40:].float().mean().item())
-    assert sum(ours) / 30 > sum(best) / 30 - 0.05, (sum(ours) / 30, sum(best) / 30)
+        y = torch.arange(300)[None] % 2
+        x = torch.randn(1, 300, 4, generator=rng) @ mix + y.unsqueeze(-1) * apart
+        rule = (x - apart / 2) @ torch.linalg.solve(mix.T @ mix, apart) > 0
+        answers = learner.predict(learner.adapt(x[:, :100], y[:, :100], 2), x[:, 100:]).argmax(-1)
+        ours += (answers == y[:, 100:]).float().mean().item() / 30
+        best += (rule == y)[:, 100:].float().mean().item() / 30
+    assert best - 0.05 < ours < best
 
 
 def test_it_learns_what_to_trust_from_invented_tables() -> None:
