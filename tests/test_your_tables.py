@@ -180,6 +180,17 @@ def test_from_a_csv_to_predictions_in_two_commands(
     assert Model.load(model).counts == {"free": 3, "paid": 3, "trial": 2}
 
 
+def test_a_large_table_is_learned_by_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows are compared with each other by what learns small ones."""
+    rows = [{"size": i, "plan": PLANS[i % 2]} for i in range(12)]
+    heads = []
+    for most in (12, 11):
+        monkeypatch.setattr("quickstudy.model._MOST_ROWS", most)
+        frame = Frame([[*row.values()] for row in rows], ["size", "plan"])
+        heads.append(Model.learn(frame, label="plan").about()["head"])  # type: ignore[arg-type]
+    assert heads == ["tables", "logistic"]
+
+
 def test_a_label_column_is_none_to_learn_from(tmp_path: Path) -> None:
     """And one that is called class or category beside it is."""
     rows = [{"class": "ab"[i % 2], "size": i, "plan": PLANS[i % 2]} for i in range(6)]

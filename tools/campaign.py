@@ -90,6 +90,7 @@ QUEUE = (
     "lstm-sinusoid-10shot",
     "transformer-sinusoid-5shot",
     "transformer-sinusoid-10shot",
+    "table-transformer",
 )
 NEEDED = ("run.json", "metrics.csv", CHECKPOINT, BEST)
 

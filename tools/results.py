@@ -562,9 +562,9 @@ def small_tables(found: dict[str, Any]) -> list[str]:
         lines.append("")
     names = ", ".join(found["tables"])
     lines += [
-        f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each "
-        f"(those tuned: the first {found.get('tuned', 0)}), up to 300 other rows to answer; the same rows "
-        f"for all. `{found['command']}`, commit `{found['commit']}`.",
+        f"{len(found['tables'])} tables: {names}. {found['draws']} draws of each (those tuned: the "
+        f"first {found.get('tuned', 0)}), up to 300 other rows to answer; the same rows for all. "
+        f"`{found['command']}`, commit `{found['commit']}`.",
         "",
     ]
     return lines
