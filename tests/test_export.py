@@ -17,7 +17,7 @@ from quickstudy.encoders import DrawingEncoder, LearnedEncoder, PhotoEncoder
 from quickstudy.examples import Example
 from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment
-from quickstudy.export import export_onnx, export_torch
+from quickstudy.export import Deployed, export_onnx, export_torch
 from quickstudy.heads import HEADS
 from quickstudy.model import Model
 
@@ -140,3 +140,12 @@ def test_of_what_you_trained_the_encoder_is_exported(
     export_torch(encoder, "mlp.pt2")
     found = torch.export.load("mlp.pt2").module()(torch.from_numpy(x))
     assert np.allclose(found.numpy(), encoder(new), atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["tables", "logistic"])
+def test_of_tables_no_graph_is_made(head: str) -> None:
+    """It would take columns scaled already, and say nothing of that."""
+    rows = [({"age": 20 + i, "plan": "ab"[i % 2]}, "xy"[i % 2]) for i in range(8)]
+    model = Model.learn(rows, head=head)
+    with pytest.raises(ValueError, match=r"a model of tables cannot be exported.*serve"):
+        Deployed(model)

@@ -36,7 +36,10 @@ class Deployed(nn.Module):
     ``[n,D]`` instead.
 
     Args:
-        model: of any kind.
+        model: of any kind but tables.
+
+    Raises:
+        ValueError: it is a model of tables.
     """
 
     allowance: Tensor
@@ -44,6 +47,11 @@ class Deployed(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         encoder = model.encoder
+        if encoder.kind == "table":
+            raise ValueError(
+                "a model of tables cannot be exported: no graph reads words, dates and holes; "
+                "quickstudy serve answers for it over REST"
+            )
         if isinstance(encoder, PhotoEncoder) and isinstance(encoder.network.module, nn.Module):
             self.encoder: nn.Module = encoder.network
             self.input_shape: tuple[int, ...] = encoder.network.input_shape
