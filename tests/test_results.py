@@ -1,5 +1,6 @@
 """The measured pages are what the cards say, and say nothing else."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,20 @@ def test_what_is_said_of_calibration_is_what_was_measured(results: ModuleType) -
             errors[part["sizes"] in {"1", "10 and ones"}].append(part["sure"]["ece"])
     assert max(errors[False]) < usual <= max(errors[False]) + 0.01
     assert single - 0.01 < max(errors[True]) <= single
+
+
+def test_what_is_said_of_tables_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "public-tables.json").read_text())
+    assert found["part"] == "report"
+    leads = []
+    for methods in found["shots"].values():
+        ours, forest = methods.pop("ours"), methods.pop("random forest")
+        assert all(rival["gap"] >= 2 for rival in methods.values())
+        for rival in (*methods.values(), forest):
+            assert ours["loss"] < rival["loss"]
+            assert ours["ece"] < rival["ece"]
+        leads.append((f"{forest['gap']:.1f}", forest["gap"] > forest["gap_ci95"]))
+    assert [sure for _, sure in leads] == [False, False, False, True]
+    page = " ".join((ROOT / "docs" / "own.md").read_text().split())
+    *first, last = (figure for figure, _ in leads)
+    assert f"come within {', '.join(first)} and {last} points, and of these the last alone" in page
