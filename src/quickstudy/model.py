@@ -44,7 +44,7 @@ _HEADS = {
     "minilm": "sentence",
     "table": "tables",
 }
-_MOST_ROWS = 2000  # of a table: all of them are compared with each other
+_MOST_ROWS = 1000  # of a table: all of them are compared with each other
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Model(Shareable):
             head: a head (`HEADS`, `LEARNED_HEADS`), the name of shipped weights, a run folder, or
                 a file of weights. Default: ``protonet-drawings`` for the encoder ``drawing``,
                 ``photo`` for ``efficientnet-lite0``, ``sentence`` for ``minilm``, ``tables`` for
-                tables of up to 2000 rows, ``logistic`` for larger ones and any other.
+                tables of up to 1000 rows, ``logistic`` for larger ones and any other.
             label: the column of a table that holds the labels, see `read_examples`.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
