@@ -183,3 +183,9 @@ def test_any_number_of_columns_and_classes(columns: int) -> None:
     learner = TableKernels()
     got = learner.predict(learner.adapt(x, y, 15), x).argmax(-1)
     assert (got == y).float().mean() > (0.4 if columns == 1 else 0.95)
+
+
+def test_it_has_as_many_machines_and_numbers_as_is_said() -> None:
+    learner = TableKernels()
+    assert learner.kinds == [8, 4, 3, 2]
+    assert sum(p.numel() for p in learner.parameters()) == 696

@@ -183,7 +183,7 @@ class TableKernels(MetaLearner):
         """Fit naive Bayes to ``[T,S,F]``; what it says of each row without it, ``[T,2,S,N]``."""
         bayes = self.kinds[_BAYES]
         drawn = phi["settings"][:, _PENALTY, -bayes:, None, None].exp()
-        size = Y.sum(1)
+        size = phi["sizes"]
         total, square = x.mT @ Y, x.square().mT @ Y  # [T,F,N]
         within = (square - total**2 / size.unsqueeze(1)).clamp_min(0).sum(-1, keepdim=True)
         pool = (within / max(1, x.shape[1] - Y.shape[2])).clamp_min(_LEAST)
