@@ -73,6 +73,9 @@ def test_the_front_page_leads_to_every_other_and_to_nothing_else(results: Module
 def test_what_is_said_of_tables_is_what_was_measured(results: ModuleType) -> None:
     found = results._measured("public-tables")
     assert found["part"] == "report"
+    cards = results.load_cards()
+    assert 7.5 <= cards["tables"].training_minutes <= 8.5
+    assert "in eight minutes of one core" in (ROOT / "README.md").read_text()
     leads = []
     for methods in found["shots"].values():
         ours, forest = methods.pop("ours"), methods.pop("random forest")
