@@ -672,7 +672,7 @@ def _timm(model: str, device: torch.device) -> PhotoEncoder:
     )
 
 
-class _Pooled(nn.Module):
+class Pooled(nn.Module):
     """What a model of Hugging Face makes of an image as a whole."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -694,7 +694,7 @@ class _Pooled(nn.Module):
 def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
     """Prepared by its own processor, less the normalisation, which `PhotoNetwork` does."""
     transformers = need("transformers", "vision")
-    _without_bars()
+    without_bars()
     network = transformers.AutoModel.from_pretrained(model)
     processor = transformers.AutoImageProcessor.from_pretrained(model)
 
@@ -704,7 +704,7 @@ def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
         return x
 
     return PhotoEncoder(
-        _Pooled(network),
+        Pooled(network),
         name=f"hf:{model}",
         size=prepare(Image.new("RGB", (64, 64))).shape[-1],
         mean=processor.image_mean,
@@ -717,10 +717,10 @@ def _hugging_face(model: str, device: torch.device) -> PhotoEncoder:
 
 def _sentence_transformer(model: str, device: torch.device) -> Any:
     library = need("sentence_transformers", "text")
-    _without_bars()
+    without_bars()
     return library.SentenceTransformer(model, device=str(device))
 
 
-def _without_bars() -> None:
+def without_bars() -> None:
     """Loading a model takes a moment, and is nothing to tell of."""
     need("transformers", "text").utils.logging.disable_progress_bar()

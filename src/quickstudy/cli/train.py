@@ -13,8 +13,9 @@ from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 
 __all__ = ["train"]
 
-NO_FLAGS = ("learner", "options")
-"""Fields of `Experiment` without a flag: the argument, and the options, which have their own."""
+NO_FLAGS = ("learner", "options", "backbone_config")
+"""Fields of `Experiment` without a flag: the argument, the options, which have their own, and what
+the backbone decides."""
 
 LEARNER_PANEL, TASKS_PANEL = "The learner", "Data, tasks and training"
 
@@ -90,7 +91,7 @@ def train(
         chosen["options"] = _learner_options(learner, context)
         suited = Experiment.suited(learner, **chosen)
         experiment = with_data(suited, chosen.get("data"), root, split)
-        experiment = experiment.with_classes()
+        experiment = experiment.with_details()
         machine = Machine(
             accelerator=accelerator,
             devices=devices,

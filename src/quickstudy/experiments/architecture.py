@@ -43,7 +43,7 @@ LearnerName = Literal[
     "table-transformer",
 ]
 InnerName = Literal["sgd", "momentum", "adam"]
-Backbone = Literal["conv4", "r2d2", "resnet12", "wrn-28-10", "mlp", "efficientnet-lite0"]
+BACKBONES = ("conv4", "r2d2", "resnet12", "wrn-28-10", "mlp", "efficientnet-lite0")
 Init = Literal["torch", "glorot", "maml"]
 Downsample = Literal["pool", "stride", "stride-flatten"]
 
@@ -96,7 +96,12 @@ class Architecture(Fields):
     way: Annotated[int, Field(ge=2, le=10_000, description="Classes of a training task.")] = 5
     size: Annotated[int, Field(ge=1, le=2048, description="Height and width of images.")] = 28
     channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour.")] = 1
-    backbone: Annotated[Backbone, Field(description="The network.")] = "conv4"
+    backbone: Annotated[
+        str, Field(description=f"{', '.join(BACKBONES)}, timm:MODEL or hf:MODEL.")
+    ] = "conv4"
+    backbone_config: dict[str, Any] = Field(
+        default_factory=dict, description="What builds timm:MODEL or hf:MODEL again."
+    )
     filters: Annotated[
         int, Field(ge=1, le=8192, description="Of each block of Conv4; of ResNet-12's first.")
     ] = 64
@@ -114,7 +119,12 @@ class Architecture(Fields):
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
-        if self.backbone == "efficientnet-lite0" and self.channels != 3:
+        if self.backbone not in BACKBONES and not self.is_foreign:
+            raise ValueError(
+                f"backbone is {self.backbone!r}; expected one of {', '.join(BACKBONES)}, "
+                "timm:MODEL, hf:MODEL"
+            )
+        if (self.backbone == "efficientnet-lite0" or self.is_foreign) and self.channels != 3:
             raise ValueError(f"channels is {self.channels}; {self.backbone} takes photos, of 3")
         if self.fit_ink and self.channels != 1:
             raise ValueError(f"fit_ink is for grey drawings; channels is {self.channels}")
@@ -132,6 +142,12 @@ class Architecture(Fields):
                 )
             _check(name, value, known[name])
         return self
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the network is another library's: ``timm:MODEL`` or ``hf:MODEL``."""
+        source, _, model = self.backbone.partition(":")
+        return source in ("timm", "hf") and bool(model)
 
     @property
     def counts_classes(self) -> bool:
@@ -167,7 +183,8 @@ class LearnerSpec(Architecture, Schema):
         Args:
             seed: of the weights.
             at_most: how many numbers it may have. What a file describes has no more than the file
-                holds weights; it is counted before any memory is taken.
+                holds weights; it is counted before any memory is taken. The file has the weights,
+                so those of a backbone of timm or Hugging Face are not looked for.
             encoder: weights that its encoder begins with instead, or the body of its network.
 
         Raises:
@@ -177,7 +194,8 @@ class LearnerSpec(Architecture, Schema):
 
         if at_most is not None and self.backbone != "efficientnet-lite0":
             with torch.device("meta"):
-                count = sum(value.numel() for value in self._learner().state_dict().values())
+                empty = self._learner(pretrained=False)
+                count = sum(value.numel() for value in empty.state_dict().values())
             if count > at_most:
                 raise ValueError(
                     f"its description is of a {self.learner} with {count:,} numbers, and it has "
@@ -185,11 +203,13 @@ class LearnerSpec(Architecture, Schema):
                 )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            learner = self._learner(encoder)
+            learner = self._learner(encoder, pretrained=at_most is None)
         learner.described = self
         return learner
 
-    def _learner(self, encoder: "Mapping[str, Tensor] | None" = None) -> "MetaLearner":
+    def _learner(
+        self, weights: "Mapping[str, Tensor] | None" = None, *, pretrained: bool
+    ) -> "MetaLearner":
         from quickstudy import learners
         from quickstudy.nn import glorot_
 
@@ -206,35 +226,37 @@ class LearnerSpec(Architecture, Schema):
         options |= {k: v for k, v in context.items() if k in parameters}
         for k, kind in learner_options(self.learner).items():
             if kind is bool and parameters[k] is not bool:  # a module, asked for by a flag
-                options[k] = self._encoder(encoder) if options.get(k) else None
+                options[k] = self._encoder(weights, pretrained) if options.get(k) else None
             elif kind is InnerName and k in options:
                 options[k] = _inner_optimizer(options[k], self.learner)
         if "network" in parameters:
-            options["network"] = self._network(outputs, encoder)
+            options["network"] = self._network(outputs, weights, pretrained)
         elif "encoder" in parameters and "encoder" not in options:
-            options["encoder"] = self._encoder(encoder)
+            options["encoder"] = self._encoder(weights, pretrained)
         learner: MetaLearner = getattr(learners, name)(**options)
         if self.init != "torch":
             glorot_(learner, last_normal=self.init == "maml")
         return learner
 
-    def _network(self, outputs: int, weights: "Mapping[str, Tensor] | None") -> "nn.Module":
+    def _network(
+        self, outputs: int, weights: "Mapping[str, Tensor] | None", pretrained: bool
+    ) -> "nn.Module":
         from torch import nn
 
         from quickstudy.nn import MLP
 
         if self.inputs == "sinusoid":
             return MLP(1, [40, 40], outputs)
-        encoder = self._encoder(weights)
+        encoder = self._encoder(weights, pretrained)
         features: Any = encoder.out_features
         return nn.Sequential(encoder, nn.Linear(features, outputs))
 
-    def _encoder(self, weights: "Mapping[str, Tensor] | None") -> "nn.Module":
+    def _encoder(self, weights: "Mapping[str, Tensor] | None", pretrained: bool) -> "nn.Module":
         from torch import nn
 
         from quickstudy.nn import FitInk
 
-        encoder = network = self._backbone()
+        encoder = network = self._backbone(pretrained)
         if self.fit_ink:
             encoder = nn.Sequential(FitInk(), network)
             encoder.out_features = network.out_features
@@ -242,7 +264,7 @@ class LearnerSpec(Architecture, Schema):
             encoder.load_state_dict(weights)
         return encoder
 
-    def _backbone(self) -> "nn.Module":
+    def _backbone(self, pretrained: bool) -> "nn.Module":
         from quickstudy.nn import MLP, Conv4, R2D2Encoder, ResNet12, WideResNet
 
         if self.inputs == "sinusoid":
@@ -253,6 +275,11 @@ class LearnerSpec(Architecture, Schema):
             from quickstudy.encoders import efficientnet
 
             return efficientnet(self.size)
+        if self.is_foreign:
+            from quickstudy.foreign import describe, foreign
+
+            about = describe(self.backbone) if pretrained else self.backbone_config
+            return foreign(self.backbone, self.size, about, pretrained=pretrained)
         if self.backbone == "resnet12":
             one = self.filters
             widths = (one, 5 * one // 2, 5 * one, 10 * one)

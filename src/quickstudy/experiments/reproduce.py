@@ -64,7 +64,7 @@ def reproduce(
         ValueError: the folder holds a run of another protocol or seed; names what differs.
     """
     folder = Path(folder)
-    experiment = recipe.experiment(None if root is None else os.fspath(root), seed).with_classes()
+    experiment = recipe.experiment(None if root is None else os.fspath(root), seed).with_details()
     _check_same(folder, experiment)
     chosen = recipe.validation
     machine = Machine(

@@ -88,7 +88,8 @@ def run_experiment(
     if resume:
         _check_same(experiment, folder)
     begun = resume and (folder / CHECKPOINT).exists()
-    learner = _build(experiment, start=None if begun else experiment.start)
+    begun_with = count_weights(folder / CHECKPOINT) if begun else None
+    learner = _build(experiment, None if begun else experiment.start, begun_with)
     tasks = experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
     fabric = launch(machine.accelerator, machine.devices, machine.precision)
@@ -140,10 +141,13 @@ def run_experiment(
     return result
 
 
-def _build(experiment: Experiment, start: str | None) -> "MetaLearner":
+def _build(experiment: Experiment, start: str | None, at_most: int | None) -> "MetaLearner":
     from quickstudy.experiments.start import build_started, keep_encoder  # which finds runs
 
-    learner = experiment.build_learner() if start is None else build_started(experiment, start)
+    if start is None:
+        learner = experiment.with_details().build_learner(at_most=at_most)
+    else:
+        learner = build_started(experiment, start)
     if experiment.keep_encoder:
         keep_encoder(learner)
     return learner
@@ -153,7 +157,7 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
     """Raise ``ValueError`` unless the run in a folder, if there is one, is of this experiment."""
     if not (folder / "run.json").exists():
         return
-    before, now = Experiment.load(folder), experiment.with_classes()
+    before, now = Experiment.load(folder), experiment.with_details()
     for name in type(now).model_fields:
         old, new = getattr(before, name), getattr(now, name)
         if old != new and name not in ("root", "steps"):

@@ -191,7 +191,10 @@ class Experiment(Setup, Schema):
         if not path.is_file():
             raise FileNotFoundError(f"{run} is not a run folder: it has no run.json")
         try:
-            return cls(**json.loads(read_file(path))["experiment"])
+            own = cls(**json.loads(read_file(path))["experiment"])
+            if own.is_foreign and not own.backbone_config:
+                raise ValueError(f"it names {own.backbone} and does not say how it is built")
+            return own
         except KeyError as error:
             raise ValueError(f"{path} does not describe a run: it has no {error}") from error
         except (RecursionError, TypeError, ValueError) as error:
@@ -199,7 +202,7 @@ class Experiment(Setup, Schema):
 
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again, and its learner alone."""
-        experiment, learner = self.with_classes().model_dump(), self.learner_spec().model_dump()
+        experiment, learner = self.with_details().model_dump(), self.learner_spec().model_dump()
         return {"experiment": experiment, "learner": learner, **self.about_data()}
 
     def about_data(self) -> dict[str, Any]:
@@ -321,11 +324,15 @@ class Experiment(Setup, Schema):
         Args:
             at_most: how many numbers it may have, see `LearnerSpec.build`.
         """
-        return self.learner_spec().build(self.seed, at_most=at_most)
+        own = self.with_details() if at_most is None else self
+        return own._spec().build(self.seed, at_most=at_most)
 
     def learner_spec(self) -> LearnerSpec:
         """The learner alone, without what it is trained on."""
-        fields = self.with_classes().model_dump(include={*Architecture.model_fields})
+        return self.with_details()._spec()
+
+    def _spec(self) -> LearnerSpec:
+        fields = self.model_dump(include={*Architecture.model_fields})
         inputs: Any = "images" if self.has_classes else self.data
         return LearnerSpec(**fields, inputs=inputs)
 
@@ -347,12 +354,20 @@ class Experiment(Setup, Schema):
             return optimizer, StepLR(optimizer, self.halve_every, gamma=0.5)
         return optimizer, None
 
-    def with_classes(self) -> "Experiment":
-        """The same, with the number of training classes written down if the learner needs it."""
-        if not self.counts_classes or "classes" in self.options:
-            return self
-        classes = self.splits.train.n_classes if not self.regression else 2
-        return self.replace(options={**self.options, "classes": classes})
+    def with_details(self) -> "Experiment":
+        """The same, with what its learner needs to be built again written down.
+
+        The number of training classes, and the description of another library's network.
+        """
+        own = self
+        if self.is_foreign and not self.backbone_config:
+            from quickstudy.foreign import describe
+
+            own = own.replace(backbone_config=describe(self.backbone))
+        if self.counts_classes and "classes" not in self.options:
+            classes = self.splits.train.n_classes if not self.regression else 2
+            own = own.replace(options={**self.options, "classes": classes})
+        return own
 
     def _deal(self, dataset: Any) -> "Split":
         from quickstudy import data
