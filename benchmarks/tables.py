@@ -11,8 +11,8 @@ others (`report`) decided nothing, and neither did those of `EVERYDAY` (`--part 
 and fixed before any was tried. All methods get the same rows, and the same numbers:
 `quickstudy.columns` makes them; all but ours need them scaled and without holes. ``--tuned 5`` also
 has the others with a small grid by cross-validation, on the first 5 draws, as that takes ten times
-as long. A difference from ours counts as a win or a loss on
-a table if its 95% interval over draws says so.
+as long; ``--keep`` keeps what the others scored, for when ours alone has changed. A difference from
+ours counts as a win or a loss on a table if its 95% interval over draws says so.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from quickstudy.calibration import expected_calibration_error
 from quickstudy.columns import Columns
 from quickstudy.estimator import Classifier
 from quickstudy.experiments.reproduce import code_commit
+from quickstudy.plain import write_atomically
 
 # fmt: off
 TABLES = (
@@ -194,6 +195,7 @@ def main() -> None:
     parser.add_argument("--learner", default="tables")
     parser.add_argument("--tuned", type=int, default=0, metavar="DRAWS")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for the others' scores, to take again")
     args = parser.parse_args()
     names = tuple(EVERYDAY) if args.part == "everyday" else TABLES[args.part == "report" :: 2]
     scores: dict[int, Scores] = {s: {} for s in args.shots}
@@ -231,10 +233,13 @@ def of_table(args: argparse.Namespace, name: str) -> dict[int, dict[str, list[Sc
     warnings.simplefilter("ignore")
     plain: dict[str, Any] = {"ours": Ours(args.learner)} | rivals(False)
     tuned = rivals(True) if args.tuned else {}
+    kept = args.keep and args.keep / f"{name.replace('/', '-')}-{args.draws}-{args.tuned}.json"
+    known = json.loads(kept.read_text()) if kept and kept.is_file() else {}
     _, x, y = read(name)
     found = {}
     for shot in args.shots:
         each: dict[str, list[Score]] = {method: [] for method in plain | tuned}
+        before = known.get(str(shot), {})
         for seed in range(args.draws):
             rows = draw(y, shot, seed)
             if rows is None:
@@ -243,9 +248,14 @@ def of_table(args: argparse.Namespace, name: str) -> dict[int, dict[str, list[Sc
             raw, ready = (x[support], x[query]), scaled(x[support], x[query])
             for method, model in (plain | tuned if seed < args.tuned else plain).items():
                 own, new = raw if method == "ours" else ready
-                each[method].append(measure(model, own, y[support], new, y[query]))
+                if method not in before:
+                    each[method].append(measure(model, own, y[support], new, y[query]))
+        each |= before
         if each["ours"]:
             found[shot] = each
+    if kept:
+        others = {s: {m: v for m, v in each.items() if m != "ours"} for s, each in found.items()}
+        write_atomically(kept, json.dumps(others).encode())
     return found
 
 
