@@ -8,6 +8,8 @@ from torch import Tensor
 
 __all__ = ["describe", "read_columns"]
 
+_FAR = 10  # median distances from the median, beyond which values are drawn in
+
 
 def read_columns(
     x: Tensor, y: Tensor, n_way: int | None, *, most: int | None = None
@@ -23,16 +25,20 @@ def read_columns(
 
     Returns:
         ``{"columns": [T,F], "mean": [T,F], "spread": [T,F], "sorted": [T,F,S]}``: which are read,
-        mean and standard deviation of each, and its values in order, infinite where missing.
+        mean and standard deviation of each, outliers drawn in (0 where all are alike), and its
+        values in order, infinite where missing.
     """
     here = ~x.isnan()
     count = here.sum(1).clamp_min(1)
-    mean = x.nan_to_num().sum(1) / count
-    gap = torch.where(here, x - mean.unsqueeze(1), 0.0)
+    largest = x.nan_to_num().abs().amax(1)
+    unit = torch.where(largest > 0, largest, 1.0)  # no square of any number overflows
+    z = _drawn_in(x / unit.unsqueeze(1))
+    mean = z.nan_to_num().sum(1) / count
+    gap = torch.where(here, z - mean.unsqueeze(1), 0.0)
     spread = (gap.square().sum(1) / count).sqrt()
     columns = torch.arange(x.shape[2], device=x.device).expand(len(x), -1)
     if most is not None and x.shape[2] > most:
-        scaled = gap / spread.unsqueeze(1).clamp_min(1e-12)
+        scaled = gap / torch.where(spread > 0, spread, 1.0).unsqueeze(1)
         if n_way is None:
             told = (scaled.unsqueeze(-1) * (y - y.mean(1, keepdim=True)).unsqueeze(2)).sum(1)
             worth = told.abs().sum(-1)
@@ -41,9 +47,18 @@ def read_columns(
             means = of.mT @ scaled / of.sum(1).unsqueeze(-1)
             worth = means.square().sum(1)
         columns = worth.topk(most, dim=1).indices
-        mean, spread, x = mean.gather(1, columns), spread.gather(1, columns), _take(x, columns)
+        mean, spread, unit = (each.gather(1, columns) for each in (mean, spread, unit))
+        x = _take(x, columns)
     in_order = x.nan_to_num(nan=math.inf).sort(dim=1).values.mT.contiguous()
-    return {"columns": columns, "mean": mean, "spread": spread, "sorted": in_order}
+    return {"columns": columns, "mean": mean * unit, "spread": spread * unit, "sorted": in_order}
+
+
+def _drawn_in(x: Tensor) -> Tensor:
+    """``[T,S,F]`` without outliers: one mistyped number would decide mean and deviation."""
+    middle = x.nanmedian(1, keepdim=True).values
+    usual = (x - middle).abs().nanmedian(1, keepdim=True).values
+    most = torch.where(usual > 0, _FAR * usual, math.inf).nan_to_num(nan=math.inf, posinf=math.inf)
+    return x.clamp(middle.nan_to_num() - most, middle.nan_to_num() + most)
 
 
 def _take(x: Tensor, columns: Tensor) -> Tensor:
@@ -55,11 +70,12 @@ def describe(x: Tensor, phi: dict[str, Tensor]) -> Tensor:
     if phi["columns"].shape[1] < x.shape[2]:
         x = _take(x, phi["columns"])
     x, in_order = x.mT.contiguous(), phi["sorted"]
-    missing = x.isnan()
-    x = torch.where(missing, phi["mean"].unsqueeze(-1), x)
-    spread = phi["spread"].unsqueeze(-1)
-    z = torch.where(spread > 0, (x - phi["mean"].unsqueeze(-1)) / spread.clamp_min(1e-12), 0.0)
+    mean, spread = phi["mean"].unsqueeze(-1), phi["spread"].unsqueeze(-1)
+    missing, varies = x.isnan(), spread > 0
+    x = torch.where(missing, mean, x)
+    z = torch.where(varies, (x - mean) / torch.where(varies, spread, 1.0), 0.0)
+    count = in_order.isfinite().sum(-1, keepdim=True)
     below = torch.searchsorted(in_order, x) + torch.searchsorted(in_order, x, right=True)
-    rank = below / in_order.isfinite().sum(-1, keepdim=True).clamp_min(1) - 1
-    rank = torch.where(missing, 0.0, rank)
+    rank = below.minimum(2 * count) / count.clamp_min(1) - 1
+    rank = torch.where(missing | ~varies, 0.0, rank)
     return torch.stack([3 * torch.tanh(z / 3), rank.to(x.dtype), missing.to(x.dtype)], dim=-1)

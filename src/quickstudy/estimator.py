@@ -160,7 +160,7 @@ class _FewShot:
     def _adapt(self, x: Array, y: Array, n_way: int | None) -> None:
         """Take these examples as the support; ``x`` has been validated."""
         self.support_x_, self.support_y_ = x, y
-        self.scale_ = _scale(x) if self._of_tables else None
+        self.scale_ = self._own_scale()
         if n_way == 1:  # the beginning of a stream: nothing to tell apart
             self.phi_ = {}
             return
@@ -184,11 +184,15 @@ class _FewShot:
             return x / 255.0
         return np.rint(x * 255.0).astype(self.support_x_.dtype)
 
+    def _own_scale(self) -> tuple[Array, Array] | None:
+        """Of a table's columns; a learner that takes missing values takes any scale, too."""
+        scaled = self._of_tables and not self.learner_.takes_missing
+        return _scale(self.support_x_) if scaled else None
+
     def _inputs(self, x: Array) -> Tensor:
         if self.scale_ is not None:
             x = (x - self.scale_[0]) / self.scale_[1]
-            if not self.learner_.takes_missing:
-                x = np.nan_to_num(3 * np.tanh(x / 3)) / math.sqrt(x.shape[1])
+            x = np.nan_to_num(3 * np.tanh(x / 3)) / math.sqrt(x.shape[1])
         return _inputs(self.learner_, x, self.white_, self.device_)
 
     def _answer(self, X: ArrayLike) -> Array:
@@ -272,7 +276,7 @@ class _FewShot:
                 if part == "weights" or not fitted._of_tables:
                     map_tensors(state[part], partial(_finite, part))
             fitted.learner_.load_state_dict(state["weights"])
-            fitted.scale_ = _scale(fitted.support_x_) if fitted._of_tables else None
+            fitted.scale_ = fitted._own_scale()
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
             if state.get("format") != FORMAT:
                 fitted._renew()
@@ -885,6 +889,8 @@ def _inputs(learner: MetaLearner, x: Array, white: float, device: torch.device) 
     """Examples as the learner takes them: its type of number, and the shape of its images."""
     exact = torch.float32 if device.type == "mps" else torch.float64  # mps has no other
     numbers = next((p.dtype for p in learner.parameters() if p.is_floating_point()), exact)
+    if learner.takes_missing:  # values as they are, in any unit
+        numbers = exact
     inputs = torch.tensor(x, dtype=numbers).div_(white).to(device)
     shape = image_shape(learner)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):

@@ -29,7 +29,8 @@ class TableSampler:
     Args:
         way: classes ``N``, or an inclusive range.
         shot: support rows for each class, or a range. Half the batches have as many of each class;
-            in the others classes are as frequent as the mechanism makes them, one row at least.
+            in a quarter classes are as frequent as the mechanism makes them, and in another some
+            have many times as many rows as others; one row at least.
         features: columns, or a range.
         query: query rows of a task.
         tasks: most tasks in a batch ``T``.
@@ -83,11 +84,14 @@ class TableSampler:
         features = _log_uniform(rng, *_towards(self.features, (2, 8), easy))
         support = way * shot
         size = (support + self.query) * (features + 1)
-        balanced = bool(rng.random() < 0.5)
+        dealt = rng.choice(["alike", "natural", "skewed"], p=[0.5, 0.25, 0.25])
         xs, ys = [], []
         for _ in range(max(1, min(self.tasks, self.cells // size))):
             x, y = _worth_reading(rng, 2 * (support + self.query), features, n_way)
-            order = _deal(rng, y, n_way, shot if balanced else 1, support, self.query)
+            wanted = np.full(way, shot if dealt == "alike" else 1)
+            if dealt == "skewed":
+                wanted = _skewed(rng, way, support)
+            order = _deal(rng, y, n_way, wanted, support, self.query)
             xs.append(x[order])
             ys.append(y[order])
         x_all = torch.from_numpy(np.stack(xs)).float()
@@ -356,19 +360,27 @@ def _fill(rng: Generator, y: NDArray[np.int64], n_way: int) -> None:
 
 
 def _deal(
-    rng: Generator, y: Array, n_way: int | None, least: int, support: int, query: int
+    rng: Generator, y: Array, n_way: int | None, wanted: NDArray[np.int64], support: int, query: int
 ) -> NDArray[np.int64]:
     """Rows of the support, then of the query.
 
-    The support has ``least`` of each class, where there are so many and one more.
+    The support has as many of each class as are wanted, where there are so many and one more.
     """
     order = rng.permutation(len(y))
     if n_way is not None:
         of_class = [order[y[order] == label] for label in range(n_way)]
-        taken = np.concatenate([rows[: max(1, min(least, len(rows) - 1))] for rows in of_class])
+        each = zip(of_class, wanted, strict=True)
+        taken = np.concatenate([rows[: max(1, min(n, len(rows) - 1))] for rows, n in each])
         order = np.concatenate([taken, order[~np.isin(order, taken)]])
     chosen = order[: support + query]
     return np.concatenate([rng.permutation(chosen[:support]), chosen[support:]])
+
+
+def _skewed(rng: Generator, way: int, rows: int) -> NDArray[np.int64]:
+    """Sizes of classes, one row at least: some have many times as many as others."""
+    share = np.exp(rng.uniform(0.5, 2.5) * rng.standard_normal(way))
+    more: NDArray[np.int64] = np.floor((rows - way) * share / share.sum()).astype(np.int64)
+    return 1 + more
 
 
 def _towards(given: tuple[int, int], easy: tuple[int, int], share: float) -> tuple[int, int]:

@@ -99,15 +99,15 @@ class TableTransformer(MetaLearner):
         phi: Phi = class_labels(support_y, n_way) | read_columns(
             support_x, support_y, n_way, most=MOST_COLUMNS
         )
-        cells = describe(support_x, phi)
+        cells = describe(support_x, phi).to(self.marks)
         phi["places"] = _column_order(cells)
         if n_way is None:
             phi["centre"] = support_y.mean(1, keepdim=True)
             phi["unit"] = support_y.std(1, keepdim=True, correction=0) + 1e-6
-            phi["votes"] = (support_y - phi["centre"]) / phi["unit"]
+            phi["votes"] = ((support_y - phi["centre"]) / phi["unit"]).to(self.marks)
             labels = self.marks[-3] + phi["votes"].mT.unsqueeze(-1) * self.marks[-2]
         else:
-            phi["votes"] = F.one_hot(support_y, n_way).to(support_x.dtype)
+            phi["votes"] = F.one_hot(support_y, n_way).to(self.marks)
             place = _class_order(cells, support_y, n_way).gather(1, support_y)
             labels = self.marks[_codes(n_way, self.codes, place.device)[:, place].transpose(0, 1)]
         G = labels.shape[1]
@@ -129,7 +129,7 @@ class TableTransformer(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         G = phi["ends"].shape[1]
-        tokens = self._tokens(describe(query_x, phi), phi).expand(-1, G, -1, -1, -1)
+        tokens = self._tokens(describe(query_x, phi).to(self.marks), phi).expand(-1, G, -1, -1, -1)
         unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
         tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
         for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):

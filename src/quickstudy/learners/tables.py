@@ -36,6 +36,8 @@ _MACHINES = (
 )
 _WIDTH, _PENALTY, _TEMPERATURE, _TRUST, _SIZE = range(5)
 _LEAST = 0.02  # variance
+_MOST_ROWS = 3000  # each is compared with all others
+_CAUTION = 3.0  # by how much logits fall with the distance to the nearest row
 
 
 class TableKernels(MetaLearner):
@@ -52,26 +54,31 @@ class TableKernels(MetaLearner):
         s_k(q)    = 1/N + K_k(q,S) A_k
         loo_k(i)  = Y_i - A_k,i / [R_k^-1]_ii
         p_k       = softmax(t_k s_k + z_k log(sizes of the classes))
-        trust_k   = softmax over k of (b_k + c S mean_i log p_k(y_i | loo_k(i)))
+        trust_k   = softmax over k of (b_k + c S' mean_i log p_k(y_i | loo_k(i)))
         p(n|q)    = sum_k trust_k p_k(n|q)
 
     ``d_k`` is the mean over columns of absolute or squared differences, of values and of ranks in a
     learned proportion. Two machines more are naive Bayes, whose variances are drawn towards those
-    of all classes. Meta-learned are ``w, r, t, b, z``, each a power law of the numbers of rows,
-    classes and columns, and ``c``: 696 numbers, which decide what to believe of a table of ten
-    rows, for which no cross-validation has rows enough.
+    of all classes. Meta-learned are ``z`` and ``w, r, t, b``, each a power law of the numbers of
+    rows, classes and columns, and ``c``: 594 numbers, which decide what to believe of a table of
+    ten rows, for which no cross-validation has rows enough.
 
     All classes count alike, however many rows each has: in the penalties, in the mean over ``i``
-    and in the loss, so that ``z`` learns what a class of few rows is owed.
+    and in the loss, so that ``z`` learns what a class of few rows is owed. ``S'`` is how many rows
+    that mean is worth: ``S`` if classes are of one size, else fewer.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
-    missing; it then counts as the mean. Targets of a regression are ``[T,n,d]``; there a machine's
-    mistake is half the logarithm of its squared error, and naive Bayes has no say.
+    missing; it then counts as the mean. Columns in which all rows are alike are not looked at.
+    Targets of a regression are ``[T,n,d]``; there a machine's mistake is half the logarithm of its
+    squared error, and naive Bayes has no say. All is computed in double precision.
 
-    ``phi``: of ``E`` machines of which ``K`` are kernels, ``{"cells": [T,2,S,F], "weights":
-    [T,K,S,N], "centre": [T,1,N], "settings": [T,5,E], "trust": [T,E,1]}``, of classes also
-    ``"sizes": [T,N]``, ``"means": [T,1,F,N]`` and ``"variances": [T,2,F,N]``, of numbers
-    ``"unit": [T,1,d]``; and what is known of each column.
+    Logits are ``log p(n|q)``, less 3 times the distance to the nearest row of the support, which
+    makes no class likelier than another: the largest logit says how familiar a query is.
+
+    ``phi``: of ``E`` machines of which ``K`` are kernels, ``{"cells": [T,2,S,F], "read": [T],
+    "weights": [T,K,S,N], "centre": [T,1,N], "settings": [T,5,E], "trust": [T,E,1]}``, of classes
+    also ``"sizes": [T,N]``, ``"means": [T,1,F,N]`` and ``"variances": [T,2,F,N]``, of ``d`` numbers
+    ``"unit": [T,1,d]`` and ``"trust": [T,K,d]``; and what is known of each column.
 
     Example:
         >>> learner = TableKernels()
@@ -92,45 +99,48 @@ class TableKernels(MetaLearner):
         base[:, _TEMPERATURE] = math.log(5)
         base[:, _TEMPERATURE, -self.kinds[_BAYES] :] = math.log(0.3)
         self.base = nn.Parameter(base)
-        self.law = nn.Parameter(torch.zeros(2, 5, len(kinds), 3))
+        self.law = nn.Parameter(torch.zeros(2, 4, len(kinds), 3))
         self.shares = nn.Parameter(torch.tensor(shares[: -self.kinds[_BAYES]]))
         self.belief = nn.Parameter(torch.tensor(-1.0))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        exact = torch.promote_types(support_x.dtype, torch.float32)
-        support_x = support_x.to(exact)
+        S, number = support_x.shape[1], n_way is None
+        if S > _MOST_ROWS:
+            raise ValueError(
+                f"{type(self).__name__} compares each row with all others and takes at most "
+                f"{_MOST_ROWS:,}; here are {S:,}: give it a part, or take another learner"
+            )
+        support_x = _exact(support_x)
         phi: Phi = class_labels(support_y, n_way) | read_columns(support_x, support_y, n_way)
-        cells = self._cells(support_x, phi)
-        T, _, S, columns = cells.shape
-        sizes = (math.log(S / 30), math.log((n_way or 3) / 3), math.log(columns / 10))
-        number = n_way is None
-        base, law = self.base[int(number)].to(exact), self.law[int(number)].to(exact)
-        settings = base + law @ cells.new_tensor(sizes)
-        phi |= {"cells": cells, "settings": settings.expand(T, -1, -1)}
+        phi["read"] = (phi["spread"] > 0).sum(1).clamp_min(1).to(support_x.dtype)
+        phi["cells"] = self._cells(support_x, phi)
+        phi["settings"] = self._settings(S, n_way, phi["read"])
+        Y = _exact(support_y) if number else F.one_hot(support_y, n_way or 0).to(support_x.dtype)
         if number:
-            phi["unit"] = support_y.to(exact).std(1, keepdim=True, correction=0) + 1e-6
-            Y = support_y.to(exact) / phi["unit"]
+            phi["unit"] = _unit(Y)
+            Y = Y / phi["unit"]
         else:
-            Y = F.one_hot(support_y, n_way or 0).to(exact)
             phi["sizes"] = Y.sum(1)
         weight = _weights(Y, number=number)
         phi["centre"] = (Y * weight).mean(1, keepdim=True)
-        gram = self._gram(cells, phi)
+        gram = self._gram(phi["cells"], phi)
         penalty = phi["settings"][:, _PENALTY, : gram.shape[1]].exp()
         phi["weights"], missed = _ridge(gram, penalty.unsqueeze(-1) / weight.mT, Y - phi["centre"])
         if number:
             loss = 0.5 * (missed.square().mean(2) + 1e-4).log()
         else:
-            densities = self._densities(cells[:, 0], Y, phi)
+            densities = self._densities(phi["cells"][:, 0], Y, phi)
             log_p = self._log_p(torch.cat([Y.unsqueeze(1) - missed, densities], 1), phi)
             loss = -(log_p * (Y * weight).unsqueeze(1)).sum(-1).mean(-1, keepdim=True)
         believed = phi["settings"][:, _TRUST, : loss.shape[1]].unsqueeze(-1)
-        phi["trust"] = (believed - self.belief.to(exact).exp() * S * loss).log_softmax(1)
+        worth = S**2 / weight.square().sum((1, 2))
+        evidence = self.belief.exp() * worth[:, None, None] * loss
+        phi["trust"] = (believed - evidence).log_softmax(1)
         return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        cells = self._cells(query_x.to(phi["cells"].dtype), phi)
+        cells = self._cells(_exact(query_x), phi)
         scores = phi["centre"].unsqueeze(1) + self._gram(cells, phi) @ phi["weights"]
         trust: Tensor = phi["trust"].unsqueeze(2)
         if ways(phi) is None:
@@ -138,7 +148,9 @@ class TableKernels(MetaLearner):
             return answer.to(query_x.dtype)  # type: ignore[no-any-return]
         densities = _log_density(cells[:, 0], phi)
         log_p = self._log_p(torch.cat([scores, densities], 1), phi)
-        return (log_p + trust).logsumexp(1).to(query_x.dtype)
+        nearest = torch.cdist(cells[:, 0], phi["cells"][:, 0], p=1).amin(2, keepdim=True)
+        far = _CAUTION * nearest / phi["read"][:, None, None]
+        return ((log_p + trust).logsumexp(1) - far).to(query_x.dtype)  # type: ignore[no-any-return]
 
     def loss(self, task: Task) -> Tensor:
         """``-log p(y | x, D_tr)``, its mean over the queries of each class, all alike."""
@@ -150,6 +162,14 @@ class TableKernels(MetaLearner):
         by_class = -(log_p * own).sum(1) / size.clamp_min(1)
         return (by_class.sum(1) / (size > 0).sum(1)).mean()  # type: ignore[no-any-return]
 
+    def _settings(self, rows: int, n_way: int | None, columns: Tensor) -> Tensor:
+        """``[T,5,E]``, by how much there is to learn from."""
+        kind = int(n_way is None)
+        counts = torch.full_like(columns, rows / 30), torch.full_like(columns, (n_way or 3) / 3)
+        sizes = torch.stack([*counts, columns / 10], 1).log()
+        grown = torch.einsum("tk,sek->tse", sizes, self.law[kind].to(sizes))
+        return self.base[kind] + F.pad(grown, (0, 0, 0, 1))
+
     def _cells(self, x: Tensor, phi: Phi) -> Tensor:
         """``[T,n,F]`` to values and ranks, ``[T,2,n,F]``."""
         value, rank, _ = describe(x, phi).unbind(-1)
@@ -157,7 +177,7 @@ class TableKernels(MetaLearner):
 
     def _gram(self, cells: Tensor, phi: Phi) -> Tensor:
         """``[T,2,n,F]`` to ``[T,K,n,S]``, how like it is to each row of the support."""
-        support, columns = phi["cells"], cells.shape[-1]
+        support, columns = phi["cells"], phi["read"][:, None, None, None]
         of_kind = (
             torch.cdist(cells, support, p=1),
             torch.cdist(cells, support).square(),
@@ -181,22 +201,34 @@ class TableKernels(MetaLearner):
 
     def _densities(self, x: Tensor, Y: Tensor, phi: Phi) -> Tensor:
         """Fit naive Bayes to ``[T,S,F]``; what it says of each row without it, ``[T,2,S,N]``."""
-        bayes = self.kinds[_BAYES]
+        bayes, varies = self.kinds[_BAYES], (phi["spread"] > 0)[:, None, None]
         drawn = phi["settings"][:, _PENALTY, -bayes:, None, None].exp()
         size = phi["sizes"]
         total, square = x.mT @ Y, x.square().mT @ Y  # [T,F,N]
         within = (square - total**2 / size.unsqueeze(1)).clamp_min(0).sum(-1, keepdim=True)
         pool = (within / max(1, x.shape[1] - Y.shape[2])).clamp_min(_LEAST)
-        phi["means"], phi["variances"] = _moments(total, square, size.unsqueeze(1), pool, drawn)
-        others = size.unsqueeze(1) - 1  # of its class, for each row
+        mean, variance = _moments(total, square, size.unsqueeze(1), pool, drawn)
+        phi["means"], phi["variances"] = mean, torch.where(varies.mT, variance, 1.0)
+        left = (Y * (size.unsqueeze(1) - 1)).sum(-1, keepdim=True)  # of its class, for each row
         own_total, own_square = Y @ total.mT - x, Y @ square.mT - x.square()  # [T,S,F]
-        left = (Y * others).sum(-1, keepdim=True)
         mean, variance = _moments(own_total, own_square, left, pool.mT, drawn)
-        shrink = (left / (left + 1)).unsqueeze(1)
-        own = -0.5 * (shrink * (x.unsqueeze(1) - mean) ** 2 / variance + variance.log()).sum(-1)
-        every = _log_density(x, phi)
-        own = own.unsqueeze(-1) / x.shape[-1] ** 0.25
-        return torch.where(Y.unsqueeze(1) > 0, own, every)
+        variance = torch.where(varies, variance, 1.0)
+        own = -0.5 * ((x.unsqueeze(1) - mean) ** 2 / variance + variance.log()).sum(-1)
+        own = own.unsqueeze(-1) / phi["read"][:, None, None, None] ** 0.25
+        return torch.where(Y.unsqueeze(1) > 0, own, _log_density(x, phi))
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In double precision, if the device has it."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def _unit(y: Tensor) -> Tensor:
+    """The standard deviation of targets ``[T,S,d]``, ``[T,1,d]``; 1 where all are alike."""
+    largest = y.abs().amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    unit = (y / largest).std(1, keepdim=True, correction=0) * largest
+    return torch.where(unit > 0, unit, 1.0)
 
 
 def _ridge(gram: Tensor, penalty: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,18 +249,21 @@ def _weights(Y: Tensor, *, number: bool) -> Tensor:
 def _moments(
     total: Tensor, square: Tensor, size: Tensor, pool: Tensor, drawn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Means, drawn towards 0 by half a row, and variances, towards ``pool`` by ``drawn`` rows."""
+    """Means, drawn towards 0 by half a row, and variances, towards ``pool`` by ``drawn`` rows.
+
+    Of a new row: the mean itself is not known better than from ``size`` rows.
+    """
     within = (square - total**2 / size.clamp_min(1)).clamp_min(0).unsqueeze(1)
     mean = (total / (size + 0.5)).unsqueeze(1)
-    return mean, (within + drawn * pool.unsqueeze(1)) / (size.unsqueeze(1) + drawn)
+    size = size.unsqueeze(1)
+    variance = (within + drawn * pool.unsqueeze(1)) / ((size - 1).clamp_min(0) + drawn)
+    return mean, variance * (1 + 1 / (size + 0.5))
 
 
 def _log_density(x: Tensor, phi: Phi) -> Tensor:
     """``[T,n,F]`` under each class, ``[T,2,n,N]``, up to the same for all."""
     mean, variance = phi["means"], phi["variances"]
-    shrink = (phi["sizes"] / (phi["sizes"] + 1))[:, None, None]
     x = x.unsqueeze(1)
     far = x.square() @ (1 / variance) - 2 * x @ (mean / variance)
-    far = far + (mean**2 / variance).sum(2, keepdim=True)
-    scale = x.shape[-1] ** 0.25
-    return -0.5 * (shrink * far + variance.log().sum(2, keepdim=True)) / scale  # type: ignore[no-any-return]
+    far = far + (mean**2 / variance + variance.log()).sum(2, keepdim=True)
+    return -0.5 * far / phi["read"][:, None, None, None] ** 0.25  # type: ignore[no-any-return]
