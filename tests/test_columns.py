@@ -39,6 +39,8 @@ def column(*values: object) -> list[dict[str, object]]:
         (["12 %", "3 %"], "number"),
         (["€5", "€7"], "number"),
         (["2024-01-31", "2023-12-01T10:00"], "date"),
+        (["31.7.2025", "01.08.2025 9:30"], "date"),
+        (["7/31/2025", "13/1/2025"], "category"),
         (["red", "blue", "red", "blue", "green"], "category"),
         ([True, False, True], "category"),
         (["yes", "no"], "category"),
@@ -47,11 +49,39 @@ def column(*values: object) -> list[dict[str, object]]:
         ([None, "", float("nan"), NA()], "empty"),
         ([1.5, NA(), 2.5], "number"),
         ([f"name {i}" for i in range(20)], "text"),
+        (["Ann", "Ann", *(f"name {i}" for i in range(20))], "text"),
+        (["Ann", "Ann", "Ben", "Ben", *"abcd"], "category"),
     ],
 )
 def test_a_column_is_taken_for_what_it_holds(values: list[object], kind: str) -> None:
     rows = [{"x": value, "other": i} for i, value in enumerate(values)]
     assert Columns.fit(rows).columns[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Unnamed: 0", "id", "ID", "customer_id", "customerId", "row no"]
+)
+def test_ids_are_no_numbers_to_learn_from(name: str) -> None:
+    rows = [{name: 7 * i, "x": i} for i in range(6)]
+    assert [c.kind for c in Columns.fit(rows).columns] == ["index", "number"]
+    assert Columns.fit([{**row, name: row["x"] // 2} for row in rows]).columns[0].kind == "number"
+    for other in ("paid", "grid", "note", "x"):
+        kinds = [c.kind for c in Columns.fit([{other: i, "y": -i} for i in range(6)]).columns]
+        assert kinds == ["number", "number"]
+
+
+def test_dates_are_read_as_people_write_them() -> None:
+    def read(*values: str) -> tuple[list[float], str]:
+        rows = column(*values)
+        columns = Columns.fit(rows)
+        assert Columns.of_plain(json.loads(json.dumps(columns.plain()))) == columns
+        return columns.numbers(rows)[:, 0].tolist(), columns.summary()
+
+    assert read("2.1.2024", "01.01.2024") == ([738887, 738886], "dates: x (day first)")
+    assert read("1/2/2024 12:00", "1/1/2024") == ([738887.5, 738886], "dates: x (month first)")
+    assert read("13/1/2024 6:00", "1/1/2024") == ([738898.25, 738886], "dates: x (day first)")
+    assert read("13-01-2024", "1-1-2024") == ([738898, 738886], "dates: x (day first)")
+    assert read("01.31.2024", "01.01.2024") == ([738916, 738886], "dates: x (month first)")
 
 
 def test_numbers_are_read_as_people_write_them() -> None:
@@ -125,7 +155,7 @@ def test_the_summary_names_each_column_once() -> None:
     rows = [{"n": i, "c": "ab"[i % 2], "t": f"id {i}", "e": None, "k": 1} for i in range(8)]
     assert Columns.fit(rows).summary() == (
         "numbers: n; categories: c; empty, left out: e; the same everywhere, left out: k; "
-        "text, every value another, left out: t"
+        "text that hardly comes again, left out: t"
     )
 
 

@@ -57,7 +57,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (16, 16), np.uint8) // (1 + i % 2)
         Image.fromarray(pixels).save(folder / "photos" / f"{i:02}.png")
     (folder / "photos" / "07.png").write_bytes(b"not an image")
-    few = [(folder / "photos" / f"{i:02}.png", "bright" if i % 2 == 0 else "dark") for i in range(6)]
+    few = [
+        (folder / "photos" / f"{i:02}.png", "bright" if i % 2 == 0 else "dark") for i in range(6)
+    ]
     Model.learn(few, encoder="pixels:8", head="centroid").save(folder / "m.qs")
     return folder
 

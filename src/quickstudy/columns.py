@@ -16,7 +16,8 @@ __all__ = ["Column", "Columns", "Row", "rows_of"]
 
 Row = Mapping[str, Any]
 
-Kind = Literal["number", "date", "category", "empty", "constant", "text"]
+Kind = Literal["number", "date", "category", "empty", "constant", "text", "index"]
+Order = Literal["", "day", "month"]
 _MISSING = {
     "",
     "na",
@@ -38,7 +39,9 @@ _MOST_LEVELS = 16
 _FEW_WORDS = 0.1  # of a column of numbers, that are none
 _SHORT = 4  # rows, of which nobody can tell whether words come again
 _COLUMNS = 10_000
-_LATER = {"points": False, "unit": ""}  # what the first files do not have
+_COMES_AGAIN = 1 / 3  # of a category's rows, at least, have a value that others have, too
+_INDEX = re.compile(r"(?i:(.*[\W_])?(id|index|nr|no|row|key)|unnamed: 0|)|.*[a-z]I[dD]")
+_LATER = {"points": False, "unit": "", "order": ""}  # what the first files do not have
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ class Column:
 
     Attributes:
         name: in its header.
-        kind: ``"number"``; ``"date"`` (ISO 8601), in days; ``"category"``; or one of those that are
-            left out: ``"empty"``, ``"constant"``, ``"text"`` (every value another).
+        kind: ``"number"``; ``"date"``, in days; ``"category"``; or one of those that are left out:
+            ``"empty"``, ``"constant"``, ``"text"`` (hardly a value comes again), ``"index"`` (whole
+            numbers, each another, in a column without a name or that is called an id).
         levels: of a category: its values, the most frequent first, 16 at most; of more than two
             that come again, those alone.
         thousands: whether commas divide thousands; else they stand for the decimal point.
         points: whether points divide thousands.
         unit: what stands behind its numbers, beside a currency's sign or a percent sign.
+        order: of dates that are not ISO 8601, whether the day comes first (31.7.2025) or the month.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Column:
     thousands: bool = False
     points: bool = False
     unit: str = ""
+    order: Order = ""
 
     @property
     def width(self) -> int:
@@ -91,9 +97,9 @@ class Columns:
     def fit(cls, rows: Sequence[Row]) -> Self:
         """Find out what the columns of these rows hold.
 
-        A category is a column with words in it, of which at least two are alike. What is missing is
-        an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like. A word among numbers (one in
-        ten at most) and an infinite number count as missing.
+        A category is a column with words in it, a third of which at least come again. What is
+        missing is an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like. A word among
+        numbers (one in ten at most) and an infinite number count as missing.
 
         Raises:
             ValueError: nothing is left to learn from.
@@ -150,11 +156,14 @@ class Columns:
             "category": "categories",
             "empty": "empty, left out",
             "constant": "the same everywhere, left out",
-            "text": "text, every value another, left out",
+            "text": "text that hardly comes again, left out",
+            "index": "row numbers or ids, left out",
         }
+        orders = {"": "", "day": " (day first)", "month": " (month first)"}
         parts = []
         for kind, words in said.items():
-            names = [column.name for column in self.columns if column.kind == kind]
+            these = [column for column in self.columns if column.kind == kind]
+            names = [column.name + orders[column.order] for column in these]
             if names:
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 parts.append(f"{words}: {', '.join(names[:8])}{more}")
@@ -185,7 +194,7 @@ class Columns:
                 value = {**_LATER, **value}
             if (
                 not isinstance(value, dict)
-                or set(value) != {"name", "kind", "levels", "thousands", "points", "unit"}
+                or set(value) != {"name", "kind", "levels", "thousands", "points", "unit", "order"}
                 or not isinstance(value["name"], str)
                 or value["kind"] not in kinds
                 or not isinstance(value["levels"], list)
@@ -194,6 +203,7 @@ class Columns:
                 or not isinstance(value["thousands"], bool)
                 or not isinstance(value["points"], bool)
                 or not isinstance(value["unit"], str)
+                or value["order"] not in Order.__args__  # type: ignore[attr-defined]
             ):
                 raise ValueError(f"a column is {value!r}; expected its name, kind and levels")
             columns.append(Column(**{**value, "levels": tuple(value["levels"])}))
@@ -201,12 +211,21 @@ class Columns:
 
 
 def rows_of(given: Any) -> list[Row] | None:
-    """The rows of a DataFrame, of pandas or of polars; ``None`` if it is none."""
+    """The rows of a DataFrame, of pandas or of polars; ``None`` if it is none.
+
+    Raises:
+        ValueError: two columns have one name.
+    """
     if not hasattr(given, "columns"):
         return None
     if hasattr(given, "to_dicts"):
         return list(given.to_dicts())
-    return list(given.to_dict("records")) if hasattr(given, "to_dict") else None
+    if not hasattr(given, "to_dict"):
+        return None
+    names = [str(name) for name in given.columns]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"the table has several columns called {twice[0]!r}")
+    return [dict(zip(names, row.values(), strict=True)) for row in given.to_dict("records")]
 
 
 def _word(value: Any) -> str | None:
@@ -233,15 +252,38 @@ def _number(text: str, column: Column) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _days(text: str) -> float:
-    """An ISO 8601 date in days, the time of day as part of one; ``NaN`` if it is none."""
-    if not re.match(r"\d{4}-\d\d-\d\d", text):
+def _days(text: str, order: Order = "") -> float:
+    """A date in days, the time of day as part of one; ``NaN`` if it is none.
+
+    ISO 8601, or 31.7.2025, 31/7/2025, 7/31/2025 and the like, with a time or without.
+    """
+    if order:
+        found = re.fullmatch(r"(\d\d?)([./-])(\d\d?)\2(\d{4})([T ,]+\d.*)?", text)
+        if found is None:
+            return math.nan
+        day, month = found[1], found[3]
+        if order == "month":
+            day, month = month, day
+        time = (found[5] or "").strip("T ,")
+        hour = f"T{time:0>5}" if re.fullmatch(r"\d:\d\d", time) else f"T{time}" * bool(time)
+        text = f"{found[4]}-{month:0>2}-{day:0>2}{hour}"
+    elif not re.match(r"\d{4}-\d\d-\d\d", text):
         return math.nan
     try:
         moment = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return math.nan
     return 1 + (moment - datetime.min) / timedelta(days=1)
+
+
+def _order(words: Sequence[str]) -> Order | None:
+    """How dates are written; ``None`` if they are none.
+
+    Where no day is beyond the 12th, the month is taken to be first if slashes divide, as in the US.
+    """
+    orders: tuple[Order, ...] = ("", "month", "day") if "/" in words[0] else ("", "day", "month")
+    fits = (all(not math.isnan(_days(word, order)) for word in words) for order in orders)
+    return next((order for order, fit in zip(orders, fits, strict=True) if fit), None)
 
 
 def _of_numbers(name: str, words: Sequence[str]) -> Column:
@@ -284,14 +326,25 @@ def _found(name: str, values: Sequence[Any]) -> Column:
                 ),
                 stacklevel=4,
             )
-        return column if len(set(numbers)) > 1 else replace(column, kind="constant")
-    if all(not math.isnan(_days(word)) for word in words):
-        return Column(name, "date")
-    often = Counter(words).most_common(_MOST_LEVELS)
-    if len(words) > _SHORT and often[0][1] == 1:
+        if len(set(numbers)) == 1:
+            return replace(column, kind="constant")
+        return Column(name, "index") if _counts(name, words) else column
+    if (order := _order(words)) is not None:
+        return Column(name, "date", order=order)
+    counts = Counter(words)
+    again = sum(count for count in counts.values() if count > 1)
+    if len(words) > _SHORT and again < _COMES_AGAIN * len(words):
         return Column(name, "text")
+    often = counts.most_common(_MOST_LEVELS)
     several = [word for word, count in often if count > 1]
     return Column(name, "category", tuple(several if len(several) > 1 else [w for w, _ in often]))
+
+
+def _counts(name: str, words: Sequence[str]) -> bool:
+    """Whether these are the numbers of rows, or ids: by their name, whole, and each another."""
+    if len(words) <= _SHORT or _INDEX.fullmatch(name.strip()) is None:
+        return False
+    return all(re.fullmatch(r"\d+", word) for word in words) and len({*words}) == len(words)
 
 
 def _numbers(column: Column, values: Sequence[Any]) -> NDArray[np.float64]:
@@ -306,5 +359,8 @@ def _numbers(column: Column, values: Sequence[Any]) -> NDArray[np.float64]:
             elif word in place:
                 out[row] = np.arange(column.width) == place[word]
         return out
-    read = _days if column.kind == "date" else lambda word: _number(word, column)
+
+    def read(word: str) -> float:
+        return _days(word, column.order) if column.kind == "date" else _number(word, column)
+
     return np.array([[math.nan if word is None else read(word)] for word in words])

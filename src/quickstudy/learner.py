@@ -135,6 +135,8 @@ class MetaLearner(Shareable, nn.Module, ABC):
         """
         self.check_way(n_way, regression=regression)
         check_support(support_x, support_y, n_way, missing=self.takes_missing)
+        if self.takes_missing:  # numbers as they are, in any unit: it chooses how exact
+            return
         own = {p.dtype: None for p in self.parameters() if p.is_floating_point()}
         device = support_x.device.type
         mixed = device != "meta" and torch.is_autocast_enabled(device)
