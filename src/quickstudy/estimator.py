@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -126,16 +127,20 @@ class _FewShot:
         if not self._of_tables:
             return X
         rows = rows_of(X)
-        if rows is None and (reset or self.columns_ is not None):
-            x = X if hasattr(X, "dtype") else np.array(X, object)
-            if x.ndim == 2 and (x.dtype.kind not in "biuf" or not reset):
-                names = [c.name for c in self.columns_.columns] if self.columns_ else []
-                if names and len(names) != x.shape[1]:
-                    raise ValueError(
-                        f"X has {x.shape[1]} columns; fitted with {len(names)}: {', '.join(names)}"
-                    )
-                names = names or [f"column {i + 1}" for i in range(x.shape[1])]
-                rows = [dict(zip(names, row, strict=True)) for row in x.tolist()]
+        x = X if rows is not None or hasattr(X, "dtype") else np.array(X, object)
+        if rows is None and x.ndim != 2:
+            raise ValueError(f"X has {x.ndim} dimensions; a table has two, rows and columns")
+        if rows is None and not reset and self.columns_ is None and x.dtype.kind == "O":
+            return _as_floats(x)
+        words = x.dtype.kind not in "biuf" or not reset if rows is None else False
+        if words and (reset or self.columns_ is not None):
+            names = [c.name for c in self.columns_.columns] if self.columns_ else []
+            if names and len(names) != x.shape[1]:
+                raise ValueError(
+                    f"X has {x.shape[1]} columns; fitted with {len(names)}: {', '.join(names)}"
+                )
+            names = names or [f"column {i + 1}" for i in range(x.shape[1])]
+            rows = [dict(zip(names, row, strict=True)) for row in x.tolist()]
         if reset:
             self.columns_ = None if rows is None else Columns.fit(rows)
         return X if rows is None or self.columns_ is None else self.columns_.numbers(rows)
@@ -272,9 +277,7 @@ class _FewShot:
                     f"its learner is {source!r}, which it does not describe: give it as learner=..."
                 )
             fitted._build(described, sum(value.numel() for value in state["weights"].values()))
-            for part in ("weights", "support_x", "phi"):
-                if part == "weights" or not fitted._of_tables:
-                    map_tensors(state[part], partial(_finite, part))
+            fitted._check_numbers(state)
             fitted.learner_.load_state_dict(state["weights"])
             fitted.scale_ = fitted._own_scale()
             fitted.phi_ = map_tensors(state["phi"], lambda z: z.to(fitted.device_))
@@ -286,6 +289,38 @@ class _FewShot:
             if not isinstance(fitted.about_, dict):
                 raise ValueError(f"about is {fitted.about_!r}; expected a table")
         return fitted
+
+    def _check_numbers(self, state: dict[str, Any]) -> None:
+        """Raise ``ValueError`` for numbers that are none, and shapes that ``adapt`` does not give.
+
+        Of tables, values may be missing, and infinite ones stand for them where they are in order.
+        """
+        map_tensors(state["weights"], partial(_finite, "weights"))
+        if not self._of_tables:
+            for part in ("support_x", "phi"):
+                map_tensors(state[part], partial(_finite, part))
+            return
+        map_tensors(state["support_x"].nan_to_num(nan=0.0, posinf=math.inf), partial(_finite, "x"))
+        phi = {**state["phi"]}
+        if self.learner_.takes_missing and phi:
+            for name, expected in self._shapes().items():
+                if name not in phi or phi[name].shape != expected:
+                    raise ValueError(f"phi: {name!r} is not of the shape {[*expected]}")
+            phi["sorted"] = phi["sorted"].nan_to_num(nan=math.nan, posinf=0.0)
+        map_tensors(phi, partial(_finite, "phi"))
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        """Of the tensors in ``phi``, without computing them."""
+        times = 1 if self.support_weight_ is None else self.support_weight_
+        rows = int((np.ones(len(self.support_x_), int) * times).sum())
+        n_way = len(self.classes_) if isinstance(self, Classifier) else None
+        x = torch.empty(1, rows, self.n_features_in_, dtype=torch.float64, device="meta")
+        y = torch.empty(1, rows, dtype=torch.int64, device="meta")
+        if n_way is None:
+            y = x[..., :1].expand(-1, -1, self.support_y_.shape[1])
+        with torch.no_grad():
+            phi = deepcopy(self.learner_).to("meta").adapt(x, y, n_way)
+        return {name: value.shape for name, value in phi.items() if isinstance(value, Tensor)}
 
     def _renew(self) -> None:
         """Learn anew what an earlier version learned."""
@@ -792,6 +827,14 @@ def _plain(x: Array) -> Array:
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         x = x.astype(np.float64)
     return np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+
+
+def _as_floats(x: Array) -> Array:
+    """Raise ``ValueError`` for what is no number; ``None`` is one that is missing."""
+    try:
+        return x.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}; this was fitted with numbers alone") from error
 
 
 def _scale(x: Array) -> tuple[Array, Array]:

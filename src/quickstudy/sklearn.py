@@ -8,6 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from quickstudy.estimator import Classifier, Regressor
+from quickstudy.experiments.spec import OF_TABLES
 
 __all__ = ["FewShotClassifier", "FewShotRegressor"]
 
@@ -38,7 +39,9 @@ class _Checked:
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]
-        tags.input_tags.allow_nan = self.table
+        named = isinstance(self.learner, str) and self.learner in OF_TABLES
+        of_tables = named or getattr(self.learner, "takes_missing", False)
+        tags.input_tags.allow_nan = self.table or of_tables
         return tags
 
 

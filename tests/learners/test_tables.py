@@ -188,4 +188,4 @@ def test_any_number_of_columns_and_classes(columns: int) -> None:
 def test_it_has_as_many_machines_and_numbers_as_is_said() -> None:
     learner = TableKernels()
     assert learner.kinds == [8, 4, 3, 2]
-    assert sum(p.numel() for p in learner.parameters()) == 594
+    assert sum(p.numel() for p in learner.parameters()) == 730

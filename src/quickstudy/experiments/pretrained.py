@@ -53,12 +53,13 @@ def load_described(source: str | os.PathLike[str]) -> tuple[LearnerSpec, "MetaLe
     path = Path(source)
     if (path / WEIGHTS).is_file():
         return _opened(path / WEIGHTS)
-    if path.is_dir():
+    name = os.fspath(source)
+    hidden = name in shipped() and not (path / "run.json").is_file()  # of that name, and no run
+    if path.is_dir() and not hidden:
         experiment, learner = load_run(path)
         return experiment.learner_spec(), learner.eval()
-    if path.is_file():
+    if path.is_file() and not hidden:
         return _opened(path)
-    name = os.fspath(source)
     path = weights_file(name)
     if not path.is_file():
         raise FileNotFoundError(

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from quickstudy.data import Split, TaskSource
     from quickstudy.learner import MetaLearner
 
-__all__ = ["LEARNERS", "Experiment", "LearnerName", "LearnerSpec", "Setup", "learner_options"]
+__all__ = [
+    "LEARNERS",
+    "OF_TABLES",
+    "Experiment",
+    "LearnerName",
+    "LearnerSpec",
+    "Setup",
+    "learner_options",
+]
 
 DataName = Literal[
     "omniglot", "miniimagenet", "alphabets", "digits", "folder", "sinusoid", "tables"
@@ -58,7 +66,7 @@ _SUITED: dict[str, dict[str, Any]] = {
 }
 _TEST_SEED = 1 << 32
 _VALIDATION_SEED = 1 << 33
-_OF_TABLES = ("tables", "table-transformer")
+OF_TABLES = ("tables", "table-transformer")
 _CELLS = 3000  # of a table, where a batch has as many tasks as it may
 _GROW = 1500  # steps, over which they go from easy tables to all
 
@@ -139,9 +147,9 @@ class Setup(Architecture):
     def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
-        of_tables = self.learner in _OF_TABLES
+        of_tables = self.learner in OF_TABLES
         if self.data == "tables" and not of_tables:
-            do = " and ".join(_OF_TABLES)
+            do = " and ".join(OF_TABLES)
             raise ValueError(f"{self.learner} does not learn tables; the learners that do: {do}")
         if of_tables and self.data not in ("tables", "sinusoid"):
             raise ValueError(f"the learner {self.learner} learns tables, not {self.data}")

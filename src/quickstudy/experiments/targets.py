@@ -54,10 +54,10 @@ def find_target(
     """
     check_target(name)
     from quickstudy.experiments.pretrained import load
-    from quickstudy.experiments.recipe import load_recipe
+    from quickstudy.experiments.recipe import load_recipe, shipped
     from quickstudy.experiments.run import load_run
 
-    if Path(name).exists():
+    if Path(name).exists() and (Path(name, "run.json").exists() or name not in shipped()):
         return load_run(name, weights)
     for baseline in BASELINES:
         if name == baseline:

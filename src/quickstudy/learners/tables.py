@@ -60,12 +60,13 @@ class TableKernels(MetaLearner):
     ``d_k`` is the mean over columns of absolute or squared differences, of values and of ranks in a
     learned proportion. Two machines more are naive Bayes, whose variances are drawn towards those
     of all classes. Meta-learned are ``z`` and ``w, r, t, b``, each a power law of the numbers of
-    rows, classes and columns, and ``c``: 594 numbers, which decide what to believe of a table of
-    ten rows, for which no cross-validation has rows enough.
+    rows, classes and columns and of how even the classes are, and ``c``: 730 numbers, which decide
+    what to believe of a table of ten rows, for which no cross-validation has rows enough.
 
     All classes count alike, however many rows each has: in the penalties, in the mean over ``i``
     and in the loss, so that ``z`` learns what a class of few rows is owed. ``S'`` is how many rows
-    that mean is worth: ``S`` if classes are of one size, else fewer.
+    that mean is worth: ``S`` if classes are of one size, else fewer. A class of one row has no say
+    in it: without that row, nothing is known of it.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
     missing; it then counts as the mean. Columns in which all rows are alike are not looked at.
@@ -99,7 +100,7 @@ class TableKernels(MetaLearner):
         base[:, _TEMPERATURE] = math.log(5)
         base[:, _TEMPERATURE, -self.kinds[_BAYES] :] = math.log(0.3)
         self.base = nn.Parameter(base)
-        self.law = nn.Parameter(torch.zeros(2, 4, len(kinds), 3))
+        self.law = nn.Parameter(torch.zeros(2, 4, len(kinds), 4))
         self.shares = nn.Parameter(torch.tensor(shares[: -self.kinds[_BAYES]]))
         self.belief = nn.Parameter(torch.tensor(-1.0))
 
@@ -115,7 +116,6 @@ class TableKernels(MetaLearner):
         phi: Phi = class_labels(support_y, n_way) | read_columns(support_x, support_y, n_way)
         phi["read"] = (phi["spread"] > 0).sum(1).clamp_min(1).to(support_x.dtype)
         phi["cells"] = self._cells(support_x, phi)
-        phi["settings"] = self._settings(S, n_way, phi["read"])
         Y = _exact(support_y) if number else F.one_hot(support_y, n_way or 0).to(support_x.dtype)
         if number:
             phi["unit"] = _unit(Y)
@@ -123,19 +123,23 @@ class TableKernels(MetaLearner):
         else:
             phi["sizes"] = Y.sum(1)
         weight = _weights(Y, number=number)
+        phi["settings"] = self._settings(weight, n_way, phi["read"])
         phi["centre"] = (Y * weight).mean(1, keepdim=True)
         gram = self._gram(phi["cells"], phi)
         penalty = phi["settings"][:, _PENALTY, : gram.shape[1]].exp()
         phi["weights"], missed = _ridge(gram, penalty.unsqueeze(-1) / weight.mT, Y - phi["centre"])
         if number:
             loss = 0.5 * (missed.square().mean(2) + 1e-4).log()
+            worth = weight.sum(1)
         else:
             densities = self._densities(phi["cells"][:, 0], Y, phi)
             log_p = self._log_p(torch.cat([Y.unsqueeze(1) - missed, densities], 1), phi)
-            loss = -(log_p * (Y * weight).unsqueeze(1)).sum(-1).mean(-1, keepdim=True)
+            counted = (Y * weight * (phi["sizes"] > 1).unsqueeze(1)).unsqueeze(1)
+            total = counted.sum((2, 3)).clamp_min(1)
+            worth = total**2 / counted.square().sum((2, 3)).clamp_min(1)
+            loss = -(log_p * counted).sum((2, 3)).unsqueeze(-1) / total.unsqueeze(-1)
         believed = phi["settings"][:, _TRUST, : loss.shape[1]].unsqueeze(-1)
-        worth = S**2 / weight.square().sum((1, 2))
-        evidence = self.belief.exp() * worth[:, None, None] * loss
+        evidence = self.belief.exp() * worth.unsqueeze(-1) * loss
         phi["trust"] = (believed - evidence).log_softmax(1)
         return phi
 
@@ -162,11 +166,12 @@ class TableKernels(MetaLearner):
         by_class = -(log_p * own).sum(1) / size.clamp_min(1)
         return (by_class.sum(1) / (size > 0).sum(1)).mean()  # type: ignore[no-any-return]
 
-    def _settings(self, rows: int, n_way: int | None, columns: Tensor) -> Tensor:
-        """``[T,5,E]``, by how much there is to learn from."""
-        kind = int(n_way is None)
+    def _settings(self, weight: Tensor, n_way: int | None, columns: Tensor) -> Tensor:
+        """``[T,5,E]``, by how much there is to learn from, and how evenly over classes."""
+        kind, rows = int(n_way is None), weight.shape[1]
         counts = torch.full_like(columns, rows / 30), torch.full_like(columns, (n_way or 3) / 3)
-        sizes = torch.stack([*counts, columns / 10], 1).log()
+        even = rows / weight.square().sum((1, 2))
+        sizes = torch.stack([*counts, columns / 10, even], 1).log()
         grown = torch.einsum("tk,sek->tse", sizes, self.law[kind].to(sizes))
         return self.base[kind] + F.pad(grown, (0, 0, 0, 1))
 
