@@ -8,7 +8,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -111,6 +110,7 @@ class _FewShot:
     table: bool
     columns_: Columns | None = None
     scale_: tuple[Array, Array] | None = None
+    outputs_: int = 0
 
     @property
     def _of_tables(self) -> bool:
@@ -304,23 +304,32 @@ class _FewShot:
         phi = {**state["phi"]}
         if self.learner_.takes_missing and phi:
             for name, expected in self._shapes().items():
-                if name not in phi or phi[name].shape != expected:
+                if name not in phi or tuple(phi[name].shape) != expected:
                     raise ValueError(f"phi: {name!r} is not of the shape {[*expected]}")
             phi["sorted"] = phi["sorted"].nan_to_num(nan=math.nan, posinf=0.0)
         map_tensors(phi, partial(_finite, "phi"))
 
-    def _shapes(self) -> dict[str, torch.Size]:
-        """Of the tensors in ``phi``, without computing them."""
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the tensors in ``phi``: as with the fewest rows there can be, grown to all."""
         times = 1 if self.support_weight_ is None else self.support_weight_
         rows = int((np.ones(len(self.support_x_), int) * times).sum())
         n_way = len(self.classes_) if isinstance(self, Classifier) else None
-        x = torch.empty(1, rows, self.n_features_in_, dtype=torch.float64, device="meta")
-        y = torch.empty(1, rows, dtype=torch.int64, device="meta")
-        if n_way is None:
-            y = x[..., :1].expand(-1, -1, self.support_y_.shape[1])
-        with torch.no_grad():
-            phi = deepcopy(self.learner_).to("meta").adapt(x, y, n_way)
-        return {name: value.shape for name, value in phi.items() if isinstance(value, Tensor)}
+        least = n_way or 1
+
+        def at(rows: int) -> dict[str, tuple[int, ...]]:
+            x = torch.zeros(1, rows, self.n_features_in_, dtype=torch.float64)
+            y = torch.arange(rows).unsqueeze(0)
+            y = y % n_way if n_way else y.double().unsqueeze(2).expand(1, rows, self.outputs_)
+            with torch.no_grad():
+                phi = self.learner_.adapt(x.to(self.device_), y.to(self.device_), n_way)
+            return {k: tuple(value.shape) for k, value in phi.items() if isinstance(value, Tensor)}
+
+        few, more = at(least), at(least + 1)
+        grown = ((few[k], more[k]) for k in few)
+        each = (
+            tuple(a + (b - a) * (rows - least) for a, b in zip(*two, strict=True)) for two in grown
+        )
+        return dict(zip(few, each, strict=True))
 
     def _renew(self) -> None:
         """Learn anew what an earlier version learned."""

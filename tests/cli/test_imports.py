@@ -15,7 +15,7 @@ from quickstudy.encoders import load_encoder
 from quickstudy.model import Model
 
 WATCHED = {"torch", "sklearn", "scipy", "sentence_transformers", "transformers", "requests"}
-WATCHED |= {"lightning_fabric", "onnxscript"}
+WATCHED |= {"lightning_fabric", "onnxscript", "torch._dynamo"}
 LIGHT = [
     ("--help",),
     ("info", "photos.qs"),
@@ -66,6 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         csv.writer(file).writerows([("text", "label"), ("good day", "a"), ("so long", "b")])
     Model.learn(folder / "photos", encoder="efficientnet-lite0").save(folder / "photos.qs")
     Model.learn(folder / "texts.csv").save(folder / "texts.qs")
+    (folder / "rows.csv").write_text("age,plan,label\n30,free,yes\n40,paid,no\n35,free,no\n")
+    Model.learn(folder / "rows.csv").save(folder / "rows.qs")
     return folder
 
 
@@ -97,6 +99,8 @@ def test_help_information_and_errors_before_work_import_nothing_heavy(
     [
         ("predict", "photos.qs", "photos/a/0.jpg", "--no-cache"),
         ("predict", "texts.qs", "--text", "good morning", "--no-cache"),
+        ("learn", "rows.csv", "-o", "again.qs"),
+        ("predict", "rows.qs", "rows.csv"),
         ("remove", "photos.qs", "--class", "nothing"),
     ],
     ids=" ".join,

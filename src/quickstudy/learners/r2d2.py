@@ -70,9 +70,11 @@ class R2D2(MetaLearner):
             raise ValueError(f"debias is {debias}; expected at least 0")
         self.encoder = encoder
         self.debias = debias
-        self.log_penalty = nn.Parameter(torch.tensor(penalty).log(), requires_grad=learn_penalty)
+        self.log_penalty = nn.Parameter(
+            torch.tensor(math.log(penalty)), requires_grad=learn_penalty
+        )
         self.per_example = per_example
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)

@@ -95,8 +95,8 @@ class TableKernels(MetaLearner):
         kinds, widths, shares, penalties = zip(*_MACHINES, strict=True)
         self.kinds = [kinds.count(kind) for kind in range(4)]
         base = torch.zeros(2, 5, len(kinds))
-        base[:, _WIDTH] = torch.tensor(widths).log()
-        base[:, _PENALTY] = torch.tensor(penalties).log()
+        base[:, _WIDTH] = torch.tensor([math.log(width) for width in widths])
+        base[:, _PENALTY] = torch.tensor([math.log(penalty) for penalty in penalties])
         base[:, _TEMPERATURE] = math.log(5)
         base[:, _TEMPERATURE, -self.kinds[_BAYES] :] = math.log(0.3)
         self.base = nn.Parameter(base)

@@ -68,7 +68,8 @@ class InContextTransformer(MetaLearner):
         self.encoder = NormedEncoder(encoder)
         self.embed_x = nn.Linear(features, width)
         self.embed_y = nn.Linear(outputs, width, bias=False)
-        nn.init.normal_(self.embed_y.weight)  # a one-hot column then weighs what an image does
+        if not self.embed_y.weight.is_meta:
+            nn.init.normal_(self.embed_y.weight)  # a one-hot column then weighs what an image does
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
