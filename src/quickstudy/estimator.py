@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ _CALIBRATION = (
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = NDArray[Any]
+Prior = Literal["alike", "examples"]
 
 
 def __getattr__(name: str) -> Any:
@@ -437,12 +438,14 @@ class Classifier(_FewShot):
         device: str | None = None,
         table: bool = False,
         penalty: float | None = None,
+        prior: Prior = "alike",
     ) -> None:
         self.learner = learner
         self.batch_size = batch_size
         self.device = device
         self.table = table
         self.penalty = penalty
+        self.prior = prior
 
     @_whole
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
@@ -460,6 +463,8 @@ class Classifier(_FewShot):
         return self._fit(X, y, sample_weight, least=2)
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, least: int) -> Self:
+        if self.prior not in get_args(Prior):
+            raise ValueError(f"prior is {self.prior!r}; expected 'alike' or 'examples'")
         self._build()
         x, y = self._read(X, _labels(y))
         x, y, self.support_weight_ = _weighted(_plain(x), y, sample_weight)
@@ -567,14 +572,15 @@ class Classifier(_FewShot):
             return self
         logits, scaled, y, shot = (np.concatenate(part) for part in zip(*rounds, strict=True))
         self.held_out_ = len(y)
-        self.temperature_ *= fit_temperature(scaled, y)
-        right = logits.argmax(1) == y
+        fitted = fit_temperature(scaled, y)
+        self.temperature_ *= fitted
+        right = self._chances(scaled, fitted).argmax(1) == y
         self.held_out_accuracy_ = expected_accuracy(right, shot, mean_shot(self._sizes()))
         p = []
         for k, (_, own, _, _) in enumerate(rounds):  # each round's temperature is of the others
             others = [(z, labels) for i, (_, z, labels, _) in enumerate(rounds) if i != k]
             known = [np.concatenate(part) for part in zip(*others, strict=True)]
-            p.append(probabilities(own, fit_temperature(*known) if known else 1.0))
+            p.append(self._chances(own, fit_temperature(*known) if known else 1.0))
         self.calibration_error_ = expected_calibration_error(np.concatenate(p), y)
         if false_reject:
             self._set_threshold(false_reject, logits, seed)
@@ -628,7 +634,17 @@ class Classifier(_FewShot):
         known = self._familiarity(logits) >= (
             -np.inf if self.threshold_ is None else self.threshold_
         )
-        return probabilities(logits, self.temperature_), known
+        return self._chances(logits, self.temperature_), known
+
+    def _chances(self, logits: Array, temperature: float) -> Array:
+        """Probabilities ``[n,N]``, by ``prior``."""
+        return probabilities(logits + temperature * self.log_prior(), temperature)
+
+    def log_prior(self) -> Array:
+        """What is added to each class's logit, divided by the temperature, ``[N]``."""
+        if self.prior == "alike":
+            return np.zeros(len(self.classes_))
+        return np.log(np.maximum(self._sizes(), 1) / np.sum(self._sizes()))  # type: ignore[no-any-return]
 
     def familiarity(self, X: ArrayLike) -> Array:
         """The largest logit of each example ``[n]``: how much it resembles any class.
@@ -658,7 +674,7 @@ class Classifier(_FewShot):
 
     def predict(self, X: ArrayLike) -> Array:
         """The most probable label of each example."""
-        best = self._answer(X).argmax(1)
+        best = self._chances(self._answer(X), self.temperature_).argmax(1)
         chosen: Array = self.classes_[best]
         return chosen
 
@@ -719,7 +735,7 @@ class Classifier(_FewShot):
             "classes": labels,
             "dtype": self.classes_.dtype.str,
             "calibration": calibration,
-            "settings": {"penalty": self.penalty, "table": self.table},
+            "settings": {"penalty": self.penalty, "table": self.table, "prior": self.prior},
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -732,6 +748,8 @@ class Classifier(_FewShot):
         if not self.temperature_ or self.temperature_ <= 0:
             raise ValueError(f"temperature_ is {self.temperature_!r}; expected more than 0")
         text = all(isinstance(label, str) for label in state["classes"])
+        if self.prior not in get_args(Prior):
+            raise ValueError(f"prior is {self.prior!r}; expected 'alike' or 'examples'")
         self.classes_ = np.array(state["classes"], None if text else np.dtype(state["dtype"]))
         if not np.array_equal(np.unique(self.classes_), self.classes_):
             raise ValueError(f"classes is {state['classes']!r}; expected different ones, sorted")

@@ -43,6 +43,7 @@ class Deployed(nn.Module):
     """
 
     allowance: Tensor
+    log_prior: Tensor
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -74,13 +75,15 @@ class Deployed(nn.Module):
         self.learner: MetaLearner = classifier.learner_
         self.phi: Phi = map_tensors(classifier.phi_, _single)
         self.temperature = classifier.temperature_
+        self.register_buffer("log_prior", torch.from_numpy(classifier.log_prior()).float())
         sizes = torch.bincount(torch.from_numpy(classifier.support_y_))
         self.register_buffer("allowance", (sizes == 1).float() * classifier.allowance_)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.learner.predict(self.phi, self.encoder(x).unsqueeze(0))[0]
         largest, best = logits.max(-1)
-        return (logits / self.temperature).softmax(-1), largest + self.allowance[best]
+        p: Tensor = (logits / self.temperature + self.log_prior).softmax(-1)
+        return p, largest + self.allowance[best]
 
 
 class _Embedding(nn.Module):

@@ -26,7 +26,7 @@ from quickstudy.encoders import (
     encode,
     load_encoder,
 )
-from quickstudy.estimator import Classifier
+from quickstudy.estimator import Classifier, Prior
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
 from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
@@ -103,6 +103,7 @@ class Model(Shareable):
         head: str | None = None,
         label: str | None = None,
         false_reject: float = 0.0,
+        prior: Prior = "alike",
         device: str | None = None,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
@@ -123,6 +124,8 @@ class Model(Shareable):
             label: the column of a table that holds the labels, see `read_examples`.
             false_reject: how many examples of known classes may be called unknown, 0..1; with 0
                 there is always an answer.
+            prior: ``"alike"``: no class is likelier for having more examples; ``"examples"``: they
+                are as frequent as here in what is to be answered.
             device: where to compute, see `quickstudy.devices.find_device`.
             cache: keeps features between calls.
             failed: receives what is wrong with examples that cannot be read; without it the first
@@ -151,7 +154,7 @@ class Model(Shareable):
         large = table and len(y) > _MOST_ROWS
         chosen = head or ("logistic" if large else _HEADS.get(encoder.name, "logistic"))
         with one_thread() if len(y) <= _FEW else nullcontext():
-            classifier = Classifier(chosen, device=device, table=table).fit(x, y)
+            classifier = Classifier(chosen, device=device, table=table, prior=prior).fit(x, y)
             classifier.calibrate(false_reject)
         model = cls(encoder, classifier, false_reject)
         model.guess = guess
@@ -175,6 +178,7 @@ class Model(Shareable):
             examples,
             encoder=photo,
             false_reject=self.false_reject,
+            prior=own.prior,
             device=device,
             cache=cache,
             failed=[],
@@ -309,6 +313,7 @@ class Model(Shareable):
             "encoder": self.encoder.name,
             "head": str(classifier.learner),
             "classes": self.counts,
+            "prior": classifier.prior,
             "temperature": classifier.temperature_,
             "held_out": classifier.held_out_,
             "expected_calibration_error": classifier.calibration_error_,

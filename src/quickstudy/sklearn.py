@@ -60,6 +60,9 @@ class FewShotClassifier(ClassifierMixin, _Checked, BaseEstimator, Classifier):  
             unit vectors. A learner of tables always takes it so.
         penalty: of the heads ``"photo"``, ``"sentence"``, ``"logistic"`` and ``"ridge"``, if not
             the usual one.
+        prior: ``"alike"``: no class is likelier for having more examples. ``"examples"``: classes
+            are as frequent in what will be answered as among the examples, whose sizes then say
+            how likely each is.
 
     Attributes:
         classes_: the labels, of any type, sorted.

@@ -76,6 +76,7 @@ def _about(model: dict[str, Any], state: dict[str, Any], labels: Any) -> dict[st
         "encoder": model["encoder"],
         "head": str(state["learner"]),
         "classes": dict(zip(map(str, state["classes"]), counts, strict=True)),
+        "prior": state.get("settings", {}).get("prior", "alike"),
         "temperature": calibration["temperature_"],
         "held_out": calibration["held_out_"],
         "expected_calibration_error": calibration["calibration_error_"],

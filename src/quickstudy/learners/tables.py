@@ -65,8 +65,8 @@ class TableKernels(MetaLearner):
 
     All classes count alike, however many rows each has: in the penalties, in the mean over ``i``
     and in the loss, so that ``z`` learns what a class of few rows is owed. ``S'`` is how many rows
-    that mean is worth: ``S`` if classes are of one size, else fewer. A class of one row has no say
-    in it: without that row, nothing is known of it.
+    that mean is worth: ``S`` if classes are of one size, else fewer. Of a class of one row nothing
+    is known without that row: ``i`` goes over the others, as does the ``softmax`` there.
 
     Inputs are ``[T,n,F]``: any number ``F`` of columns of any scale, ``NaN`` where a value is
     missing; it then counts as the mean. Columns in which all rows are alike are not looked at.
@@ -134,10 +134,12 @@ class TableKernels(MetaLearner):
         else:
             densities = self._densities(phi["cells"][:, 0], Y, phi)
             log_p = self._log_p(torch.cat([Y.unsqueeze(1) - missed, densities], 1), phi)
-            counted = (Y * weight * (phi["sizes"] > 1).unsqueeze(1)).unsqueeze(1)
+            several = (phi["sizes"] > 1)[:, None, None]
+            among = log_p.masked_fill(~several, -1e9).logsumexp(-1, keepdim=True)
+            counted = (Y * weight).unsqueeze(1) * several
             total = counted.sum((2, 3)).clamp_min(1)
             worth = total**2 / counted.square().sum((2, 3)).clamp_min(1)
-            loss = -(log_p * counted).sum((2, 3)).unsqueeze(-1) / total.unsqueeze(-1)
+            loss = ((among - log_p) * counted).sum((2, 3)).unsqueeze(-1) / total.unsqueeze(-1)
         believed = phi["settings"][:, _TRUST, : loss.shape[1]].unsqueeze(-1)
         evidence = self.belief.exp() * worth.unsqueeze(-1) * loss
         phi["trust"] = (believed - evidence).log_softmax(1)
