@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from quickstudy.heads import (
 )
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import ProtoNet, Scratch
+from quickstudy.names import Prior
 from quickstudy.nn import MLP
 from quickstudy.summary import FORMAT
 
@@ -63,7 +64,6 @@ _CALIBRATION = (
 P = ParamSpec("P")
 R = TypeVar("R")
 Array = NDArray[Any]
-Prior = Literal["alike", "examples"]
 
 
 def __getattr__(name: str) -> Any:

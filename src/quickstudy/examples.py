@@ -343,6 +343,8 @@ def _of_rows(
             else:
                 raise
             continue
+        if not some and isinstance(example.item, str):
+            _say_unread(source, row, label)
         some = True
         yield example
     if not some:
@@ -350,6 +352,18 @@ def _of_rows(
     if empty:
         more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
         warnings.warn(f"left out: {empty[0]}{more}", stacklevel=2)
+
+
+def _say_unread(source: Path | str, row: Row, label: str | None) -> None:
+    """Where there are texts, that nothing else is read: a table may have a column of notes."""
+    known = {"text", "path", *_LABELS, *((_column(label),) if label else ())}
+    if others := [name for name in map(_column, row) if name not in known]:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(
+            f"{source} has texts, which alone are read, and not {', '.join(others[:3])}{more}: "
+            "to learn from a table, call its column of texts otherwise",
+            stacklevel=2,
+        )
 
 
 def _is_below(file: str, folder: Path) -> bool:
@@ -370,6 +384,10 @@ def _of_row(
     source: Path | str, where: str, given: Row, labelled: bool, column: str | None
 ) -> Example:
     row = {_column(name): value for name, value in given.items()}
+    if len(row) < len(given):
+        given_names = [_column(name) for name in given]
+        twice = next(name for name in given_names if given_names.count(name) > 1)
+        raise ValueError(f"{where} has two columns called {twice!r}")
     if column is not None and _column(column) not in row:
         raise ValueError(f"{where} has no column {column!r}; it has: {_names(row)}")
     if not {"text", "path"} & {*row}:
@@ -406,8 +424,9 @@ def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | N
     value = None if name is None else row[name]
     missing = value in (None, "") if isinstance(value, str | None) else _is_nothing(value)
     if missing and labelled:
-        have = f"the column {name!r} is empty" if name else f"it has: {_names(row)}"
-        raise ValueError(f"{where} has no label; {have}; --label names its column")
+        if name:
+            raise ValueError(f"{where} has no label: the column {name!r} is empty")
+        raise ValueError(f"{where} has no label; it has: {_names(row)}; --label names its column")
     if labelled:
         row = {known: value for known, value in row.items() if known != name}
     if not row:

@@ -26,11 +26,12 @@ from quickstudy.encoders import (
     encode,
     load_encoder,
 )
-from quickstudy.estimator import Classifier, Prior
+from quickstudy.estimator import Classifier
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
 from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
 from quickstudy.images import decode_image, open_image
+from quickstudy.names import Prior
 
 __all__ = ["Answer", "Model"]
 
@@ -309,7 +310,9 @@ class Model(Shareable):
     def about(self) -> dict[str, Any]:
         """What there is to know of it, as plain values."""
         classifier = self.classifier
+        columns = getattr(self.encoder, "columns", None)
         return {
+            **({} if columns is None else {"columns": columns.summary()}),
             "encoder": self.encoder.name,
             "head": str(classifier.learner),
             "classes": self.counts,

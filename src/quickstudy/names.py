@@ -2,11 +2,15 @@
 
 import os
 import re
+from typing import Literal
 
-__all__ = ["HEAD_NAMES", "absent_encoder", "check_names", "is_built_in"]
+__all__ = ["HEAD_NAMES", "Prior", "absent_encoder", "check_names", "is_built_in"]
 
 HEAD_NAMES = ("logistic", "ridge", "centroid", "proto-maml", "photo", "sentence")
 """Of heads that learn from features, with weights of their own or without."""
+
+Prior = Literal["alike", "examples"]
+"""How frequent classes are in what is to be answered: alike, or as among the examples."""
 
 _FOREIGN = ("timm", "hf", "sentence")
 _PIXELS = ("drawing", "pixels", "grey", "inverted")

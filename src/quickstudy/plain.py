@@ -17,6 +17,7 @@ __all__ = [
     "MOST_BYTES",
     "check_there",
     "clear_temporaries",
+    "interval_of",
     "printable",
     "read_file",
     "read_line",
@@ -185,3 +186,10 @@ def clear_temporaries(folder: str | os.PathLike[str], older: float = 0.0) -> Non
                 with contextlib.suppress(OSError):
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older:
                         os.unlink(entry.path)
+
+
+def interval_of(right: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% (1927), of a share of ``n`` of which ``right`` are; 0 to 1 of none."""
+    z = 1.96
+    middle, half = right + z * z / 2, z * math.sqrt(right * (1 - right / max(n, 1)) + z * z / 4)
+    return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))

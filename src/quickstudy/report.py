@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import math
 import os
 import warnings
 from collections import deque
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from quickstudy.encoders import FeatureCache
 from quickstudy.examples import Example, Item, as_examples
 from quickstudy.model import Answer, Model
+from quickstudy.plain import interval_of
 
 __all__ = ["Mistake", "Report"]
 
@@ -123,7 +123,7 @@ class Report:
     @property
     def interval(self) -> tuple[float, float]:
         """Where the true accuracy lies, with 95% confidence (Wilson 1927)."""
-        return _interval(self._right, self.tested)
+        return interval_of(self._right, self.tested)
 
     @property
     def _right(self) -> int:
@@ -162,7 +162,7 @@ class Report:
             body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
         learned, rows = self.about["classes"], ""
         for i, (name, n, *figures) in enumerate(self.per_class()):
-            low, high = _interval(int(self.confusion[i, i]), n)
+            low, high = interval_of(int(self.confusion[i, i]), n)
             shown = [*("-" if v != v else f"{v:.1%}" for v in figures)]
             shown[0] += f" <small>{low:.0%} to {high:.0%}</small>" if n else ""
             cells = "".join(f"<td>{v}</td>" for v in (learned[name], n, *shown))
@@ -216,13 +216,6 @@ def _figure(mistake: Mistake) -> str:
         f"<b>{html.escape(mistake.truth)}</b><br>called {label}, {answer.probability:.0%}"
         "</figcaption></figure>"
     )
-
-
-def _interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95%, of a share of ``n``; 0 to 1 of none."""
-    z = 1.96
-    middle, half = right + z * z / 2, z * math.sqrt(right * (1 - right / max(n, 1)) + z * z / 4)
-    return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))
 
 
 _WIDE = '<div class="wide" role="region" aria-label="Table" tabindex="0">'

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from quickstudy.columns import Columns
 from quickstudy.plain import check_there, reading, unpack
 
 __all__ = ["FORMAT", "Summary", "read_summary"]
@@ -72,7 +73,9 @@ def _about(model: dict[str, Any], state: dict[str, Any], labels: Any) -> dict[st
     for name, value in {**calibration, "false_reject": model["false_reject"]}.items():
         if type(value) not in (int, float, type(None)) or not math.isfinite(value or 0):
             raise ValueError(f"{name} is {value!r}; expected a number")
+    table = model.get("table")
     return {
+        **({} if table is None else {"columns": Columns.of_plain(table["columns"]).summary()}),
         "encoder": model["encoder"],
         "head": str(state["learner"]),
         "classes": dict(zip(map(str, state["classes"]), counts, strict=True)),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quickstudy.cli.options import busy
-from quickstudy.names import check_names
-from quickstudy.plain import printable, read_line, to_json
+from quickstudy.names import Prior, check_names
+from quickstudy.plain import interval_of, printable, read_line, to_json
 
 if TYPE_CHECKING:
     from quickstudy.encoders import FeatureCache, LearnedEncoder
@@ -23,6 +23,8 @@ __all__ = ["COMMANDS"]
 
 UNKNOWN = "unknown"
 """What is printed for an example that resembles no class."""
+
+_SHOWN = 10  # faults, one by one
 
 ModelArgument = Annotated[Path, typer.Argument(help="A file that `quickstudy learn` wrote.")]
 CacheOption = Annotated[
@@ -73,7 +75,7 @@ def learn(
     head: Annotated[
         str | None,
         typer.Option(
-            help="photo, sentence, logistic, ridge, centroid, proto-maml, shipped weights, "
+            help="photo, sentence, tables, logistic, ridge, centroid, proto-maml, shipped weights, "
             "a run folder, or a file of weights. Default: by the encoder."
         ),
     ] = None,
@@ -87,6 +89,13 @@ def learn(
         float,
         typer.Option(help='Rate at which known classes may be called "unknown"; 0: never.'),
     ] = 0.0,
+    prior: Annotated[
+        Prior,
+        typer.Option(
+            help="How frequent classes are in what will be predicted: alike, or as among the "
+            "examples."
+        ),
+    ] = "alike",
     strict: StrictOption = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that holds more than a learned model.")
@@ -117,6 +126,7 @@ def learn(
         head=head,
         label=label,
         false_reject=unknown,
+        prior=prior,
         device=device,
         cache=_cache(cache),
         failed=failed,
@@ -562,10 +572,22 @@ def _describe(about: dict[str, Any], file: Any = None) -> None:
     console = Console(file=file or sys.stderr, markup=False)
     console.print(table)
     console.print(printable(f"{about['encoder']} features, {about['head']}"))
-    if about["held_out"]:
+    if about.get("columns"):
+        console.print(printable(about["columns"]))
+    sizes = about["classes"].values()
+    if about.get("prior") == "examples":
+        console.print("classes are taken to be as frequent as among the examples")
+    elif max(sizes) > 2 * min(sizes):
         console.print(
-            f"held-out accuracy {about['held_out_accuracy']:.1%} on {about['held_out']} of its "
-            f"examples; expected calibration error {about['expected_calibration_error']:.3f}"
+            "no class is likelier for having more examples (learn --prior examples: as frequent as "
+            "here)"
+        )
+    if n := about["held_out"]:
+        right = about["held_out_accuracy"]
+        low, high = interval_of(right * n, n)
+        console.print(
+            f"held-out accuracy {right:.1%} ({low:.0%} to {high:.0%}) on {n} of its examples; "
+            f"expected calibration error {about['expected_calibration_error']:.3f}"
         )
     if (rate := about["false_reject"]) and about["threshold"] is None:
         console.print(
@@ -600,8 +622,10 @@ def _refuse_to_replace(out: Path) -> None:
 
 
 def _say_failed(failed: list[str], strict: bool = False) -> None:
-    for reason in failed:
+    for reason in failed[:_SHOWN]:
         _say(f"left out: {reason}")
+    if len(failed) > _SHOWN:
+        _say(f"left out: {len(failed) - _SHOWN} more")
     if strict and failed:
         raise ValueError(f"{len(failed)} examples cannot be read, and --strict was given")
 
