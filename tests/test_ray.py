@@ -37,7 +37,7 @@ class Killed(Predictor):
 def cluster() -> Iterator[None]:
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.getenv("PYTHONPATH")]))
     ray.init(
-        num_cpus=2,
+        num_cpus=3,  # two workers, and one that reads
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": paths}},

@@ -29,8 +29,8 @@ class TableSampler:
     Args:
         way: classes ``N``, or an inclusive range.
         shot: support rows for each class, or a range. Half the batches have as many of each class;
-            in a quarter classes are as frequent as the mechanism makes them, and in another some
-            have many times as many rows as others; one row at least.
+            in a quarter classes are as frequent as the mechanism makes them, and in another, of any
+            tables, some have many times as many rows as others; one row at least.
         features: columns, or a range.
         query: query rows of a task.
         tasks: most tasks in a batch ``T``.
@@ -87,7 +87,8 @@ class TableSampler:
         dealt = rng.choice(["alike", "natural", "skewed"], p=[0.5, 0.25, 0.25])
         xs, ys = [], []
         for _ in range(max(1, min(self.tasks, self.cells // size))):
-            x, y = _worth_reading(rng, 2 * (support + self.query), features, n_way)
+            draw = invent if dealt == "skewed" else _worth_reading
+            x, y = draw(rng, 2 * (support + self.query), features, n_way)
             wanted = np.full(way, shot if dealt == "alike" else 1)
             if dealt == "skewed":
                 wanted = _skewed(rng, way, support)
