@@ -206,7 +206,7 @@ def test_a_label_column_is_none_to_learn_from(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("a,b\n1,2\n", r"t\.csv, line 2 has no label; it has: a, b; --label names its column"),
-        ("a,label\n1,\n", "line 2 has no label; the column 'label' is empty"),
+        ("a,label\n1,\n", "line 2 has no label: the column 'label' is empty"),
         ("label\nx\ny\n", "line 2 has a label, and nothing to tell it by"),
         ("a,label\n1,x\n1,y\n", "no column can be learned from: the same everywhere, left out: a"),
         ("a,label\n,x\n?,y\n", "no column can be learned from: empty, left out: a"),
@@ -304,3 +304,96 @@ def test_columns_of_a_stranger_are_as_wide_as_the_examples(tmp_path: Path) -> No
     save_state(path, state)
     with pytest.raises(ValueError, match=r"m\.qs is not .*: its columns are \d+ numbers, its exam"):
         Model.load(path)
+
+
+def test_a_table_s_own_numbers_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    x, y = load_wine(return_X_y=True)
+    x[3, 2] = np.nan
+    FewShotClassifier("tables").fit(x[::5], y[::5]).save(tmp_path / "m.qs")
+    whole = FewShotClassifier.load(tmp_path / "m.qs").predict_proba(x)
+    assert np.allclose(whole, FewShotClassifier("tables").fit(x[::5], y[::5]).predict_proba(x))
+
+    def with_part(path: tuple[str, ...], change: Any) -> None:
+        state = load_state(tmp_path / "m.qs")
+        *outer, last = path
+        inner = state
+        for name in outer:
+            inner = inner[name]
+        inner[last] = change(inner[last].clone())
+        save_state(tmp_path / "n.qs", state)
+
+    for part, change in (
+        (("phi", "spread"), lambda z: z * np.nan),
+        (("phi", "sorted"), lambda z: z * np.nan),
+        (("phi", "weights"), lambda z: z[..., :1]),
+        (("phi", "mean"), lambda z: z[:, :1]),
+        (("phi", "trust"), lambda z: z[:, :3]),
+        (("phi", "variances"), lambda z: z / 0),
+        (("support_x",), lambda z: z * np.inf),
+    ):
+        with_part(part, change)
+        with pytest.raises(ValueError, match=r"n\.qs"):
+            FewShotClassifier.load(tmp_path / "n.qs")
+
+
+def test_a_folder_that_is_called_as_what_ships_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tables").mkdir()
+    x, y = load_iris(return_X_y=True)
+    assert FewShotClassifier("tables").fit(x[::9], y[::9]).score(x, y) > 0.85
+    with pytest.raises(FileNotFoundError, match="tables is not a run folder"):
+        FewShotClassifier("./tables").fit(x, y)
+
+
+def test_arrays_are_taken_or_refused_in_words() -> None:
+    x, y = load_iris(return_X_y=True)
+    fitted = FewShotClassifier("tables").fit(x[::9], y[::9])
+    holes = x[:3].astype(object)
+    holes[0, 1] = None
+    assert len(fitted.predict(holes)) == 3
+    holes[0, 1] = "?"
+    with pytest.raises(ValueError, match="this was fitted with numbers alone"):
+        fitted.predict(holes)
+    with pytest.raises(ValueError, match="X has 3 dimensions; a table has two"):
+        FewShotClassifier("tables").fit(x[:, :, None], y)
+    assert FewShotClassifier("tables").__sklearn_tags__().input_tags.allow_nan
+    assert not FewShotClassifier("logistic").__sklearn_tags__().input_tags.allow_nan
+
+
+def test_a_frame_with_numbers_for_names_is_saved_and_one_name_for_two_columns_refused(
+    tmp_path: Path,
+) -> None:
+    x, y = load_iris(return_X_y=True)
+    few: Any = Frame(x[::9].tolist(), [0, 1, 2, 3])  # type: ignore[list-item]
+    FewShotClassifier("tables").fit(few, y[::9]).save(tmp_path / "m.qs")
+    again = FewShotClassifier.load(tmp_path / "m.qs")
+    whole: Any = Frame(x.tolist(), [0, 1, 2, 3])  # type: ignore[list-item]
+    assert again.score(whole, y) > 0.85
+
+    class Twice(Frame):
+        def to_dict(self, orient: str) -> list[dict[str, Any]]:
+            return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    with pytest.raises(ValueError, match="several columns called 'a'"):
+        FewShotClassifier("tables").fit(Twice(x.tolist(), ["a", "b", "a", "c"]), y)
+
+
+@pytest.mark.parametrize("learner", ["tables", "logistic"])
+def test_classes_are_as_frequent_as_is_said(learner: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [40, 10])
+    x, query = rng.normal(size=(50, 3)), rng.normal(size=(400, 3))
+    x[:, 0] += y
+    alike = FewShotClassifier(learner, table=True).fit(x, y)
+    own = FewShotClassifier(learner, table=True, prior="examples").fit(x, y)
+    odds = [np.log(each.predict_proba(query)) @ [1, -1] for each in (own, alike)]
+    assert np.allclose(odds[0] - odds[1], np.log(4)), "four to one"
+    assert (own.predict(query) == own.predict_proba(query).argmax(1)).all()
+    own.calibrate().save(tmp_path / "m.qs")
+    again = FewShotClassifier.load(tmp_path / "m.qs")
+    assert again.prior == "examples"
+    assert np.allclose(again.predict_proba(query), own.predict_proba(query))
+    with pytest.raises(ValueError, match="prior is 'natural'; expected 'alike' or 'examples'"):
+        FewShotClassifier(learner, prior="natural").fit(x, y)  # type: ignore[arg-type]

@@ -30,9 +30,10 @@ def read_columns(
     """
     here = ~x.isnan()
     count = here.sum(1).clamp_min(1)
-    largest = x.nan_to_num().abs().amax(1)
+    drawn = _drawn_in(x)
+    largest = drawn.nan_to_num().abs().amax(1)
     unit = torch.where(largest > 0, largest, 1.0)  # no square of any number overflows
-    z = _drawn_in(x / unit.unsqueeze(1))
+    z = drawn / unit.unsqueeze(1)
     mean = z.nan_to_num().sum(1) / count
     gap = torch.where(here, z - mean.unsqueeze(1), 0.0)
     spread = (gap.square().sum(1) / count).sqrt()

@@ -189,3 +189,65 @@ def test_it_has_as_many_machines_and_numbers_as_is_said() -> None:
     learner = TableKernels()
     assert learner.kinds == [8, 4, 3, 2]
     assert sum(p.numel() for p in learner.parameters()) == 730
+
+
+def test_many_rows_of_few_values_are_learned_exactly() -> None:
+    """Rows that come again make a matrix that single precision cannot invert."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 5, (1, 500, 2), generator=rng).double()
+    query = torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0))[None].double()
+
+    def wanted(x: Tensor) -> Tensor:
+        return x[..., :1] + 2 * x[..., 1:]
+
+    learner = quickstudy.load("tables")
+    for unit, zero in ((1.0, 0.0), (1e-12, 0.0), (1.0, 1e12), (1e300, 0.0)):
+        y = wanted(x) * unit + zero
+        got = (learner.predict(learner.adapt(x, y, None), query) - zero) / unit
+        error = (got - wanted(query)).square().mean().sqrt()
+        assert error < 0.01, (unit, zero, error)
+
+
+def test_one_number_out_of_all_proportion_takes_no_other_away() -> None:
+    learner, (x, y, query) = shaken(), table(rows=30)
+    x[0, 7, 1] = 4.0
+    ranks = learner.adapt(x, y, 3)["cells"][0, 1, :, 1]
+    wanted = answer(learner, x, y, query)
+    for large in (1e9, 1e300):
+        x[0, 7, 1] = large
+        torch.testing.assert_close(learner.adapt(x, y, 3)["cells"][0, 1, :, 1], ranks)
+        assert (answer(learner, x, y, query).softmax(-1) - wanted.softmax(-1)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("number", [7.0, torch.nan])
+def test_columns_in_which_all_rows_are_alike_change_nothing(number: float) -> None:
+    learner, (x, y, query) = shaken(), table()
+    more = torch.full((1, 12, 50), number, dtype=torch.float64)
+    got = answer(learner, torch.cat([x, more], 2), y, torch.cat([query, 9 * more[:, :5]], 2))
+    torch.testing.assert_close(got, answer(learner, x, y, query))
+
+
+def test_what_is_far_from_all_rows_is_not_familiar() -> None:
+    learner, (x, y, query) = shaken(), table()
+    near, far = answer(learner, x, y, query), answer(learner, x, y, 20 * query.sign())
+    assert far.max() < near.max(-1).values.min()
+    p = near.softmax(-1)
+    assert (p.max(-1).values.log() > near.max(-1).values).all(), "less than the probability says"
+
+
+def test_evidence_is_of_classes_of_which_a_row_can_be_left_out() -> None:
+    learner, (x, _, _) = shaken(), table()
+    alone = torch.tensor([[0] * 11 + [1]])
+    with torch.no_grad():
+        phi = learner.adapt(x, alone, 2)
+        prior = phi["settings"][:, 3].log_softmax(1)
+        torch.testing.assert_close(phi["trust"][..., 0], prior)
+        three = torch.tensor([[0] * 6 + [1] * 5 + [2]])
+        phi = learner.adapt(x, three, 3)
+        assert not torch.allclose(phi["trust"][..., 0], phi["settings"][:, 3].log_softmax(1))
+
+
+def test_more_rows_than_can_be_compared_are_refused() -> None:
+    y = torch.arange(3001)[None] % 2
+    with pytest.raises(ValueError, match=r"takes at most 3,000; here are 3,001: give it a part"):
+        TableKernels().adapt(torch.zeros(1, 3001, 1), y, 2)
