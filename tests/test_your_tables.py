@@ -397,3 +397,36 @@ def test_classes_are_as_frequent_as_is_said(learner: str, tmp_path: Path) -> Non
     assert np.allclose(again.predict_proba(query), own.predict_proba(query))
     with pytest.raises(ValueError, match="prior is 'natural'; expected 'alike' or 'examples'"):
         FewShotClassifier(learner, prior="natural").fit(x, y)  # type: ignore[arg-type]
+
+
+def test_what_learn_says_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{i},{30 + i % 7 - 20 * (i < 9)},{'no' if i < 9 else 'yes'}" for i in range(30)]
+    data = tmp_path / "t.csv"
+    data.write_text("\n".join(["customer_id,age,label", *lines, "30,1,", *["31,2,"] * 20]) + "\n")
+    model = tmp_path / "m.qs"
+    said = []
+    for more in ([], ["--prior", "examples"]):
+        assert run(monkeypatch, "learn", data, "-o", model, "--force", *more) == 0
+        said.append(" ".join(capsys.readouterr().err.split()))
+        assert run(monkeypatch, "info", model) == 0
+        known = " ".join(capsys.readouterr().out.split())
+        assert "numbers: age; row numbers or ids, left out: customer_id" in known
+        assert "% (" in known
+        assert "to 100%) on 30 of its examples" in known
+    assert "no class is likelier for having more examples (learn --prior examples" in said[0]
+    assert "classes are taken to be as frequent as among the examples" in said[1]
+    assert said[0].count("has no label: the column 'label' is empty") == 10
+    assert "left out: 11 more" in said[0]
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    assert run(monkeypatch, "learn", tmp_path / "t.xlsx", "--label", "plan") == 2
+    assert "save the sheet as CSV" in capsys.readouterr().err
+
+
+def test_that_other_columns_beside_texts_are_not_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,amount,label\ngood day,1,a\nso long,2,b\n")
+    with pytest.warns(UserWarning, match="has texts, which alone are read, and not amount"):
+        Model.learn(tmp_path / "t.csv", encoder="minilm")
+    with pytest.raises(ValueError, match="has two columns called 'age'"):
+        Model.learn(Frame([[1, 2, "x"], [3, 4, "y"]], ["Age", "age", "label"]))  # type: ignore[arg-type]

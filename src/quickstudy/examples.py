@@ -43,6 +43,7 @@ __all__ = [
 Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any], Row]
 
 _LABELS = ("label", "class", "intent", "category")
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
 _LONGEST_NAME = 1000  # characters of a label, or of a column's name
 _MOST_LINES = 1000  # of a text in quotes
@@ -86,12 +87,19 @@ def read_examples(
     if is_table(path):
         yield from _table(path, failed, label)
         return
-    if label is not None:
+    if label is not None and path.suffix.lower() not in _SHEETS:
         raise ValueError(f"{path} is no table: no column of it is called {label!r}")
-    if path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
+    archive = path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+    if path.is_file() and (not archive or path.suffix.lower() in _SHEETS):
+        sheet = path.suffix.lower() in _SHEETS
         raise ValueError(
-            f"{path} is no folder, no zip and none of {', '.join(_TABLES)}; a table needs a column "
-            "label and others: text, path, or what you know of each row"
+            f"{path} is no folder, no zip and none of {', '.join(_TABLES)}; "
+            + (
+                "save the sheet as CSV"
+                if sheet
+                else "a table needs a column label and others: text, path, or what you know of "
+                "each row"
+            )
         )
     with Files(path) as files:
         for label, names in class_folders(files).items():

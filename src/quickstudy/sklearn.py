@@ -27,9 +27,15 @@ class _Checked:
         checks: dict[str, Any] = {"reset": reset, "allow_nd": True}
         if self._of_tables:
             checks["ensure_all_finite"] = "allow-nan"
-        if isinstance(y, str):
-            return validate_data(self, X, **checks), None
-        x, y = validate_data(self, X, y, **checks, **self._of_targets)
+        try:
+            if isinstance(y, str):
+                return validate_data(self, X, **checks), None
+            x, y = validate_data(self, X, y, **checks, **self._of_targets)
+        except ValueError as error:
+            words = any(said in str(error) for said in ("string to float", "bytes/strings"))
+            if words and not self._of_tables:
+                raise ValueError(f"{error}; of a table, say table=True") from error
+            raise
         if not self._of_targets:
             check_classification_targets(y)
         return x, y

@@ -64,6 +64,16 @@ _SUITED: dict[str, dict[str, Any]] = {
     "table-transformer": {"lr": 1e-3},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
+_DRAWINGS: dict[str, dict[str, Any]] = {  # soonest at 98 and 95%, benchmarks/time_to_accuracy.py
+    "protonet": {"way": 20, "lr": 2e-3, "steps": 2000},
+    "maml": {
+        "downsample": "stride",
+        "options": {"inner_lr": 2.0},
+        "tasks": 16,
+        "lr": 3e-3,
+        "steps": 1500,
+    },
+}
 _TEST_SEED = 1 << 32
 _VALIDATION_SEED = 1 << 33
 OF_TABLES = ("tables", "table-transformer")
@@ -184,8 +194,12 @@ class Experiment(Setup, Schema):
     @classmethod
     def suited(cls, learner: LearnerName, **chosen: Any) -> "Experiment":
         """The experiment with the values chosen; the others are those that suit the learner."""
-        suited = {**_SUITED.get(chosen.get("data", ""), {}), **_SUITED.get(learner, {})}
-        return cls(learner, **{**suited, **chosen})
+        data = chosen.get("data", "omniglot")
+        suited = {**_SUITED.get(data, {}), **_SUITED.get(learner, {})}
+        if data in ("omniglot", "alphabets"):
+            suited |= _DRAWINGS.get(learner, {})
+        options = {**suited.get("options", {}), **chosen.get("options", {})}
+        return cls(learner, **{**suited, **chosen, "options": options})
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Experiment":
