@@ -12,7 +12,8 @@ step and stopped while it is tested: how busy the machine is matters little. The
   written out (`peers.py`); its sampler, which opens each image again, is left out, in its favour;
 - ProtoNet as in its authors' code: 60 ways, 5 queries, Adam at 0.001, halved every 2,000 episodes.
 
-Writes ``benchmarks/results/time-to-accuracy.json`` and ``docs/images/time-to-accuracy.svg``.
+Writes ``benchmarks/results/time-to-accuracy.json``, from which ``tools/results.py`` makes a table
+of docs/performance.md.
 """
 
 import argparse
@@ -38,7 +39,6 @@ from quickstudy.memory import keep_memory
 from quickstudy.training import train
 
 OUT = Path(__file__).parent / "results" / "time-to-accuracy.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "time-to-accuracy.svg"
 TARGETS = {"maml": 95.0, "protonet": 98.0}
 TEST = 1000
 Curve = list[tuple[float, int, float]]  # seconds, step, accuracy in %
