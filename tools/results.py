@@ -558,8 +558,8 @@ def small_tables(found: dict[str, Any]) -> list[str]:
         cells = (f"{r['loss']:.3f}, {r['ece']:.3f}, {r['rank']:.1f}" for r in each)
         sure.append(f"| {shown} | {' | '.join(cells)} |")
     lines = [
-        "Accuracy in %: how far ours is ahead, with 95% intervals over tables, and on how many tables "
-        "it is surely better / worse.",
+        "Accuracy in %: how far ours is ahead, with 95% intervals over tables, and on how many "
+        "tables it is surely better / worse.",
         "",
         *right,
         "",
