@@ -219,7 +219,7 @@ BAD_ROWS = [
         "text,label\nok,x\nplease, now,x\nfine,y\n",
         r"3 has 3 fields, and the header 2",
     ),
-    ("a.csv", "text,note,label\nok,,x\nshort\nfine,,y\n", r"3 has 1 fields, and the header 3"),
+    ("a.csv", "text,id,label\nok,,x\nshort\nfine,,y\n", r"3 has 1 fields, and the header 3"),
     ("a.csv", "text,label\nok,x\nnothing,\nfine,y\n", r"line 3 has no label"),
     ("a.csv", "path,text,label\n,ok,x\nnone.png,,x\n,fine,y\n", r"no such file: .*none\.png"),
     (

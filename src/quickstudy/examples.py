@@ -364,7 +364,7 @@ def _of_rows(
 
 def _say_unread(source: Path | str, row: Row, label: str | None) -> None:
     """Where there are texts, that nothing else is read: a table may have a column of notes."""
-    known = {"text", "path", *_LABELS, *((_column(label),) if label else ())}
+    known = {"text", "path", "id", *_LABELS, *((_column(label),) if label else ())}
     if others := [name for name in map(_column, row) if name not in known]:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         warnings.warn(
