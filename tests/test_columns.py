@@ -82,6 +82,7 @@ def test_dates_are_read_as_people_write_them() -> None:
     assert read("13/1/2024 6:00", "1/1/2024") == ([738898.25, 738886], "dates: x (day first)")
     assert read("13-01-2024", "1-1-2024") == ([738898, 738886], "dates: x (day first)")
     assert read("01.31.2024", "01.01.2024") == ([738916, 738886], "dates: x (month first)")
+    assert read("2024-01-02", "01.01.2024") == ([738887, 738886], "dates: x (day first)")
 
 
 def test_numbers_are_read_as_people_write_them() -> None:

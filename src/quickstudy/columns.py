@@ -255,20 +255,16 @@ def _number(text: str, column: Column) -> float:
 def _days(text: str, order: Order = "") -> float:
     """A date in days, the time of day as part of one; ``NaN`` if it is none.
 
-    ISO 8601, or 31.7.2025, 31/7/2025, 7/31/2025 and the like, with a time or without.
+    ISO 8601, or by its order 31.7.2025, 31/7/2025, 7/31/2025 and the like, with a time or without.
     """
-    if order:
+    if not re.match(r"\d{4}-\d\d-\d\d", text):
         found = re.fullmatch(r"(\d\d?)([./-])(\d\d?)\2(\d{4})([T ,]+\d.*)?", text)
-        if found is None:
+        if found is None or not order:
             return math.nan
-        day, month = found[1], found[3]
-        if order == "month":
-            day, month = month, day
+        day, month = (found[1], found[3]) if order == "day" else (found[3], found[1])
         time = (found[5] or "").strip("T ,")
         hour = f"T{time:0>5}" if re.fullmatch(r"\d:\d\d", time) else f"T{time}" * bool(time)
         text = f"{found[4]}-{month:0>2}-{day:0>2}{hour}"
-    elif not re.match(r"\d{4}-\d\d-\d\d", text):
-        return math.nan
     try:
         moment = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:

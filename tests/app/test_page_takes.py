@@ -1,6 +1,7 @@
 """What is taken along: pictures from a webcam, a command, a model; and a model that is there."""
 
 import base64
+import csv
 import json
 import shutil
 import subprocess
@@ -192,6 +193,16 @@ def test_a_served_table_is_asked_by_a_form_and_by_a_file(
         {"age": "8", "since": "", 'plan, "now"': "free"},
     ]
     assert "2 rows of new.csv" in page.locator("#served-input").inner_text()
+    with page.expect_download() as download:
+        page.get_by_text("Save answers").click()
+    download.value.save_as(tmp_path / "answers.csv")
+    head, first, second = (
+        csv.DictReader((tmp_path / "answers.csv").open()).fieldnames,
+        *csv.DictReader((tmp_path / "answers.csv").open()),
+    )
+    assert head == ["age", "since", 'plan, "now"', "answer", "a", "b"]
+    assert [*first.values()] == ["7", "", "a;b", "a", "0.9000", "0.1000"]
+    assert second["answer"] == "unknown"
     table.write_text("age\n7\n")
     page.set_input_files("#served input[type=file]", table)
     assert desk.error() == "new.csv has no column since."

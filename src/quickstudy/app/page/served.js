@@ -1,6 +1,6 @@
 /* Models that this server was started with: tried with one item or with many. */
 
-import { api, portions } from "./api.js";
+import { api, download, portions } from "./api.js";
 import { $, bars, element, percent, plural, short, shown } from "./dom.js";
 import { inputs } from "./inputs.js";
 import { guard, say, settled, working } from "./notices.js";
@@ -83,8 +83,24 @@ function table(classes, answers, items) {
     element("td", { textContent: answer.unknown
       ? `most like ${short(classes[answer.probabilities.indexOf(Math.max(...answer.probabilities))])}`
       : percent(Math.max(...answer.probabilities)) }));
-  return element("div", { className: "scroll" }, element("table", {},
+  const save = element("button", { textContent: "Save answers (.csv)",
+    onclick: () => download(new Blob([csv(classes, answers, items)], { type: "text/csv" }),
+      `${model.name}.csv`) });
+  return element("div", {}, save, element("div", { className: "scroll" }, element("table", {},
     element("thead", {}, element("tr", {}, ...["Item", "Answer", "How sure"].map(textContent =>
       element("th", { scope: "col", textContent })))),
-    element("tbody", {}, ...answers.map(row))));
+    element("tbody", {}, ...answers.map(row)))));
+}
+
+/* The columns of each row, or its text or number, the answer, and the chance of each class. */
+function csv(classes, answers, items) {
+  const own = (item, i) => item.row ?? { item: item.text ?? i + 1 };
+  const lines = [[...Object.keys(own(items[0], 0)), "answer", ...classes],
+    ...answers.map((answer, i) => [...Object.values(own(items[i], i)), wording(answer),
+      ...answer.probabilities.map(p => p.toFixed(4))])];
+  const cell = value => {
+    const text = String(value ?? ""), safe = /^[=+@\t]/.test(text) ? "'" + text : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  return lines.map(line => line.map(cell).join(",") + "\n").join("");
 }
