@@ -154,7 +154,9 @@ def main() -> None:
     parser.add_argument("root")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--every", type=float, default=20, help="seconds between tests")
-    parser.add_argument("--only", nargs=2, metavar=("ENTRANT", "LEARNER"))
+    parser.add_argument("--learners", nargs="+", choices=TARGETS, default=[*TARGETS])
+    parser.add_argument("--entrants", nargs="+", choices=ENTRANTS, default=[*ENTRANTS])
+    parser.add_argument("--only", nargs=2, metavar=("ENTRANT", "LEARNER"), help="in this process")
     args = parser.parse_args()
     if args.only:
         torch.set_num_threads(1)
@@ -162,22 +164,26 @@ def main() -> None:
         entrant, name = args.only
         print(json.dumps(ENTRANTS[entrant](name, args.root, args.every, 60 * args.minutes)))
         return
-    curves: dict[str, dict[str, Curve]] = {}
-    for name in TARGETS:
-        for entrant in ENTRANTS:
-            command = [*sys.argv, "--only", entrant, name]
-            said = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE)
-            curves.setdefault(name, {})[entrant] = json.loads(said.stdout)
-            write(args, curves)
+    for name in args.learners:
+        for entrant in args.entrants:
+            command = [sys.executable, *sys.argv, "--only", entrant, name]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            write(args, name, entrant, json.loads(said.stdout))
 
 
-def write(args: argparse.Namespace, curves: dict[str, dict[str, Curve]]) -> None:
+def write(args: argparse.Namespace, name: str, entrant: str, curve: Curve) -> None:
+    """Beside what is there already of others."""
+    known = json.loads(OUT.read_text())["curves"] if OUT.is_file() else {}
+    curves = {learner: {**known.get(learner, {})} for learner in TARGETS}
+    curves[name][entrant] = curve
     result = {
         "commit": code_commit(),
         "command": f"python benchmarks/time_to_accuracy.py ROOT --minutes {args.minutes:g}",
         "cpu": platform.machine(),
         "targets": TARGETS,
-        "curves": curves,
+        "curves": {
+            learner: {e: each[e] for e in ENTRANTS if e in each} for learner, each in curves.items()
+        },
     }
     OUT.write_text(json.dumps(result) + "\n")
 

@@ -71,7 +71,7 @@ _DRAWINGS: dict[str, dict[str, Any]] = {  # soonest at 98 and 95%, benchmarks/ti
         "options": {"inner_lr": 2.0},
         "tasks": 16,
         "lr": 3e-3,
-        "steps": 1500,
+        "steps": 2000,
     },
 }
 _TEST_SEED = 1 << 32
