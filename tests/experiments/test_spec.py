@@ -199,3 +199,16 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
             ],
             standalone_mode=False,
         )
+
+
+def test_what_suits_drawings_is_not_taken_for_other_data_or_what_was_chosen() -> None:
+    own = Experiment.suited("maml")
+    assert (own.downsample, own.options["inner_lr"], own.tasks) == ("stride", 2.0, 16)
+    chosen = Experiment.suited("maml", tasks=4, options={"inner_lr": 0.1, "inner_steps": 2})
+    assert (chosen.tasks, chosen.options) == (4, {"inner_lr": 0.1, "inner_steps": 2})
+    for data in ("folder", "sinusoid", "miniimagenet"):
+        other = Experiment.suited("maml", data=data)  # type: ignore[arg-type]
+        assert (other.downsample, other.options, other.steps) == ("pool", {}, 1000)
+    assert Experiment.suited("protonet", data="alphabets").way == 20
+    assert Experiment.suited("protonet", data="folder").way == 5
+    assert Experiment.suited("reptile").optimizer == "sgd"

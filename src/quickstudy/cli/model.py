@@ -135,9 +135,10 @@ def learn(
     if out.exists():
         _say(f"{out} is replaced")
     model.save(out)
-    if model.guess:
+    about = model.about()
+    if model.guess and "columns" not in about:
         _say(model.guess)
-    _describe(model.about())
+    _describe(about)
     _say(f"{out} is ready: quickstudy predict {out} NEW")
 
 
