@@ -20,8 +20,6 @@ import csv
 import importlib.util
 import io
 import json
-import shlex
-import sys
 import tarfile
 import time
 import warnings
@@ -210,7 +208,8 @@ def main() -> None:
             print(f"{name:14}", *map(" ".join, shown.items()), sep="  ", flush=True)
     result = {
         "commit": code_commit(),
-        "command": "python benchmarks/tables.py " + shlex.join(sys.argv[1:]),
+        "command": f"python benchmarks/tables.py --part {args.part} --draws {args.draws} "
+        f"--tuned {args.tuned}",
         "part": args.part,
         "tables": {
             name: len(next(iter(each.values()))) for name, each in scores[args.shots[0]].items()
