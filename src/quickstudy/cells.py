@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["describe", "read_columns"]
+__all__ = ["describe", "exact", "read_columns"]
 
 _FAR = 10  # median distances from the median, beyond which values are drawn in
+
+
+def exact(x: Tensor) -> Tensor:
+    """In double precision, if the device has it."""
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 def read_columns(

@@ -179,12 +179,12 @@ def test_learner_options_reach_the_learner(run: Run, tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_run_is_a_flag() -> None:
-    """But for the learner's options, which are flags of their own."""
+    """But for the learner's options, which are flags of their own, and what a backbone decides."""
     train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     flags = {parameter.name: parameter for parameter in train.params}
-    assert {*Experiment.model_fields} - {*flags} == {"options"}
+    assert {*Experiment.model_fields} - {*flags} == {"options", "backbone_config"}
     for name, field in Experiment.model_fields.items():
-        if name not in ("learner", "options"):
+        if name not in ("learner", "options", "backbone_config"):
             assert f"--{name.replace('_', '-')}" in flags[name].opts
             assert (flags[name].help, flags[name].default) == (field.description, field.default)
 

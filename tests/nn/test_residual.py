@@ -117,5 +117,6 @@ def test_backbones_are_built_by_name() -> None:
     spec = LearnerSpec(learner="protonet", backbone="resnet12", size=20, channels=3, filters=4)
     assert spec.build()(make_task((3, 20, 20), way=2).to(torch.float32)).shape[-1] == 2
     with torch.device("meta"):
-        wide = LearnerSpec(learner="r2d2", backbone="wrn-28-10", size=32, channels=3)._backbone()
+        spec = LearnerSpec(learner="r2d2", backbone="wrn-28-10", size=32, channels=3)
+        wide = spec._backbone(pretrained=False)
     assert wide.out_features == 640

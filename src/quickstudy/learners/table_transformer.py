@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.cells import describe, read_columns
+from quickstudy.cells import describe, exact, read_columns
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["TableTransformer"]
@@ -96,6 +96,7 @@ class TableTransformer(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
+        support_x = exact(support_x)
         phi: Phi = class_labels(support_y, n_way) | read_columns(
             support_x, support_y, n_way, most=MOST_COLUMNS
         )
@@ -129,7 +130,9 @@ class TableTransformer(MetaLearner):
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         G = phi["ends"].shape[1]
-        tokens = self._tokens(describe(query_x, phi).to(self.marks), phi).expand(-1, G, -1, -1, -1)
+        tokens = self._tokens(describe(exact(query_x), phi).to(self.marks), phi).expand(
+            -1, G, -1, -1, -1
+        )
         unknown = self.marks[-1].expand(*tokens.shape[:2], 1, *tokens.shape[3:])
         tokens = torch.cat([tokens, unknown], dim=2).flatten(0, 1)
         for name, blocks in (("cells", self.blocks), ("rows", self.row_blocks)):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.cells import describe, read_columns
+from quickstudy.cells import describe, exact, read_columns
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.task import Task
 
@@ -114,11 +114,11 @@ class TableKernels(MetaLearner):
                 f"{type(self).__name__} compares each row with all others and takes at most "
                 f"{_MOST_ROWS:,}; here are {S:,}: give it a part, or take another learner"
             )
-        support_x = _exact(support_x)
+        support_x = exact(support_x)
         phi: Phi = class_labels(support_y, n_way) | read_columns(support_x, support_y, n_way)
         phi["read"] = (phi["spread"] > 0).sum(1).clamp_min(1).to(support_x.dtype)
         phi["cells"] = self._cells(support_x, phi)
-        Y = _exact(support_y) if number else F.one_hot(support_y, n_way or 0).to(support_x.dtype)
+        Y = exact(support_y) if number else F.one_hot(support_y, n_way or 0).to(support_x.dtype)
         if number:
             phi["unit"] = _unit(Y)
             Y = Y / phi["unit"]
@@ -151,7 +151,7 @@ class TableKernels(MetaLearner):
         return phi
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        cells = self._cells(_exact(query_x), phi)
+        cells = self._cells(exact(query_x), phi)
         scores = phi["centre"].unsqueeze(1) + self._gram(cells, phi) @ phi["weights"]
         trust: Tensor = phi["trust"].unsqueeze(2)
         if ways(phi) is None:
@@ -228,11 +228,6 @@ class TableKernels(MetaLearner):
         own = -0.5 * ((x.unsqueeze(1) - mean) ** 2 / variance + variance.log()).sum(-1)
         own = own.unsqueeze(-1) / phi["read"][:, None, None, None] ** 0.25
         return torch.where(Y.unsqueeze(1) > 0, own, _log_density(x, phi))
-
-
-def _exact(x: Tensor) -> Tensor:
-    """In double precision, if the device has it."""
-    return x.float() if x.device.type == "mps" else x.double()
 
 
 def _unit(y: Tensor) -> Tensor:
