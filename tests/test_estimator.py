@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import NearestCentroid
@@ -428,3 +428,12 @@ def test_files_that_say_what_cannot_be_are_refused(
 def test_a_head_of_classifiers_is_no_regressor(head: str) -> None:
     with pytest.raises(ValueError, match=f"{head} is a head of classifiers; a regressor takes"):
         FewShotRegressor(head).fit([[0.0], [1.0]], [100.0, 200.0])
+
+
+def test_features_however_small_are_told_apart() -> None:
+    """Where all probabilities are alike to the last digit, logits are not."""
+    x, y = load_iris(return_X_y=True)
+    usual = FewShotClassifier().fit(x, y).score(x, y)
+    small = FewShotClassifier().fit(1e-30 * x, y)
+    assert np.ptp(small.predict_proba(1e-30 * x)) == 0
+    assert small.score(1e-30 * x, y) == pytest.approx(usual, abs=0.02)

@@ -574,7 +574,7 @@ class Classifier(_FewShot):
         self.held_out_ = len(y)
         fitted = fit_temperature(scaled, y)
         self.temperature_ *= fitted
-        right = self._chances(scaled, fitted).argmax(1) == y
+        right = (scaled + fitted * self.log_prior()).argmax(1) == y
         self.held_out_accuracy_ = expected_accuracy(right, shot, mean_shot(self._sizes()))
         p = []
         for k, (_, own, _, _) in enumerate(rounds):  # each round's temperature is of the others
@@ -674,7 +674,7 @@ class Classifier(_FewShot):
 
     def predict(self, X: ArrayLike) -> Array:
         """The most probable label of each example."""
-        best = self._chances(self._answer(X), self.temperature_).argmax(1)
+        best = (self._answer(X) + self.temperature_ * self.log_prior()).argmax(1)
         chosen: Array = self.classes_[best]
         return chosen
 
