@@ -54,6 +54,18 @@ def prepared(model: Model) -> Any:
     return np.stack(pixels).astype(np.float32) / 255
 
 
+def test_a_graph_takes_classes_for_as_frequent_as_the_model_does() -> None:
+    few = [*examples(range(4)), *examples(range(4, 8))[:8]]
+    alike, own = (
+        Model.learn(few, encoder="drawing", head="centroid", prior=prior)
+        for prior in ("alike", "examples")
+    )
+    with torch.no_grad():
+        p, _ = Deployed(own).eval()(torch.as_tensor(prepared(own)))
+    assert np.allclose(p, expected(own), atol=1e-4)
+    assert not np.allclose(p, expected(alike), atol=1e-3)
+
+
 LEARNERS = ["protonet-omniglot", "protonet-drawings", "matching-omniglot"]
 LEARNERS += ["maml-omniglot-5w1s", *HEADS]
 

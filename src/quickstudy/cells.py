@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["describe", "exact", "read_columns"]
+__all__ = ["describe", "exact", "read_columns", "unit_of"]
 
 _FAR = 10  # median distances from the median, beyond which values are drawn in
 
@@ -57,6 +57,14 @@ def read_columns(
         x = _take(x, columns)
     in_order = x.nan_to_num(nan=math.inf).sort(dim=1).values.mT.contiguous()
     return {"columns": columns, "mean": mean * unit, "spread": spread * unit, "sorted": in_order}
+
+
+def unit_of(y: Tensor) -> Tensor:
+    """The standard deviation of targets ``[T,S,d]``, ``[T,1,d]``; 1 where all are alike."""
+    largest = y.abs().amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    unit = (y / largest).std(1, keepdim=True, correction=0) * largest
+    return torch.where(unit > 0, unit, 1.0)
 
 
 def _drawn_in(x: Tensor) -> Tensor:

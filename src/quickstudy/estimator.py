@@ -133,7 +133,7 @@ class _FewShot:
             raise ValueError(f"X has {x.ndim} dimensions; a table has two, rows and columns")
         if rows is None and not reset and self.columns_ is None and x.dtype.kind == "O":
             return _as_floats(x)
-        words = x.dtype.kind not in "biuf" or not reset if rows is None else False
+        words = rows is None and (x.dtype.kind not in "biuf" or not reset)
         if words and (reset or self.columns_ is not None):
             names = [c.name for c in self.columns_.columns] if self.columns_ else []
             if names and len(names) != x.shape[1]:
@@ -312,8 +312,8 @@ class _FewShot:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the tensors in ``phi``: as with the fewest rows there can be, grown to all."""
-        times = 1 if self.support_weight_ is None else self.support_weight_
-        rows = int((np.ones(len(self.support_x_), int) * times).sum())
+        weight = self.support_weight_
+        rows = len(self.support_x_) if weight is None else int(weight.sum())
         n_way = len(self.classes_) if isinstance(self, Classifier) else None
         least = n_way or 1
 

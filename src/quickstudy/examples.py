@@ -351,7 +351,7 @@ def _of_rows(
             else:
                 raise
             continue
-        if not some and isinstance(example.item, str):
+        if labelled and not some and isinstance(example.item, str):
             _say_unread(source, row, label)
         some = True
         yield example

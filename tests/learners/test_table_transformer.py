@@ -135,6 +135,10 @@ def test_a_target_has_the_unit_it_came_with() -> None:
         alone = learner.predict(learner.adapt(x, y[..., 1:], None), query)
         constant = learner.predict(learner.adapt(x, torch.full_like(y, 3.0), None), query)
     torch.testing.assert_close(scaled, 1000 * plain + 5, rtol=1e-3, atol=1e-2)
+    with torch.no_grad():
+        for unit in (1e-12, 1e300):
+            other = learner.predict(learner.adapt(x, unit * y, None), query) / unit
+            torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(plain[..., 1:], alone)
     torch.testing.assert_close(constant, torch.full_like(constant, 3.0), rtol=0, atol=1e-4)
 

@@ -278,7 +278,9 @@ class LearnerSpec(Architecture, Schema):
         if self.is_foreign:
             from quickstudy.foreign import describe, foreign
 
-            about = describe(self.backbone) if pretrained else self.backbone_config
+            about = self.backbone_config
+            if pretrained and not about:
+                about = describe(self.backbone)
             return foreign(self.backbone, self.size, about, pretrained=pretrained)
         if self.backbone == "resnet12":
             one = self.filters

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.cells import describe, exact, read_columns
+from quickstudy.cells import describe, exact, read_columns, unit_of
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 
 __all__ = ["TableTransformer"]
@@ -103,9 +103,11 @@ class TableTransformer(MetaLearner):
         cells = describe(support_x, phi).to(self.marks)
         phi["places"] = _column_order(cells)
         if n_way is None:
-            phi["centre"] = support_y.mean(1, keepdim=True)
-            phi["unit"] = support_y.std(1, keepdim=True, correction=0) + 1e-6
-            phi["votes"] = ((support_y - phi["centre"]) / phi["unit"]).to(self.marks)
+            targets = exact(support_y)
+            phi["centre"], unit = targets.mean(1, keepdim=True), unit_of(targets)
+            phi["votes"] = ((targets - phi["centre"]) / unit).to(self.marks)
+            differ = targets.amax(1, keepdim=True) > targets.amin(1, keepdim=True)
+            phi["unit"] = unit * differ  # of targets all alike: nothing is added
             labels = self.marks[-3] + phi["votes"].mT.unsqueeze(-1) * self.marks[-2]
         else:
             phi["votes"] = F.one_hot(support_y, n_way).to(self.marks)
@@ -148,7 +150,10 @@ class TableTransformer(MetaLearner):
             votes = weights @ phi["votes"].unsqueeze(1)
             return votes.clamp_min(1e-12).log().mean(1)  # type: ignore[no-any-return]
         average = (weights @ phi["votes"].mT.unsqueeze(-1)).squeeze(-1).mT
-        return (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi["centre"]  # type: ignore[no-any-return]
+        answer: Tensor = (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi[
+            "centre"
+        ]
+        return answer.to(query_x.dtype)
 
     def _tokens(self, cells: Tensor, phi: Phi) -> Tensor:
         """``[T,F,n,3]`` to ``[T,1,F,n,width]``."""

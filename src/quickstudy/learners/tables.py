@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.cells import describe, exact, read_columns
+from quickstudy.cells import describe, exact, read_columns, unit_of
 from quickstudy.learner import MetaLearner, Phi, class_labels, ways
 from quickstudy.task import Task
 
@@ -120,7 +120,7 @@ class TableKernels(MetaLearner):
         phi["cells"] = self._cells(support_x, phi)
         Y = exact(support_y) if number else F.one_hot(support_y, n_way or 0).to(support_x.dtype)
         if number:
-            phi["unit"] = _unit(Y)
+            phi["unit"] = unit_of(Y)
             Y = Y / phi["unit"]
         else:
             phi["sizes"] = Y.sum(1)
@@ -228,14 +228,6 @@ class TableKernels(MetaLearner):
         own = -0.5 * ((x.unsqueeze(1) - mean) ** 2 / variance + variance.log()).sum(-1)
         own = own.unsqueeze(-1) / phi["read"][:, None, None, None] ** 0.25
         return torch.where(Y.unsqueeze(1) > 0, own, _log_density(x, phi))
-
-
-def _unit(y: Tensor) -> Tensor:
-    """The standard deviation of targets ``[T,S,d]``, ``[T,1,d]``; 1 where all are alike."""
-    largest = y.abs().amax(1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1.0)
-    unit = (y / largest).std(1, keepdim=True, correction=0) * largest
-    return torch.where(unit > 0, unit, 1.0)
 
 
 def _ridge(gram: Tensor, penalty: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
