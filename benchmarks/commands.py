@@ -1,12 +1,15 @@
 """What each command of the command line costs a user who waits: ``python benchmarks/commands.py``.
 
 Each is a process of its own, run several times in turn; CPU is user and system time together, and
-what ``import torch`` alone takes on the same machine stands beside it.
+what ``import torch`` alone takes on the same machine stands beside it. Writes
+``benchmarks/results/commands.json``, which docs/performance.md shows.
 """
 
 import argparse
 import csv
+import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -16,11 +19,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+from invented import photo
+from quickstudy.checkpoint import write_atomically
+from quickstudy.experiments.reproduce import code_commit
+
+OUT = Path(__file__).parent / "results" / "commands.json"
+COMMAND = "python benchmarks/commands.py"
 CLI = (sys.executable, "-m", "quickstudy")
+IMPORT = "python -c 'import torch'"
 COMMANDS = {
-    "(python -c 'import torch')": (sys.executable, "-c", "import torch"),
+    IMPORT: (sys.executable, "-c", "import torch"),
     "--help": (*CLI, "--help"),
     "info": (*CLI, "info", "photos.qs"),
     "info of a missing file": (*CLI, "info", "none.qs"),
@@ -46,8 +56,7 @@ def prepare() -> None:
     for label in "abcd":
         Path("photos", label).mkdir(parents=True)
         for i in range(5):
-            coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8))
-            coarse.resize((500, 375), Image.Resampling.BICUBIC).save(f"photos/{label}/{i}.jpg")
+            photo(rng, Path("photos", label, f"{i}.jpg"))
     with open("texts.csv", "w", newline="") as file:
         rows = [(f"word{rng.integers(99)} of kind {label}", label) for label in "abcd" * 5]
         csv.writer(file).writerows([("text", "label"), *rows])
@@ -79,11 +88,23 @@ def main() -> None:
             for name, words in chosen.items():
                 seconds[name].append(measure(words))
                 Path("p.qs").unlink(missing_ok=True)
-        print("| command | CPU s | wall s |\n|---|---|---|")
-        for name, runs in seconds.items():
-            cpu, wall = (statistics.median(column) for column in zip(*runs, strict=True))
-            print(f"| {name} | {cpu:.2f} | {wall:.2f} |", flush=True)
         os.chdir("/")
+    medians = {
+        name: [round(statistics.median(column), 3) for column in zip(*runs, strict=True)]
+        for name, runs in seconds.items()
+    }
+    for name, (cpu, wall) in medians.items():
+        times = f"{cpu / medians[IMPORT][0]:5.2f} times import" if IMPORT in medians else ""
+        print(f"{name:30} CPU {cpu:6.2f} s, wall {wall:6.2f} s {times}")
+    if not options.only:
+        result = {
+            "command": COMMAND,
+            "cpu_and_wall_seconds": medians,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "commit": code_commit(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        write_atomically(OUT, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""Features of a folder of photos, beside what one would write: ``benchmarks/photos.py ROOT``.
+"""Features of many photos, beside what one would write: ``benchmarks/photos.py [--root ROOT]``.
 
-``ROOT`` is a folder or zip of images, enlarged to JPEGs of 500x375 in a temporary folder. All use
+``ROOT`` is a folder or zip of images, enlarged to JPEGs of 500x375 in a temporary folder; without,
+photos of that size are invented. All use
 the same encoder, EfficientNet-Lite0, and the same preparation. Each candidate is a process of its
 own, and they take turns; times are from the first photo asked for to the last vector, on as many
-threads as torch takes. Where the machine does other work too, go by CPU time and by ratios.
+threads as torch takes. Where the machine does other work too, go by CPU time and by ratios. Writes
+``benchmarks/results/photos.json``, which docs/performance.md shows.
 """
 
 import argparse
+import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -23,13 +27,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+sys.path.insert(0, str(Path(__file__).parent))
+from invented import photo
+from quickstudy.checkpoint import write_atomically
 from quickstudy.encoders import FeatureCache, efficientnet, encode, load_encoder
 from quickstudy.examples import read_item
+from quickstudy.experiments.reproduce import code_commit
 from quickstudy.files import Files
 from quickstudy.images import is_image, open_image
 from quickstudy.photos import by_onnx_runtime, by_torch, convolutions
 
 SCRIPT = os.path.abspath(__file__)
+OUT = Path(__file__).parent / "results" / "photos.json"
 Vectors = Iterator[np.ndarray[Any, Any]]
 
 
@@ -80,7 +89,13 @@ CANDIDATES: dict[str, Callable[[list[Path]], Vectors]] = {
 }
 
 
-def enlarge(root: Path, n: int) -> None:
+def prepare(root: Path | None, n: int) -> None:
+    """Photos in the working folder."""
+    if root is None:
+        rng = np.random.default_rng(0)
+        for i in range(n):
+            photo(rng, Path(f"{i:05}.jpg"))
+        return
     with Files(root) as inside:
         for i, name in enumerate(islice(filter(is_image, inside.names), n)):
             image = open_image(inside.read(name), name, "RGB")
@@ -107,7 +122,7 @@ def _cpu() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("--root", type=Path)
     parser.add_argument("--photos", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--candidate", help=argparse.SUPPRESS)
@@ -115,15 +130,15 @@ def main() -> None:
     if options.candidate:
         run(options.candidate)
         return
-    root = options.root.resolve()
+    root = options.root and options.root.resolve()
     found: dict[str, list[list[float]]] = {name: [] for name in CANDIDATES}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        enlarge(root, options.photos)
+        prepare(root, options.photos)
         first: Any = None
         fill = "quickstudy, from the cache"
         for name in [fill, *list(CANDIDATES) * options.runs]:
-            words = (sys.executable, SCRIPT, str(root), "--candidate", name)
+            words = (sys.executable, SCRIPT, "--candidate", name)
             printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
             vectors = np.load("vectors.npy")
             first = vectors if first is None else first
@@ -135,12 +150,27 @@ def main() -> None:
         name: len(first) / statistics.median(r[0] for r in rows) for name, rows in found.items()
     }
     best = max(rate for name, rate in rates.items() if name.startswith("DataLoader"))
-    print("| | photos/s | times the best peer | CPU ms a photo | MiB at the peak |")
-    print("|---|---|---|---|---|")
-    for name, rows in found.items():
-        cpu, peak = (statistics.median(row[i] for row in rows) for i in (1, 2))
-        figures = f"{rates[name]:.1f} | {rates[name] / best:.2f} | {1e3 * cpu / len(first):.1f}"
-        print(f"| {name} | {figures} | {peak:.0f} |")
+    rows = {
+        name: {
+            "photos_a_second": round(rates[name], 1),
+            "times_the_best_peer": round(rates[name] / best, 2),
+            "cpu_ms": round(1e3 * statistics.median(row[1] for row in runs) / len(first), 2),
+            "peak_mib": round(statistics.median(row[2] for row in runs)),
+        }
+        for name, runs in found.items()
+    }
+    for name, row in rows.items():
+        print(f"{name:32}", ", ".join(f"{what} {value}" for what, value in row.items()))
+    kind = f" --root {options.root.name}" if options.root else ""
+    result = {
+        "command": f"python benchmarks/photos.py{kind} --photos {len(first)} --runs {options.runs}",
+        "photos": len(first),
+        "rows": rows,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": code_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    write_atomically(OUT, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""One process against two, one thread each::
+"""One process against two, and one thread against two::
 
     torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py
 
 Each process takes a batch of its own, so two do twice the work of one a step; perfect scaling is
-twice the tasks a second. One, two, and two that average nothing take turns. Writes
-``benchmarks/results/scaling.json``, which docs/scale.md shows, with the FLOPs of a step (the
+twice the tasks a second. One, one with two threads, two, and two that average nothing take turns.
+Writes ``benchmarks/results/scaling.json``, which docs/scale.md shows, with the FLOPs of a step (the
 algorithm's own, counted on the plain loop) and the bytes of the gradient.
 """
 
@@ -52,7 +52,7 @@ def step_of(name: str) -> tuple[MetaLearner, Task]:
 
 
 def measure(name: str, fabric: Any) -> dict[str, Any]:
-    """In turn: the first process alone while the other waits, both apart, both together."""
+    """In turn: the first process alone, with one thread and with two; both apart, both together."""
     learner, task = step_of(name)
     gflop = flops(learner, task) / 1e9
     optimizer = torch.optim.Adam(learner.parameters())
@@ -77,11 +77,15 @@ def measure(name: str, fabric: Any) -> dict[str, Any]:
         fabric.barrier()
         return (time.perf_counter() - began) / steps
 
-    rates: dict[str, list[float]] = {"one": [], "apart": [], "two": []}
+    rates: dict[str, list[float]] = {"one": [], "threads": [], "apart": [], "two": []}
     seconds(apart, 2)
     steps = max(2, round(SECONDS / fabric.broadcast(seconds(together, 2))))
     for _ in range(REPEATS):
-        rates["one"].append(len(task) / seconds(apart, steps, fabric.is_global_zero))
+        for threads, how in ((1, "one"), (2, "threads")):
+            torch.set_num_threads(threads)
+            seconds(apart, 1, fabric.is_global_zero)
+            rates[how].append(len(task) / seconds(apart, steps, fabric.is_global_zero))
+        torch.set_num_threads(1)
         rates["apart"].append(2 * len(task) / seconds(apart, steps))
         rates["two"].append(2 * len(task) / seconds(together, steps))
     parameters = sum(p.numel() for p in learner.parameters())

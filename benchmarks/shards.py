@@ -1,0 +1,126 @@
+"""Predictions by one process and by two, each with one core: ``python benchmarks/shards.py``.
+
+``quickstudy predict`` over a folder of invented photos, whole and in two shares, and, where Ray is
+installed, Ray Data with one worker and with two. All take turns. A rate is of the photos alone: the
+time without that of the same command on two photos, which is its start. Writes
+``benchmarks/results/shards.json``, which docs/scale.md shows.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from invented import photo
+from quickstudy.checkpoint import write_atomically
+from quickstudy.experiments.reproduce import code_commit
+
+OUT = Path(__file__).parent / "results" / "shards.json"
+COMMAND = "python benchmarks/shards.py"
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+FEW = 2
+"""Photos of the command whose time is its start."""
+RAY = """
+import sys
+import ray
+from quickstudy.batches import Predictor
+folder, workers = sys.argv[1], int(sys.argv[2])
+ray.init(num_cpus=workers + 1, include_dashboard=False, log_to_driver=False)
+photos = ray.data.read_binary_files(folder, include_paths=True, override_num_blocks=8)
+how = {"fn_constructor_args": ("model.qs",), "concurrency": workers, "batch_size": 32}
+print(photos.map_batches(Predictor, **how).materialize().count())
+"""
+
+
+def prepare(photos: int) -> None:
+    """A model, and the folders ``many`` and ``few``."""
+    rng = np.random.default_rng(0)
+    for label in "abcd":
+        Path("examples", label).mkdir(parents=True)
+        for i in range(5):
+            photo(rng, Path("examples", label, f"{i}.jpg"))
+    for folder, n in (("many", photos), ("few", FEW)):
+        Path(folder).mkdir()
+        for i in range(n):
+            photo(rng, Path(folder, f"{i:05}.jpg"))
+    words = (sys.executable, "-m", "quickstudy", "learn", "examples", "-o", "model.qs")
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def shares(count: int, folder: str) -> int:
+    """``quickstudy predict`` in so many processes at once: how many answers they gave."""
+    words = [sys.executable, "-m", "quickstudy", "predict", "model.qs", folder]
+    words += ["--json", "--no-cache", "--shard"]
+    started = [
+        subprocess.Popen(
+            [*words, "--no-cache", "--shard", f"{i}/{count}"],
+            env=ONE_THREAD,
+            stdout=subprocess.PIPE,
+        )
+        for i in range(1, count + 1)
+    ]
+    return sum(len(process.communicate()[0].splitlines()) for process in started)
+
+
+def by_ray(workers: int, folder: str) -> int:
+    words = (sys.executable, "-c", RAY, folder, str(workers))
+    done = subprocess.run(words, check=True, env=ONE_THREAD, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    ways = {f"--shard, {n}": partial(shares, n) for n in (1, 2)}
+    if importlib.util.find_spec("ray"):
+        ways |= {f"Ray Data, {n}": partial(by_ray, n) for n in (1, 2)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        prepare(options.photos)
+        for _ in range(options.runs):
+            for name, way in ways.items():
+                spent = {}
+                for place, n in (("few", FEW), ("many", options.photos)):
+                    began = time.perf_counter()
+                    found = way(place)
+                    spent[place] = time.perf_counter() - began
+                    assert found == n, f"{name}: {found} answers to {n} photos"
+                seconds[name].append(spent["many"] - spent["few"])
+        os.chdir("/")
+    rates: dict[str, Any] = {
+        name: [round((options.photos - FEW) / each, 1) for each in runs]
+        for name, runs in seconds.items()
+    }
+    for name, each in rates.items():
+        one = statistics.median(rates[name.split(",")[0] + ", 1"])
+        print(
+            f"{name}: {statistics.median(each):.0f} photos/s, {statistics.median(each) / one:.2f}"
+        )
+    result = {
+        "command": COMMAND,
+        "photos": options.photos,
+        "photos_a_second": rates,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": code_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
