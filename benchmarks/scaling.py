@@ -108,7 +108,7 @@ def copies(name: str) -> tuple[MetaLearner, torch.optim.Optimizer]:
 def flops(learner: MetaLearner, task: Task) -> float:
     """Of one step, as a plain loop takes it."""
     counter = FlopCounterMode(display=False)
-    with executing(threads=1, tasks_at_once=1, stacked=False, graphs=None), counter:
+    with executing(tasks_at_once=1, stacked=False, graphs=None), counter:
         learner.loss(task[:1]).backward()
     return float(counter.get_total_flops()) * len(task)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,15 @@ def shares(count: int, folder: str) -> int:
     """``quickstudy predict`` in so many processes at once: how many answers they gave."""
     words = [sys.executable, "-m", "quickstudy", "predict", "model.qs", folder]
     words += ["--json", "--no-cache", "--shard"]
-    started = [
-        subprocess.Popen(
-            [*words, "--no-cache", "--shard", f"{i}/{count}"],
-            env=ONE_THREAD,
-            stdout=subprocess.PIPE,
+
+    def share(i: int) -> int:
+        said = subprocess.run(
+            [*words, f"{i}/{count}"], env=ONE_THREAD, check=True, stdout=subprocess.PIPE
         )
-        for i in range(1, count + 1)
-    ]
-    return sum(len(process.communicate()[0].splitlines()) for process in started)
+        return len(said.stdout.splitlines())
+
+    with ThreadPoolExecutor(count) as pool:
+        return sum(pool.map(share, range(1, count + 1)))
 
 
 def by_ray(workers: int, folder: str) -> int:

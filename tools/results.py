@@ -12,6 +12,7 @@ import json
 import math
 import re
 import shutil
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -383,6 +384,57 @@ def where(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def photos(found: dict[str, Any]) -> list[str]:
+    """What ``benchmarks/photos.py`` measured."""
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}; "
+        "the photos are of 500x375.",
+        "",
+        "| | photos/s | times the best peer | CPU ms a photo | MiB at the peak |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in found["rows"].items():
+        lines.append(
+            f"| {name} | {row['photos_a_second']:,.0f} | {row['times_the_best_peer']:.3g} "
+            f"| {row['cpu_ms']:.1f} | {row['peak_mib']} |"
+        )
+    return [*lines, ""]
+
+
+def commands(found: dict[str, Any]) -> list[str]:
+    """What ``benchmarks/commands.py`` measured."""
+    seconds = found["cpu_and_wall_seconds"]
+    first = next(iter(seconds.values()))[0]
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}.",
+        "",
+        "| | CPU seconds | times `import torch` | seconds |",
+        "|---|---|---|---|",
+    ]
+    for name, (cpu, wall) in seconds.items():
+        lines.append(f"| `{name}` | {cpu:.2f} | {cpu / first:.2f} | {wall:.2f} |")
+    return [*lines, ""]
+
+
+def shards(found: dict[str, Any]) -> list[str]:
+    """What ``benchmarks/shards.py`` measured."""
+    rates = found["photos_a_second"]
+    lines = [
+        f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}: "
+        f"{found['photos']:,} photos of 500x375, one thread a process, medians, in brackets from "
+        "the slowest to the fastest.",
+        "",
+        "| photos/s | 1 process | 2 processes | times |",
+        "|---|---|---|---|",
+    ]
+    for way in dict.fromkeys(name.split(",")[0] for name in rates):
+        each = [rates[f"{way}, {n}"] for n in (1, 2)]
+        one, two = map(statistics.median, each)
+        cells = [f"{statistics.median(r):.0f} ({min(r):.0f} to {max(r):.0f})" for r in each]
+        lines.append(f"| {way} | {' | '.join(cells)} | {two / one:.2f} |")
+    return [*lines, ""]
+
+
 def _measured(name: str) -> dict[str, Any] | None:
     """The figures of a benchmark, if it has been run."""
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
@@ -394,17 +446,18 @@ def _measured(name: str) -> dict[str, Any] | None:
 
 LINKS = {"10 Gbit/s": 1.25e9, "100 Gbit/s": 12.5e9, "NVLink, 450 GB/s": 450e9}
 PROCESSES, FLOPS, HOP = 512, 10e12, 10e-6
+CORES = 16
 
 
 def scaling(found: dict[str, Any]) -> list[str]:
     """What ``benchmarks/scaling.py`` measured, and what its bytes and FLOPs mean elsewhere."""
     lines = [
         f"`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}, "
-        f"torch {found['torch']}; one thread a process, medians of {found['repeats']} in turn, in "
-        "brackets from the slowest to the fastest.",
+        f"torch {found['torch']}; one thread a process unless it says two, medians of "
+        f"{found['repeats']} in turn, in brackets from the slowest to the fastest.",
         "",
-        "| step of one process | tasks/s, 1 process | 2 apart | 2 processes | times |",
-        "|---|---|---|---|---|",
+        "| step of one process | tasks/s, 1 process | 2 threads | 2 apart | 2 processes | times |",
+        "|---|---|---|---|---|---|",
     ]
     for part in found["parts"]:
         cells = [
@@ -413,6 +466,23 @@ def scaling(found: dict[str, Any]) -> list[str]:
         ]
         times = part["medians"]["two"] / part["medians"]["one"]
         lines.append(f"| {part['step']} | {' | '.join(cells)} | {times:.2f} |")
+    lines += [
+        "",
+        f"And on {CORES} cores, computed from these: a step of one process by Amdahl's law, and "
+        "processes that lose at each doubling what they lose at the first.",
+        "",
+        f"| step | on one core alone | {CORES} threads | {CORES} processes |",
+        "|---|---|---|---|",
+    ]
+    for part in found["parts"]:
+        one, threads, two = (part["medians"][how] for how in ("one", "threads", "two"))
+        alone = max(0.0, 2 * one / threads - 1)
+        by_threads = 1 / (alone + (1 - alone) / CORES)
+        by_processes = (two / one) ** math.log2(CORES)
+        lines.append(
+            f"| {part['step'].split(':')[0]} | {alone:.0%} of its time | {by_threads:.1f} times "
+            f"| {by_processes:.1f} times |"
+        )
     heads = " | ".join(LINKS)
     lines += [
         "",
@@ -602,6 +672,9 @@ BENCHMARKS = {
     "load": load,
     "soak": soak,
     "scaling": scaling,
+    "shards": shards,
+    "photos": photos,
+    "commands": commands,
     "public-tables": small_tables,
     "everyday-tables": small_tables,
     "time-to-accuracy": time_to_accuracy,
