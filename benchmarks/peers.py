@@ -18,21 +18,24 @@ from quickstudy.task import Task
 INNER_LR = 0.4
 
 
-def plain_network(ours: nn.Module, *, pool: bool, outputs: int | None) -> nn.Sequential:
+def plain_network(
+    ours: nn.Module, *, pool: bool, outputs: int | None, size: int = 28
+) -> nn.Sequential:
     """The weights of ``Sequential(Conv4(), Linear())``, or of `Conv4`, in layers of `torch.nn`."""
     layers: list[nn.Module] = []
+    filters, channels = next(ours.parameters()).shape[:2]
     for block in range(4):
-        stride = 1 if pool else 2
         layers += [
-            nn.Conv2d(1 if block == 0 else 64, 64, 3, stride=stride, padding=1),
-            nn.BatchNorm2d(64, track_running_stats=False),
+            nn.Conv2d(filters if block else channels, filters, 3, 1 if pool else 2, padding=1),
+            nn.BatchNorm2d(filters, track_running_stats=False),
             nn.ReLU(),
             nn.MaxPool2d(2) if pool else nn.Identity(),
         ]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [nn.Flatten()] if pool else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if outputs is not None:
-        layers.append(nn.Linear(64, outputs))
+        layers.append(nn.LazyLinear(outputs))
     network = nn.Sequential(*layers)
+    network(torch.zeros(2, channels, size, size))
     for theirs, p in zip(network.parameters(), ours.parameters(), strict=True):
         theirs.data = p.detach().clone(memory_format=torch.contiguous_format)
     return network

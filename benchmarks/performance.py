@@ -49,14 +49,14 @@ REPEATS = 7
 PEERS = ("#2667c9", "#1a7f5a", "#5b6770", "#0f8b8d")
 OURS = "quickstudy"
 MIXED = "ours in bfloat16"
-GRAPHS = "ours, graphs of all steps kept"
+GRAPHS = "ours, the graph of one step held"
 GIVEN_BACK = "ours, memory given back"
 LAYERS = "ours, first block layer by layer"
 LIBRARY = "ours, library convolutions"
 OWN: dict[str, dict[str, Any]] = {
     OURS: {},
     MIXED: {},
-    GRAPHS: {"graphs": None},
+    GRAPHS: {"graphs": 1},
     "ours, one task at a time": {"tasks_at_once": 1},
     "ours by vmap": {"stacked": False},
     LAYERS: {"folded": False},
@@ -78,16 +78,19 @@ class Workload:
     steps: int = 0
     pool: bool = False
     serving: bool = False
+    size: int = 28
 
     def task(self, dtype: torch.dtype = torch.float32) -> Task:
-        size = (self.way, self.tasks)
-        return make_task((1, 28, 28), *size, shot=self.shot, query=self.query, seed=0).to(dtype)
+        image = (1 if self.size == 28 else 3, self.size, self.size)
+        how = {"shot": self.shot, "query": self.query, "seed": 0}
+        return make_task(image, self.way, self.tasks, **how).to(dtype)
 
     def learner(self) -> MetaLearner:
         torch.manual_seed(0)
         if self.kind == "maml":
-            backbone = Conv4(batch_norm="transductive", downsample=self.down)
-            network = nn.Sequential(backbone, nn.Linear(64, self.way))
+            how: dict[str, Any] = {"batch_norm": "transductive", "downsample": self.down}
+            backbone = Conv4(**how) if self.size == 28 else Conv4(3, 32, image_size=84, **how)
+            network = nn.Sequential(backbone, nn.Linear(backbone.out_features, self.way))
             return MAML(network, inner_lr=peers.INNER_LR, inner_steps=self.steps)
         if self.kind == "protonet":
             return ProtoNet(Conv4(batch_norm="transductive"))
@@ -120,10 +123,15 @@ MAML_SHAPES = [
     ("8 tasks, 1 query, 20 steps", 8, 5, 1, 20),
     ("8 tasks, 20-way, 1 query, 5 steps", 8, 20, 1, 5),
 ]
+PHOTOS = "MAML, photos of 84x84: 2 tasks, 15 queries"
 WORKLOADS = [
     *(Workload(f"MAML: {n}", "maml", t, w, 1, q, s) for n, t, w, q, s in MAML_SHAPES),
     Workload("MAML, pooled network: 32 tasks, 1 query, 1 step", "maml", 32, 5, 1, 1, 1, True),
     Workload("MAML, pooled network: 16 tasks, 15 queries, 1 step", "maml", 16, 5, 1, 15, 1, True),
+    *(
+        Workload(f"{PHOTOS}, {n} step{'s' * (n > 1)}", "maml", 2, 5, 1, 15, n, True, size=84)
+        for n in (1, 20)
+    ),
     Workload("ProtoNet: 60-way, 5 queries", "protonet", 1, 60, 1, 5, pool=True),
     Workload("LSTM: 20 tasks, 5-way", "lstm", 20, 5, 1, 1, pool=True),
     Workload("transformer: 20 tasks, 5-way", "transformer", 20, 5, 1, 1, pool=True),
@@ -154,7 +162,7 @@ def runner(workload: Workload, candidate: str, dtype: torch.dtype) -> tuple[nn.M
     ours = learner.network if workload.kind == "maml" else learner.encoder
     assert isinstance(ours, nn.Module)
     outputs = workload.way if workload.kind == "maml" else None
-    network = peers.plain_network(ours, pool=workload.pool, outputs=outputs)
+    network = peers.plain_network(ours, pool=workload.pool, outputs=outputs, size=workload.size)
     if workload.kind == "maml":
         return network, partial(peers.MAML_PEERS[candidate], network, task, workload.steps)
     return network, partial(peers.easyfsl, network, task)

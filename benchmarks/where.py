@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
-from performance import GRAPHS, OURS, WORKLOADS, matrix_rate, runner
+from performance import GRAPHS, OURS, PHOTOS, WORKLOADS, matrix_rate, runner
 from quickstudy.checkpoint import write_atomically
 from quickstudy.experiments.reproduce import code_commit
 from quickstudy.memory import keep_memory
@@ -35,6 +35,9 @@ MEMORY = (
     ("MAML: 8 tasks, 1 query, 1 step", OURS),
     ("MAML: 8 tasks, 1 query, 20 steps", OURS),
     ("MAML: 8 tasks, 1 query, 20 steps", GRAPHS),
+    (f"{PHOTOS}, 1 step", OURS),
+    (f"{PHOTOS}, 20 steps", OURS),
+    (f"{PHOTOS}, 20 steps", GRAPHS),
 )
 KINDS = {
     "convolutions by the library": ("aten::convolution",),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 __all__ = ["Execution", "executing", "execution"]
 
@@ -23,19 +24,21 @@ class Execution:
             products of matrices; larger ones (with 0, all of them) are PyTorch's.
         graphs: second-order learners hold the graphs of this many inner steps at a time. The
             backward pass repeats earlier steps, as many together, so that memory grows only by
-            their parameters, and time by less than a third. ``None``: the graphs of all steps.
+            their parameters, and time by about a third. ``None``: the graphs of all steps.
+            ``"auto"``: of all that take no more than half a GiB together; where that is not
+            enough for all, as many as take least memory (`quickstudy.inner.graphs`).
     """
 
     tasks_at_once: int | None = None
     stacked: bool = True
     folded: bool = True
     products_up_to: int = 256
-    graphs: int | None = 3
+    graphs: int | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
         for name in ("tasks_at_once", "graphs"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and value != "auto" and value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1, or None")
 
 

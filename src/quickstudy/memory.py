@@ -2,13 +2,12 @@
 
 import ctypes
 import os
-import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from quickstudy.inner.graphs import graph_bytes
 from quickstudy.learner import temporarily
 from quickstudy.task import Task
 
@@ -73,30 +72,8 @@ def step_bytes(learner: Any, task: Task) -> int:
 
 
 def _graph_bytes(learner: Any, task: Task) -> int:
-    """Bytes of the different tensors that the graph of the loss keeps alive."""
-    alive = weakref.WeakSet[_Saved]()
-
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
-        alive.add(saved)
-        return saved
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor)
-    with temporarily(learner, training=False), torch.enable_grad(), torch.random.fork_rng(), hooks:
-        loss = learner.loss(task)
-    sizes: dict[int, int] = {}
-    for saved in alive:
-        storage = saved.tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-    del loss  # until here the graph is held
-    for x in task.tensors():
-        sizes.pop(x.untyped_storage().data_ptr(), None)
-    return sum(sizes.values())
-
-
-class _Saved:
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    with temporarily(learner, training=False), torch.random.fork_rng():
+        return graph_bytes(lambda: learner.loss(task), task.tensors())[0]
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -1,15 +1,17 @@
 """However the tasks of a batch are worked through, the result is the same."""
 
 import copy
-import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quickstudy.execution import Execution, executing, execution
-from quickstudy.inner import SGD, Adam
+from quickstudy.inner import SGD, Adam, graphs
+from quickstudy.inner.graphs import graph_bytes, graphs_at_once
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, MetaSGD
 from quickstudy.nn import MLP, Conv4
@@ -54,7 +56,7 @@ PATHS = {
     "vmap in parts": {"stacked": False, "tasks_at_once": 2, "graphs": None},
     "stacked": {"graphs": None},
     "uneven parts": {"tasks_at_once": 3, "graphs": None},
-    "uneven parts, three graphs": {"tasks_at_once": 3},
+    "uneven parts, three graphs": {"tasks_at_once": 3, "graphs": 3},
     "one graph": {"graphs": 1},
     "one graph, vmap": {"stacked": False, "graphs": 1},
     "two graphs, in parts": {"tasks_at_once": 2, "graphs": 2},
@@ -119,30 +121,48 @@ def test_steps_without_a_graph_keep_only_parameters() -> None:
     """What the backward pass needs grows by the parameters of a step, not by its activations."""
     task = a_task("maml")[:1]
 
-    class Kept:
-        def __init__(self, tensor: Tensor) -> None:
-            self.tensor = tensor
-
     def held(steps: int, graphs: int | None) -> int:
-        alive = weakref.WeakSet[Kept]()
-
-        def pack(tensor: Tensor) -> Kept:
-            kept = Kept(tensor)
-            alive.add(kept)
-            return kept
-
         learner = MAML(conv().double(), inner_lr=0.1, inner_steps=steps)
-        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor)
-        with executing(graphs=graphs), hooks:
-            loss = learner.loss(task)
-        storages = {k.tensor.untyped_storage().data_ptr(): k.tensor for k in alive}
-        loss.backward()
-        return sum(t.untyped_storage().nbytes() for t in storages.values())
+        with executing(graphs=graphs):
+            return graph_bytes(lambda: learner.loss(task), [])[0]
 
     parameters = sum(p.numel() * p.element_size() for p in conv().double().parameters())
     grown = (held(9, 1) - held(1, 1)) / 8
     assert 0 < grown < 1.5 * parameters
     assert (held(9, None) - held(1, None)) / 8 > 4 * parameters
+
+
+def test_graphs_are_held_while_they_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them within a limit; beyond, as many as fit, or as many as take least memory."""
+    task, learner = a_task("maml"), MAML(conv().double(), inner_lr=0.1, inner_steps=12)
+
+    def step() -> Any:
+        loss = learner.support_loss(task.support_x, task.support_y, 3)
+        return learner.inner_step(learner.start(len(task)), {}, 0, partial(loss, step=0))
+
+    known = [task.support_x, *learner.parameters()]
+    graph, moved = graph_bytes(step, known)
+    assert moved == len(task) * sum(p.numel() * p.element_size() for p in learner.parameters())
+
+    def held(steps: int) -> int:
+        learner.inner_steps = steps
+        with executing(graphs=None, tasks_at_once=5):
+            return graph_bytes(lambda: learner.loss(task), known)[0]
+
+    assert (held(12) - held(2)) / 10 == pytest.approx(graph, rel=0.2)
+
+    def chosen(limit: float, steps: int = 12) -> int | None:
+        monkeypatch.setattr(graphs, "MOST", int(limit))
+        return graphs_at_once(learner.network, task.support_x, steps, step)
+
+    least = round((12 * moved / graph) ** 0.5)
+    assert chosen(12 * graph) is None
+    assert chosen(12 * graph - 1) == 11
+    assert chosen(0) == max(1, least)
+    assert chosen(0, 1200) == round((1200 * moved / graph) ** 0.5) > max(1, least)
+    assert chosen(0, steps=3) == 3, "as many as there are"
+    with executing(graphs=5):
+        assert chosen(0) == 5
 
 
 def test_bfloat16_keeps_the_meta_gradient() -> None:

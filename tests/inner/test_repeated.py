@@ -180,10 +180,10 @@ def test_what_is_returned_does_not_depend_on_a_switch() -> None:
     paths, ends = [], []
     for graphs in (None, 1, 3, 4):
         for enabled in (True, False):
-            with executing(graphs=graphs), torch.set_grad_enabled(enabled):
+            with torch.set_grad_enabled(enabled):
                 theta = start()
-                path = trajectory(down, loss, theta, steps=10, parameters=[])
-                end, state = unroll(down, loss, theta, steps=10, parameters=[])
+                path = trajectory(down, loss, theta, steps=10, graphs=graphs)
+                end, state = unroll(down, loss, theta, steps=10, graphs=graphs)
                 paths.append(torch.stack([phi["a"] for phi in path]).detach())
                 ends.append(torch.stack([end["a"], state["last"]["a"]]).detach())
                 assert path[-1]["a"].requires_grad == end["a"].requires_grad == enabled
@@ -276,7 +276,7 @@ def test_a_parameter_that_no_step_uses_is_no_error() -> None:
             return self.used(x)  # type: ignore[no-any-return]
 
     learner = MAML(Spare(), inner_lr=0.2, inner_steps=5)
-    for how in ({}, {"graphs": 1, "tasks_at_once": 1}):
+    for how in ({"graphs": 3}, {"graphs": 1, "tasks_at_once": 1}):
         learner.zero_grad()
         with executing(**how):
             learner.loss(make_task((5,), 3, tasks=2)).backward()
@@ -303,7 +303,7 @@ def test_a_change_before_the_backward_pass_is_refused(
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 3)).double()
     learner, task = MAML(network, inner_lr=0.2, inner_steps=6), make_task((5,), 3, tasks=2)
-    with executing(tasks_at_once=2):
+    with executing(tasks_at_once=2, graphs=3):
         loss = learner.loss(task)
     change(learner, task)
     with pytest.raises(RuntimeError, match=r"came to another result|inplace operation"):

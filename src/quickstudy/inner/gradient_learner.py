@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.embedding import output_size
-from quickstudy.execution import execution
 from quickstudy.functional import class_weights, example_loss
+from quickstudy.inner.graphs import graphs_at_once
 from quickstudy.inner.networks import run_tasks
 from quickstudy.inner.optimizers import Parameters, State
 from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
@@ -79,7 +79,8 @@ def unroll(
     *,
     steps: int,
     first: int = 0,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[Tensor] = (),
+    graphs: int | None = None,
 ) -> tuple[Parameters, State]:
     """The inner loop: from ``phi_0`` to ``phi_L`` by ``L`` inner steps.
 
@@ -93,9 +94,10 @@ def unroll(
         state: of the inner optimiser at the start.
         steps: ``L``.
         first: the number of the first step.
-        parameters: all that steps use besides ``phi`` and that requires a gradient. Given these,
-            the graphs of early steps are not kept: the backward pass repeats these steps, some at
-            a time (see `quickstudy.execution`). ``None`` keeps all graphs.
+        graphs: how many steps' graphs are held at a time: those of the last steps; the backward
+            pass repeats earlier ones, as many together. ``None`` keeps all graphs.
+        parameters: all that steps use besides ``phi`` and that requires a gradient, which only
+            steps that are repeated have to know.
 
     Returns:
         ``phi_L``, and the inner optimiser's state.
@@ -104,17 +106,17 @@ def unroll(
         raise RuntimeError("this adapts by gradients: use torch.no_grad(), not inference_mode")
     phi, state = _plain(phi), state or {}
     start = [phi, state]
-    end, with_graph = first + steps, first + _without_graph(steps, parameters)
+    end, with_graph = first + steps, first + _without_graph(steps, graphs)
     some_without = first < with_graph
     while first < with_graph:
-        count = min(execution().graphs or 1, with_graph - first)
+        count = min(graphs or 1, with_graph - first)
         some = partial(unroll, inner_step, support_loss, steps=count, first=first)
-        phi, state = repeated(some, phi, state, parameters=parameters or ())
+        phi, state = repeated(some, phi, state, parameters=parameters)
         first += count
     for step in range(first, end):
         phi, state = inner_step(phi, state, step, partial(support_loss, step=step))
     if some_without:
-        check_reached([phi, state], [*(parameters or ()), *leaves(start)])
+        check_reached([phi, state], [*parameters, *leaves(start)])
     return phi, state
 
 
@@ -125,29 +127,27 @@ def trajectory(
     state: State | None = None,
     *,
     steps: int,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[Tensor] = (),
+    graphs: int | None = None,
 ) -> list[Parameters]:
     """The whole way of `unroll`, whose arguments these are: ``phi_0 .. phi_L``."""
     path, state = [_plain(phi)], state or {}
-    without_graph = _without_graph(steps, parameters)
+    without_graph = _without_graph(steps, graphs)
     for step in range(steps):
         one = partial(unroll, inner_step, support_loss, steps=1, first=step)
         if step < without_graph:
-            phi, state = repeated(one, path[-1], state, parameters=parameters or ())
+            phi, state = repeated(one, path[-1], state, parameters=parameters)
         else:
             phi, state = one(path[-1], state)
         path.append(phi)
     if without_graph:
-        check_reached(path[-1], [*(parameters or ()), *leaves(path[0])])
+        check_reached(path[-1], [*parameters, *leaves(path[0])])
     return path
 
 
-def _without_graph(steps: int, parameters: Sequence[Tensor] | None) -> int:
+def _without_graph(steps: int, graphs: int | None) -> int:
     """How many steps, from the first on, keep no graph."""
-    graphs = execution().graphs
-    if graphs is None or parameters is None or not torch.is_grad_enabled():
-        return 0
-    return max(0, steps - graphs)
+    return 0 if graphs is None or not torch.is_grad_enabled() else max(0, steps - graphs)
 
 
 def _plain(phi: Parameters) -> Parameters:
@@ -212,13 +212,14 @@ class GradientLearner(MetaLearner):
         self.check_task(support_x, support_y, n_way, regression=True)
         found = []
         for x, y in split_tasks(self.network, support_x, support_y):
+            support_loss = self.support_loss(x, y, n_way)
             phi, _ = unroll(
                 self.inner_step,
-                self.support_loss(x, y, n_way),
+                support_loss,
                 self.start(len(x)),
                 self.start_state(),
                 steps=self.inner_steps,
-                parameters=self.outer_parameters(x, y),
+                **self.repeating(support_loss, x, y),
             )
             found.append(self.network_state(phi, x, self.inner_steps))
         # A copy of even one part: some of its tensors are views of the learner's own.
@@ -233,13 +234,14 @@ class GradientLearner(MetaLearner):
     def loss(self, task: Task) -> Tensor:
         """The outer loss, a scalar: ``L(phi_L, D_ts)``, a mean over tasks and queries."""
         self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        support_loss = self.support_loss(task.support_x, task.support_y, task.n_way)
         phi, _ = unroll(
             self.inner_step,
-            self.support_loss(task.support_x, task.support_y, task.n_way),
+            support_loss,
             self.start(len(task)),
             self.start_state(),
             steps=self.inner_steps,
-            parameters=self.outer_parameters(task.support_x, task.support_y),
+            **self.repeating(support_loss, task.support_x, task.support_y),
         )
         return self.query_loss(phi, task, self.inner_steps)
 
@@ -313,8 +315,21 @@ class GradientLearner(MetaLearner):
         ]
         return torch.cat(outputs)[..., : ways(phi)]
 
+    def repeating(self, support_loss: SupportLoss, *support: Tensor) -> dict[str, Any]:
+        """The ``parameters`` and ``graphs`` of `unroll`."""
+        parameters = self.outer_parameters(*support) if torch.is_grad_enabled() else None
+        if parameters is None:
+            return {}
+
+        def step() -> tuple[Parameters, State]:
+            start, state = self.start(len(support[0])), self.start_state()
+            return self.inner_step(start, state, 0, partial(support_loss, step=0))
+
+        graphs = graphs_at_once(self.network, support[0], self.inner_steps, step)
+        return {"parameters": parameters, "graphs": graphs}
+
     def outer_parameters(self, *support: Tensor) -> list[Tensor] | None:
-        """The ``parameters`` of `unroll`; ``None`` where all graphs must be kept.
+        """What `unroll` uses besides ``phi``; ``None`` where all graphs must be kept.
 
         That is where the support is to get a gradient, too, and where a layer of the network
         changes itself when it runs, which must not happen twice.

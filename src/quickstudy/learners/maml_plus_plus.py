@@ -148,12 +148,13 @@ class MAMLPlusPlus(GradientLearner):
         self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
         if self._averaging and len(task) > 1:  # each task moves the averages that the next one sees
             return torch.stack([self._loss(task[t : t + 1]) for t in range(len(task))]).mean()
+        support_loss = self.support_loss(task.support_x, task.support_y, task.n_way)
         path = trajectory(
             self.inner_step,
-            self.support_loss(task.support_x, task.support_y, task.n_way),
+            support_loss,
             self.start(len(task)),
             steps=self.inner_steps,
-            parameters=self.outer_parameters(task.support_x, task.support_y),
+            **self.repeating(support_loss, task.support_x, task.support_y),
         )
         weights = [0.0, *self.step_weights] if self.inner_steps else [1.0]
         losses = [
