@@ -41,8 +41,16 @@ $(READY): requirements.txt requirements-hashes.txt pyproject.toml
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
-bench: $(READY)  ## ours against the peers, about ten minutes on a quiet machine
+bench: $(READY)  ## ours against the peers and all of docs/performance.md: 40 minutes of a quiet machine
 	$(BIN)/python benchmarks/performance.py
+	$(BIN)/python benchmarks/where.py
+	$(BIN)/python benchmarks/photos.py $(if $(PHOTOS),--root $(PHOTOS))
+	$(BIN)/python benchmarks/commands.py
+	$(BIN)/python benchmarks/load.py
+	$(BIN)/torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py
+	$(BIN)/python benchmarks/shards.py
+	$(if $(OMNIGLOT),$(BIN)/python benchmarks/time_to_accuracy.py $(OMNIGLOT))
+	$(BIN)/python tools/results.py
 
 lock:  ## renew requirements*.txt from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

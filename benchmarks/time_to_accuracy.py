@@ -169,6 +169,16 @@ def main() -> None:
             command = [sys.executable, *sys.argv, "--only", entrant, name]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             write(args, name, entrant, json.loads(said.stdout))
+    for name, curves in json.loads(OUT.read_text())["curves"].items():
+        soon = {entrant: reached(curve, TARGETS[name]) for entrant, curve in curves.items()}
+        ours, theirs = soon.get("quickstudy"), soon.get("peer")
+        times = f", {theirs / ours:.2f} times as fast" if ours and theirs else ""
+        print(f"{name} to {TARGETS[name]}%, CPU s: ours {ours}, as others write it {theirs}{times}")
+
+
+def reached(curve: Curve, target: float) -> float | None:
+    """When, in CPU seconds; ``None`` if never."""
+    return next((seconds for seconds, _, accuracy in curve if accuracy >= target), None)
 
 
 def write(args: argparse.Namespace, name: str, entrant: str, curve: Curve) -> None:
