@@ -101,6 +101,8 @@ def main() -> None:
                     found = way(place)
                     spent[place] = time.perf_counter() - began
                     assert found == n, f"{name}: {found} answers to {n} photos"
+                if spent["many"] <= spent["few"]:
+                    raise SystemExit(f"{options.photos} photos are too few to measure by")
                 seconds[name].append(spent["many"] - spent["few"])
         os.chdir("/")
     rates: dict[str, Any] = {

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import quickstudy
@@ -141,6 +143,47 @@ def test_a_description_is_no_way_in(model: str) -> None:
         foreign(model, 32, {}, pretrained=False)
     with pytest.raises(ValueError, match="takes no images of 28x28"):
         foreign(model, 28, described, pretrained=False)
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "no configuration": {"config": "x"},
+    "a list": {"config": []},
+    "two colours": {"mean": [0.5, 0.5]},
+    "a word of colours": {"mean": "abc"},
+    "no deviation": {"std": [0.0, 0.5, 0.5]},
+    "not a number": {"mean": [float("nan"), 0.5, 0.5]},
+    "a billion layers": {"num_hidden_layers": 10**9},
+    "layers in a list": {"depths": [600, 600]},
+    "a size in words": {"hidden_size": "x"},
+    "a size beyond memory": {"hidden_size": 2**62},
+    "no heads": {"num_attention_heads": 0},
+    "no patches": {"patch_size": 0},
+    "a word where a yes is": {"output_hidden_states": "x"},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("model", ["vit"], indirect=True)
+def test_a_hostile_description_is_refused(model: str, what: str, tmp_path: Path) -> None:
+    """In a file of weights, too, where it opens."""
+    changed = HOSTILE[what]
+    described = describe(model)
+    if changed.keys() <= described.keys():
+        described |= changed
+    else:
+        described["config"] |= changed
+    learner = Experiment("protonet", backbone=model, **PHOTOS).with_details().build_learner()
+    learner.save_pretrained(tmp_path / "own")
+    path = next((tmp_path / "own").glob("*.safetensors"))
+    with safe_open(path, "pt") as file:
+        names: list[str] = file.keys()
+        about, tensors = file.metadata(), {key: file.get_tensor(key) for key in names}
+    (key,) = [key for key, value in about.items() if "backbone_config" in value]
+    inside = json.loads(about[key])
+    inside["backbone_config"] = described
+    save_file(tensors, path, {**about, key: json.dumps(inside)})
+    with pytest.raises(ValueError, match=r"describe|no images of|builds"):
+        quickstudy.load(path)
 
 
 @pytest.mark.parametrize("model", ["vit"], indirect=True)

@@ -5,7 +5,9 @@ what is loaded. So a run and its weights hold the network's own description, as 
 nothing is fetched or run when they are read.
 """
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +31,9 @@ _KINDS = {
 _OTHER_TEXT = ("text_model", "text_projection", "logit_scale", "logit_bias")
 _NOT_KEPT = re.compile("^_|implementation|auto_map|quantization|dtype|label|backbone")
 """Of a configuration: where it came from, and what might load more than the network's code."""
+
+_MOST_LAYERS, _LARGEST = 1000, 10**6
+"""Of what a description may ask for: each layer is made before any number can be counted."""
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -71,15 +76,18 @@ def foreign(
     """
     source, _, model = name.partition(":")
     try:
-        mean, std = described["mean"], described["std"]
-        if source == "timm":
-            network = _timm(model, pretrained)[0]
-        elif pretrained:
-            network = _hugging_face(model)
-        else:
-            network = _from_config(described["config"], name)
-    except (KeyError, TypeError) as error:
+        mean, std = (_three(described[key]) for key in ("mean", "std"))
+        if min(std) <= 0:
+            raise ValueError("a deviation is not above 0")
+        config = None if source == "timm" or pretrained else _checked(described["config"], name)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is not described as it should be: {error}") from error
+    if source == "timm":
+        network = _timm(model, pretrained)[0]
+    elif config is None:
+        network = _hugging_face(model)
+    else:
+        network = _from_config(config, name)
     encoder = PhotoNetwork(network, size, mean, std)
     try:
         with torch.no_grad():
@@ -106,9 +114,43 @@ def _hugging_face(model: str) -> nn.Module:
 
 def _from_config(config: dict[str, Any], name: str) -> nn.Module:
     transformers = need("transformers", "vision")
+    try:
+        known = transformers.AutoConfig.for_model(**config)
+        network = transformers.AutoModel.from_config(known, attn_implementation="eager")
+    except Exception as error:  # of any kind: the values are a stranger's
+        raise ValueError(f"{name} is described so that it cannot be built: {error}") from error
+    return _image_part(network)
+
+
+def _three(values: Any) -> list[float]:
+    found = [float(value) for value in values]
+    if len(found) != 3 or not all(map(math.isfinite, found)):
+        raise ValueError(f"expected a number for each of three colours, found {values}")
+    return found
+
+
+def _checked(config: Any, name: str) -> dict[str, Any]:
+    """What is used of a description, which asks for no more than a network has."""
+    if not isinstance(config, dict):
+        raise TypeError(f"its configuration is {config!r:.40}")
     _check_kind(config.get("model_type"), name)
-    known = transformers.AutoConfig.for_model(**_plain(config))
-    return _image_part(transformers.AutoModel.from_config(known, attn_implementation="eager"))
+    checked = _plain(config)
+    for key, value in _leaves(checked):
+        several = value if isinstance(value, list) else [value]
+        whole = [v for v in several if isinstance(v, int)]
+        if max(map(abs, whole), default=0) > _LARGEST or len(several) > _MOST_LAYERS:
+            raise ValueError(f"{key} is {value!r:.40}, larger than of any network")
+        if re.search("layer|depth|stage|block", key) and sum(whole) > _MOST_LAYERS:
+            raise ValueError(f"{key} is {value!r:.40}; expected at most {_MOST_LAYERS} layers")
+    return checked
+
+
+def _leaves(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield key, value
 
 
 def _image_part(network: Any) -> nn.Module:

@@ -71,6 +71,51 @@ def test_files_of_others_are_not_read(
     assert len(read) in (whole // 5, whole // 5 + 1)
 
 
+@pytest.mark.parametrize("share", ["1/16", "3/16"])
+@pytest.mark.usefixtures("place")
+def test_a_folder_that_is_not_there_fails_every_share(
+    share: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sys.argv", ["quickstudy", "predict", "m.qs", "mounted/later", "--shard", share]
+        )
+        with pytest.raises(SystemExit) as exit_:
+            main()
+    assert exit_.value.code == 2
+    assert "no such file: mounted/later" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", [1, 3, 4])
+@pytest.mark.parametrize("shares", [2, 3, 7])
+def test_a_broken_row_is_said_by_one_share(
+    broken: int,
+    shares: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{v},{v % 2},{'xy'[v % 2]}\n" for v in range(8))
+    Path("t.csv").write_text("a,b,label\n" + rows)
+    Model.learn("t.csv", head="centroid").save("m.qs")
+    lines = [json.dumps({"a": i, "b": 1}) for i in range(4)]
+    lines.insert(broken, "no row")
+    Path("new.jsonl").write_text("\n".join(lines))
+    said, answered = 0, 0
+    for k in range(shares):
+        argv = ["quickstudy", "predict", "m.qs", "new.jsonl", "--json", "--no-cache"]
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", [*argv, "--shard", f"{k + 1}/{shares}"])
+            with pytest.raises(SystemExit) as exit_:
+                main()
+        out, err = capsys.readouterr()
+        said += f"line {broken + 1} is not JSON" in err
+        assert exit_.value.code == (1 if "not JSON" in err else 0)
+        answered += len(out.splitlines())
+    assert (said, answered) == (1, 4)
+
+
 @pytest.mark.parametrize("wrong", ["0/4", "5/4", "4", "a/b", "1/0", ""])
 def test_a_share_that_is_none_is_refused(place: Path, wrong: str) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -136,24 +135,13 @@ def test_graphs_are_held_while_they_are_small(monkeypatch: pytest.MonkeyPatch) -
     """All of them within a limit; beyond, as many as fit, or as many as take least memory."""
     task, learner = a_task("maml"), MAML(conv().double(), inner_lr=0.1, inner_steps=12)
 
-    def step() -> Any:
-        loss = learner.support_loss(task.support_x, task.support_y, 3)
-        return learner.inner_step(learner.start(len(task)), {}, 0, partial(loss, step=0))
-
-    known = [task.support_x, *learner.parameters()]
-    graph, moved = graph_bytes(step, known)
+    step = a_step(learner, task)
+    graph, moved = graph_bytes(step, [task.support_x, *learner.parameters()])
     assert moved == len(task) * sum(p.numel() * p.element_size() for p in learner.parameters())
-
-    def held(steps: int) -> int:
-        learner.inner_steps = steps
-        with executing(graphs=None, tasks_at_once=5):
-            return graph_bytes(lambda: learner.loss(task), known)[0]
-
-    assert (held(12) - held(2)) / 10 == pytest.approx(graph, rel=0.2)
 
     def chosen(limit: float, steps: int = 12) -> int | None:
         monkeypatch.setattr(graphs, "MOST", int(limit))
-        return graphs_at_once(learner.network, task.support_x, steps, step)
+        return graphs_at_once(learner, task.support_x, steps, step)
 
     least = round((12 * moved / graph) ** 0.5)
     assert chosen(12 * graph) is None
@@ -163,6 +151,83 @@ def test_graphs_are_held_while_they_are_small(monkeypatch: pytest.MonkeyPatch) -
     assert chosen(0, steps=3) == 3, "as many as there are"
     with executing(graphs=5):
         assert chosen(0) == 5
+    monkeypatch.setattr(graphs, "MOST", 24 * graph)
+    assert graphs_at_once(learner, task.support_x, 12, step, parts=2) is None
+    assert graphs_at_once(learner, task.support_x, 12, step, parts=4) == 6
+
+
+def a_step(learner: MAML, task: Task) -> Callable[[], Any]:
+    """As `GradientLearner.repeating` measures one."""
+    found: list[Callable[[], Any]] = []
+
+    def kept(learner: Any, x: Tensor, steps: int, step: Callable[[], Any], parts: int) -> None:
+        found.append(step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quickstudy.inner.gradient_learner.graphs_at_once", kept)
+        learner.loss(task)
+    return found[0]
+
+
+@pytest.mark.parametrize("network", ["conv", "dense"])
+def test_what_is_measured_is_what_is_held(network: str) -> None:
+    """With small maps and large ones; where parameters outweigh activations, they are the most."""
+    if network == "conv":
+        task, learner = a_task("maml"), MAML(conv().double(), inner_lr=0.1)
+    else:
+        task = make_task((64,), 3, 4, shot=1, query=1).to(torch.float64)
+        learner = MAML(MLP(64, [200, 200], 3).double(), inner_lr=0.01)
+    known = [*task.tensors(), *learner.parameters()]
+
+    def held(steps: int) -> int:
+        learner.inner_steps = steps
+        with executing(graphs=None, tasks_at_once=5):
+            return graph_bytes(lambda: learner.loss(task), known)[0]
+
+    measured, _ = graph_bytes(a_step(learner, task), known)
+    assert (held(12) - held(2)) / 10 == pytest.approx(measured, rel=0.2)
+
+
+def test_what_is_measured_is_measured_again_where_it_may_have_changed() -> None:
+    task = make_task((8,), 3, 2).to(torch.float32)
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 3))
+    learner = MAML(network, inner_steps=6)
+    network[0].requires_grad_(False)
+    learner.loss(task)
+    learner.loss(task)
+    (one,) = graphs._MEASURED[learner].values()
+    network[0].requires_grad_(True)
+    learner.loss(task)
+    learner.eval().loss(task)
+    found = [bytes_ for bytes_, _ in graphs._MEASURED[learner].values()]  # type: ignore[misc]
+    assert len(found) == 3
+    assert one
+    assert one[0] == found[0] < found[1] != found[2]
+
+
+def test_a_step_that_changes_buffers_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 0)
+    torch.manual_seed(0)
+    layer = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8))
+    network = nn.Sequential(layer, nn.Tanh(), nn.Linear(8, 3)).double()
+    task = make_task((8,), 3, 1)
+    found = []
+    for how in ({}, {"graphs": None}):
+        learner = MAML(copy.deepcopy(network), inner_lr=0.1, inner_steps=5)
+        with executing(**how):
+            found.append(torch.autograd.grad(learner.loss(task), list(learner.parameters())))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_where_graphs_cannot_be_looked_into_all_are_held() -> None:
+    learner, task = (
+        MAML(dense(), inner_lr=0.05, inner_steps=6),
+        a_task("sinusoid").to(torch.float32),
+    )
+    with torch.autograd.graph.disable_saved_tensors_hooks("not here"), executing(tasks_at_once=5):
+        there = learner.loss(task)
+    assert torch.equal(there, learner.loss(task))
 
 
 def test_bfloat16_keeps_the_meta_gradient() -> None:

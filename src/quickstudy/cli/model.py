@@ -499,11 +499,13 @@ def _examples(
 
     def of(file: str) -> Iterator[Example]:
         if is_table(file):
-            for example in filter(mine, read_table(file, failed)):
+            faults: list[str] = []
+            for example in turns(read_table(file, faults), faults):
                 shown = example.item if isinstance(example.item, str) else example.where
                 yield Example(example.item, example.label, shown)
         elif kind == "text":
-            yield from filter(mine, _lines(file, failed))
+            faults = []
+            yield from turns(_lines(file, faults), faults)
         elif file == "-":
             raise ValueError(f"this model was learned from {_WHAT[kind]}; - is for sentences")
         elif kind == "table":
@@ -519,6 +521,16 @@ def _examples(
                         failed.append(str(fault))
         elif mine(file):
             yield read_item(file)
+        elif not is_image(file) and not Path(file).exists():  # a folder, which all would share
+            raise FileNotFoundError(f"no such file: {file}")
+
+    def turns(examples: Iterator[Example], faults: list[str]) -> Iterator[Example]:
+        """Those of a file that is read whole; what cannot be read has its turn, too."""
+        for example in itertools.chain(examples, [None]):
+            failed.extend(filter(mine, faults))
+            faults.clear()
+            if example is not None and mine(example):
+                yield example
 
     return each() if "-" in files else _begun(each())
 

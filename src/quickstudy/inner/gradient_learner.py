@@ -210,8 +210,8 @@ class GradientLearner(MetaLearner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        found = []
-        for x, y in split_tasks(self.network, support_x, support_y):
+        found, parts = [], split_tasks(self.network, support_x, support_y)
+        for x, y in parts:
             support_loss = self.support_loss(x, y, n_way)
             phi, _ = unroll(
                 self.inner_step,
@@ -219,7 +219,7 @@ class GradientLearner(MetaLearner):
                 self.start(len(x)),
                 self.start_state(),
                 steps=self.inner_steps,
-                **self.repeating(support_loss, x, y),
+                **self.repeating(support_loss, x, y, parts=len(parts)),
             )
             found.append(self.network_state(phi, x, self.inner_steps))
         # A copy of even one part: some of its tensors are views of the learner's own.
@@ -315,17 +315,19 @@ class GradientLearner(MetaLearner):
         ]
         return torch.cat(outputs)[..., : ways(phi)]
 
-    def repeating(self, support_loss: SupportLoss, *support: Tensor) -> dict[str, Any]:
-        """The ``parameters`` and ``graphs`` of `unroll`."""
+    def repeating(
+        self, support_loss: SupportLoss, *support: Tensor, parts: int = 1
+    ) -> dict[str, Any]:
+        """The ``parameters`` and ``graphs`` of `unroll`, if so many parts are to be held."""
         parameters = self.outer_parameters(*support) if torch.is_grad_enabled() else None
         if parameters is None:
             return {}
 
         def step() -> tuple[Parameters, State]:
-            start, state = self.start(len(support[0])), self.start_state()
-            return self.inner_step(start, state, 0, partial(support_loss, step=0))
+            start = {k: p.clone() for k, p in self.start(len(support[0])).items()}
+            return self.inner_step(start, self.start_state(), 0, partial(support_loss, step=0))
 
-        graphs = graphs_at_once(self.network, support[0], self.inner_steps, step)
+        graphs = graphs_at_once(self, support[0], self.inner_steps, step, parts)
         return {"parameters": parameters, "graphs": graphs}
 
     def outer_parameters(self, *support: Tensor) -> list[Tensor] | None:
