@@ -2,6 +2,8 @@
 
 import math
 import threading
+import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,6 +189,32 @@ def test_prefetch_gives_the_same_tasks_in_order() -> None:
         assert same(next(batches), sampler[5 + 2 * i])
     batches.close()
     assert not any(t.name == "quickstudy-prefetch" for t in threading.enumerate())
+
+
+def test_prefetch_takes_one_thread_and_leaves_the_others_as_they_are() -> None:
+    """Two pools of threads would wait for each other; one that is set for all would be as slow."""
+    seen: list[int] = []
+
+    class Source:
+        def __getitem__(self, i: int) -> Any:
+            time.sleep(0.1)  # until all threads are on their way
+            seen.append(torch.get_num_threads())
+            return i
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        batches = prefetch(Source(), 0)
+        assert [next(batches) for _ in range(3)] == [0, 1, 2]
+        assert torch.get_num_threads() == 3
+        later = threading.Thread(target=lambda: seen.append(-torch.get_num_threads()))
+        later.start()
+        later.join()
+        batches.close()
+    finally:
+        torch.set_num_threads(before)
+    assert {n for n in seen if n > 0} == {1}
+    assert min(seen) == -3
 
 
 def test_prefetch_passes_errors_on() -> None:

@@ -187,9 +187,13 @@ def to_float(x: Tensor) -> Tensor:
 
 
 def prefetch(source: TaskSource, start: int, *, step: int = 1, depth: int = 4) -> Generator[Task]:
-    """``source[start], source[start+step], ...``, made ahead of need on another thread."""
+    """``source[start], source[start+step], ...``, made ahead of need on another thread.
+
+    There torch's operations take one thread each: with a second pool of threads beside it, those of
+    the training wait for each other, and a step takes up to twice as long.
+    """
     ready: queue.Queue[Task | BaseException] = queue.Queue(depth)
-    stop = threading.Event()
+    stop, begun, threads = threading.Event(), threading.Event(), torch.get_num_threads()
 
     def put(item: Task | BaseException) -> bool:
         while not stop.is_set():
@@ -201,6 +205,9 @@ def prefetch(source: TaskSource, start: int, *, step: int = 1, depth: int = 4) -
         return False
 
     def work() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # each thread keeps the number it finds when it first looks
+        begun.set()
         index = start
         try:
             while put(source[index]):
@@ -210,6 +217,8 @@ def prefetch(source: TaskSource, start: int, *, step: int = 1, depth: int = 4) -
 
     thread = threading.Thread(target=work, name="quickstudy-prefetch", daemon=True)
     thread.start()
+    begun.wait()
+    torch.set_num_threads(threads)  # what threads that are yet to come begin with
     try:
         while True:
             item = ready.get()
