@@ -7,9 +7,7 @@ what ``import torch`` alone takes on the same machine stands beside it. Writes
 
 import argparse
 import csv
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,8 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from invented import photo
-from quickstudy.checkpoint import write_atomically
-from quickstudy.experiments.reproduce import code_commit
+from results_file import keep
 
 OUT = Path(__file__).parent / "results" / "commands.json"
 COMMAND = "python benchmarks/commands.py"
@@ -97,14 +94,7 @@ def main() -> None:
         times = f"{cpu / medians[IMPORT][0]:5.2f} times import" if IMPORT in medians else ""
         print(f"{name:30} CPU {cpu:6.2f} s, wall {wall:6.2f} s {times}")
     if not options.only:
-        result = {
-            "command": COMMAND,
-            "cpu_and_wall_seconds": medians,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "commit": code_commit(),
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+        keep(OUT, {"command": COMMAND, "cpu_and_wall_seconds": medians})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import base64
 import io
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -25,9 +24,9 @@ import httpx
 import torch
 from PIL import Image
 
-from quickstudy.checkpoint import write_atomically
+sys.path.insert(0, str(Path(__file__).parent))
 from quickstudy.data import alphabets
-from quickstudy.experiments.reproduce import code_commit
+from results_file import keep
 
 OUT = Path(__file__).parent / "results" / "load.json"
 CLIENTS, CLASSES, QUERIES = 8, 5, 4
@@ -128,16 +127,12 @@ def measure(requests: int, source: str | None = None) -> dict[str, Any]:
 
 
 def main(requests: int, other: str | None = None) -> None:
-    result = measure(requests) | {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": code_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    result = measure(requests)
     if other:
         result["other"] = measure(requests // 10, other)
     print(json.dumps(result, indent=1))
     if requests >= 10_000:
-        write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+        keep(OUT, result)
 
 
 DRAWN = alphabets(CLASSES, 1 + QUERIES, size=84, first_class=40)

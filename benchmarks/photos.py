@@ -4,14 +4,12 @@
 photos of that size are invented. All use
 the same encoder, EfficientNet-Lite0, and the same preparation. Each candidate is a process of its
 own, and they take turns; times are from the first photo asked for to the last vector, on as many
-threads as torch takes. Where the machine does other work too, go by CPU time and by ratios. Writes
-``benchmarks/results/photos.json``, which docs/performance.md shows.
+threads as torch takes. Where the machine does other work too, go by CPU time and by ratios. From
+1,000 photos on it writes ``benchmarks/results/photos.json``, which docs/performance.md shows.
 """
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -29,16 +27,17 @@ from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).parent))
 from invented import photo
-from quickstudy.checkpoint import write_atomically
 from quickstudy.encoders import FeatureCache, efficientnet, encode, load_encoder
 from quickstudy.examples import read_item
-from quickstudy.experiments.reproduce import code_commit
 from quickstudy.files import Files
 from quickstudy.images import is_image, open_image
 from quickstudy.photos import by_onnx_runtime, by_torch, convolutions
+from results_file import keep
 
 SCRIPT = os.path.abspath(__file__)
 OUT = Path(__file__).parent / "results" / "photos.json"
+ENOUGH = 1000
+"""Photos, for figures worth keeping."""
 Vectors = Iterator[np.ndarray[Any, Any]]
 
 
@@ -166,11 +165,9 @@ def main() -> None:
         "command": f"python benchmarks/photos.py{kind} --photos {len(first)} --runs {options.runs}",
         "photos": len(first),
         "rows": rows,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": code_commit(),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+    if options.photos >= ENOUGH:
+        keep(OUT, result)
 
 
 if __name__ == "__main__":

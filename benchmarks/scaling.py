@@ -9,9 +9,8 @@ algorithm's own, counted on the plain loop) and the bytes of the gradient.
 """
 
 import json
-import os
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quickstudy.checkpoint import write_atomically
+sys.path.insert(0, str(Path(__file__).parent))
 from quickstudy.execution import executing
-from quickstudy.experiments.reproduce import code_commit
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, ProtoNet
 from quickstudy.memory import keep_memory
@@ -31,6 +29,7 @@ from quickstudy.nn import Conv4
 from quickstudy.processes import launch
 from quickstudy.task import Task
 from quickstudy.testing import make_task
+from results_file import keep
 
 OUT = Path(__file__).parent / "results" / "scaling.json"
 COMMAND = "torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py"
@@ -125,13 +124,10 @@ def main() -> None:
         "parts": parts,
         "repeats": REPEATS,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": code_commit(),
-        "date": time.strftime("%Y-%m-%d"),
     }
     if fabric.is_global_zero:
         print(json.dumps(result, indent=1))
-        write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+        keep(OUT, result)
 
 
 if __name__ == "__main__":

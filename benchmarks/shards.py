@@ -2,15 +2,13 @@
 
 ``quickstudy predict`` over a folder of invented photos, whole and in two shares, and, where Ray is
 installed, Ray Data with one worker and with two. All take turns. A rate is of the photos alone: the
-time without that of the same command on two photos, which is its start. Writes
-``benchmarks/results/shards.json``, which docs/scale.md shows.
+time without that of the same command on two photos, which is its start. From 1,000
+photos on it writes ``benchmarks/results/shards.json``, which docs/scale.md shows.
 """
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,11 +23,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from invented import photo
-from quickstudy.checkpoint import write_atomically
-from quickstudy.experiments.reproduce import code_commit
+from results_file import keep
 
 OUT = Path(__file__).parent / "results" / "shards.json"
 COMMAND = "python benchmarks/shards.py"
+ENOUGH = 1000
+"""Photos, for figures worth keeping."""
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 FEW = 2
 """Photos of the command whose time is its start."""
@@ -118,11 +117,9 @@ def main() -> None:
         "command": COMMAND,
         "photos": options.photos,
         "photos_a_second": rates,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": code_commit(),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_atomically(OUT, json.dumps(result, indent=1) + "\n")
+    if options.photos >= ENOUGH:
+        keep(OUT, result)
 
 
 if __name__ == "__main__":

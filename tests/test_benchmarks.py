@@ -28,6 +28,8 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType
     spec.loader.exec_module(module)
     if hasattr(module, "OUT"):
         monkeypatch.setattr(module, "OUT", folder / "found.json")
+    if hasattr(module, "ENOUGH"):
+        monkeypatch.setattr(module, "ENOUGH", 0)
     return module
 
 

@@ -220,6 +220,20 @@ def test_a_step_that_changes_buffers_is_never_repeated(monkeypatch: pytest.Monke
         assert torch.equal(a, b)
 
 
+def test_parts_that_are_held_together_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`adapt` keeps the graphs of all parts; `loss` those of one at a time."""
+    learner, task, parts = MAML(dense(), inner_steps=6), a_task("sinusoid"), []
+
+    def noted(*_: Any) -> None:
+        parts.append(_[-1])
+
+    monkeypatch.setattr("quickstudy.inner.gradient_learner.graphs_at_once", noted)
+    with executing(tasks_at_once=2):
+        learner.double().adapt(task.support_x, task.support_y, None)
+        learner.loss(task)
+    assert parts == [3, 3, 3, 1, 1, 1]
+
+
 def test_where_graphs_cannot_be_looked_into_all_are_held() -> None:
     learner, task = (
         MAML(dense(), inner_lr=0.05, inner_steps=6),

@@ -64,9 +64,8 @@ _SUITED: dict[str, dict[str, Any]] = {
     "table-transformer": {"lr": 1e-3},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
-_DRAWINGS: dict[
-    str, dict[str, Any]
-] = {  # 98 and 95% in minutes, see benchmarks/time_to_accuracy.py
+# 98 and 95% in minutes, see benchmarks/time_to_accuracy.py
+_DRAWINGS: dict[str, dict[str, Any]] = {
     "protonet": {"way": 20, "lr": 2e-3, "steps": 2000},
     "maml": {
         "downsample": "stride",

@@ -150,9 +150,8 @@ class TableTransformer(MetaLearner):
             votes = weights @ phi["votes"].unsqueeze(1)
             return votes.clamp_min(1e-12).log().mean(1)  # type: ignore[no-any-return]
         average = (weights @ phi["votes"].mT.unsqueeze(-1)).squeeze(-1).mT
-        answer: Tensor = (average + more.view(-1, G, more.shape[1]).mT) * phi["unit"] + phi[
-            "centre"
-        ]
+        moved = average + more.view(-1, G, more.shape[1]).mT
+        answer: Tensor = moved * phi["unit"] + phi["centre"]
         return answer.to(query_x.dtype)
 
     def _tokens(self, cells: Tensor, phi: Phi) -> Tensor:
