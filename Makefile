@@ -42,15 +42,7 @@ $(READY): requirements.txt requirements-hashes.txt pyproject.toml
 	touch $@
 
 bench: $(READY)  ## ours against the peers and all of docs/performance.md: 40 minutes of a quiet machine
-	$(BIN)/python benchmarks/performance.py
-	$(BIN)/python benchmarks/where.py
-	$(BIN)/python benchmarks/photos.py $(if $(PHOTOS),--root $(PHOTOS))
-	$(BIN)/python benchmarks/commands.py
-	$(BIN)/python benchmarks/load.py
-	$(BIN)/torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py
-	$(BIN)/python benchmarks/shards.py
-	$(if $(OMNIGLOT),$(BIN)/python benchmarks/time_to_accuracy.py $(OMNIGLOT))
-	$(BIN)/python tools/results.py
+	@$(BIN)/python benchmarks/all.py $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(OMNIGLOT),--omniglot $(OMNIGLOT))
 
 lock:  ## renew requirements*.txt from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

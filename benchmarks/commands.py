@@ -81,7 +81,8 @@ def main() -> None:
         prepare()
         chosen = {name: words for name, words in COMMANDS.items() if options.only in name}
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
-        for _ in range(options.runs):
+        for number in range(options.runs):
+            print(f"run {number + 1} of {options.runs} ...", flush=True)
             for name, words in chosen.items():
                 seconds[name].append(measure(words))
                 Path("p.qs").unlink(missing_ok=True)

@@ -127,6 +127,7 @@ def measure(requests: int, source: str | None = None) -> dict[str, Any]:
 
 
 def main(requests: int, other: str | None = None) -> None:
+    print(f"{requests} requests ...", flush=True)
     result = measure(requests)
     if other:
         result["other"] = measure(requests // 10, other)

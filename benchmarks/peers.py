@@ -5,15 +5,19 @@ gradients on its parameters. learn2learn 0.2.0 does not build on Python 3.11, so
 is written out here; easyfsl's ProtoNet likewise, in the shape of its `PrototypicalNetworks`.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 
-import higher
 import torch
 import torch.nn.functional as F
 import torchopt
 from torch import Tensor, nn
 
 from quickstudy.task import Task
+
+with warnings.catch_warnings():  # of its doc strings, where Python compiles them for the first time
+    warnings.simplefilter("ignore", SyntaxWarning)
+    import higher
 
 INNER_LR = 0.4
 

@@ -183,6 +183,7 @@ def work(index: int, candidate: str, threads: int) -> None:
     module, step = runner(workload, candidate, torch.float32)
     start = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    print("ready", flush=True)
     for line in sys.stdin:
         if line.strip() == "end":
             break
@@ -216,12 +217,23 @@ class Worker:
             env=environment,
         )
 
+    def ready(self) -> None:
+        """Wait until it has started."""
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
     def ask(self, line: str) -> float:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
+
+    def end(self) -> float:
+        """End it, and wait until it is gone; its memory."""
+        memory = self.ask("end")
+        self.process.wait()
+        return memory
 
 
 def same_gradient(workload: Workload) -> float:
@@ -274,6 +286,7 @@ def machine() -> str:
 
 def measure(index: int, rate: float) -> dict[str, Any]:
     workload, cores = WORKLOADS[index], os.cpu_count() or 1
+    print(f"\n{index + 1} of {len(WORKLOADS)}, {workload.name}", flush=True)
     apart = 0.0 if len(workload.candidates) == 1 else same_gradient(workload)
     if apart > 1e-5:
         raise SystemExit(f"{workload.name}: gradients differ by {apart:.1e}")
@@ -283,21 +296,22 @@ def measure(index: int, rate: float) -> dict[str, Any]:
         workers.append(Worker(index, candidate, cores))
         if candidate not in OWN:
             workers.append(Worker(index, candidate, 1))
-    first = {id(worker): worker.ask("step") for worker in workers}
+    for worker in workers:
+        worker.ready()
+    first = {id(worker): min(worker.ask("step"), worker.ask("step")) for worker in workers}
     for slower in [
         max((w for w in workers if w.candidate == name), key=lambda w: first[id(w)])
         for name in candidates
         if name not in OWN
     ]:
-        slower.ask("end")
+        slower.end()
         workers.remove(slower)
     for _ in range(REPEATS):
         for worker in workers:
             worker.times.append(worker.ask("step"))
     work, rows = flops(workload), []
     for worker in workers:
-        memory = worker.ask("end")
-        worker.process.wait()
+        memory = worker.end()
         median = statistics.median(worker.times)
         rows.append(
             {
@@ -314,12 +328,11 @@ def measure(index: int, rate: float) -> dict[str, Any]:
     peer = [r["seconds"] for r in rows if r["candidate"] not in OWN]
     for row in rows:
         row["times_the_fastest_peer"] = min(peer) / row["seconds"] if peer else None
-    report(workload, rows)
+    report(rows)
     return {"workload": workload.name, "gflop": work / 1e9, "apart": apart, "rows": rows}
 
 
-def report(workload: Workload, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{workload.name}")
+def report(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         ratio = row["times_the_fastest_peer"]
         print(
@@ -396,6 +409,8 @@ def main(chosen: list[str]) -> None:
     rate = matrix_rate()
     print(f"single-precision product: {rate / 1e9:.0f} GFLOP/s on {os.cpu_count()} cores")
     parts: list[dict[str, Any]] = []
+    if not chosen:
+        print("tasks sampled a second ...", flush=True)
     found = {
         "command": "make bench",
         "commit": code_commit(),

@@ -133,10 +133,12 @@ def main() -> None:
     found: dict[str, list[list[float]]] = {name: [] for name in CANDIDATES}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        print(f"preparing {options.photos} photos ...", flush=True)
         prepare(root, options.photos)
         first: Any = None
         fill = "quickstudy, from the cache"
         for name in [fill, *list(CANDIDATES) * options.runs]:
+            print(f"{name} ...", flush=True)
             words = (sys.executable, SCRIPT, "--candidate", name)
             printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
             vectors = np.load("vectors.npy")

@@ -52,6 +52,8 @@ def step_of(name: str) -> tuple[MetaLearner, Task]:
 
 def measure(name: str, fabric: Any) -> dict[str, Any]:
     """In turn: the first process alone, with one thread and with two; both apart, both together."""
+    if fabric.is_global_zero:
+        print(f"{name} ...", flush=True)
     learner, task = step_of(name)
     gflop = flops(learner, task) / 1e9
     optimizer = torch.optim.Adam(learner.parameters())

@@ -166,6 +166,7 @@ def main() -> None:
         return
     for name in args.learners:
         for entrant in args.entrants:
+            print(f"{name}, {entrant} ...", flush=True)
             command = [sys.executable, *sys.argv, "--only", entrant, name]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             write(args, name, entrant, json.loads(said.stdout))

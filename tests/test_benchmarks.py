@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,27 @@ def test_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any) -> No
     assert result["wrong"] == 0
     assert result["requests"] == 8 * module.CLIENTS
     assert not os.path.exists(module.OUT)
+
+
+def test_all_of_them_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = load("all", monkeypatch, tmp_path).parts("photos", "omniglot")
+    scripts = {word for command in parts.values() for word in command if word.endswith(".py")}
+    assert len(scripts) == len(parts) == 8
+    assert all((BENCHMARKS / name).is_file() for name in scripts)
+
+
+def test_ctrl_c_ends_them_with_one_line() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(BENCHMARKS / "all.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    until = iter(process.stdout.readline, "")
+    assert any("1 of 7" in line for line in until)
+    assert any("tasks sampled" in line for line in until)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "\nstopped; the results of what had ended before are kept\n"

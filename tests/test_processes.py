@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("two")
     (folder / "each.py").write_text(EACH.format(experiments=EXPERIMENTS, train=TRAIN))
-    done = run(*FABRIC_RUN, "each.py", cwd=folder)
+    with socket.socket() as probe:  # tests run side by side, and `fabric run` has one port for all
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    done = run(*FABRIC_RUN, "--main-port", port, "each.py", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -5,9 +5,8 @@ import json
 import math
 import os
 import re
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,7 +139,7 @@ def evaluate(
     n_tasks: int = 600,
     batch_norm: Policy | None = None,
     about: dict[str, Any] | None = None,
-    stop: threading.Event | None = None,
+    on_batch: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Score a learner on the first ``n_tasks`` tasks of a source, in evaluation mode.
 
@@ -153,11 +152,12 @@ def evaluate(
         n_tasks: at least 600 for a figure to publish.
         batch_norm: evaluate with this policy instead of the learner's own.
         about: kept with the result.
-        stop: when it is set, the next batch is not begun.
+        on_batch: called before each batch with the number of tasks scored so far, to show it, or
+            to end the evaluation by raising.
 
     Raises:
         ValueError: ``n_tasks`` is not positive, or a learner without batch norm gets a policy.
-        KeyboardInterrupt: ``stop`` was set.
+        Exception: what ``on_batch`` raised.
     """
     if n_tasks < 1:
         raise ValueError(f"n_tasks is {n_tasks}; expected at least 1")
@@ -169,8 +169,8 @@ def evaluate(
         policy: str | None = batch_norm_policy(learner)
         with torch.no_grad(), torch.random.fork_rng():
             for batch in _batches(tasks, n_tasks):
-                if stop is not None and stop.is_set():
-                    raise KeyboardInterrupt
+                if on_batch is not None:
+                    on_batch(len(scores))
                 task = batch.to(_device(learner))
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
                 if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):

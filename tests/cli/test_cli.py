@@ -98,6 +98,22 @@ def test_own_images(run: Run, tmp_path: Path) -> None:
     assert Image.open(tmp_path / out.strip()).size[0] > 200
 
 
+def test_few_classes_are_validated_on_as_they_are(run: Run, tmp_path: Path) -> None:
+    """Of 8 classes, 1 is for validation, of 12 it is 2: neither is enough for 3-way tasks."""
+    how = ("--way", "3", "--query", "2", "--steps", "2", "--size", "16", "--validation-tasks", "2")
+    for classes, said in ((8, "no validation"), (12, "validating on 2-way tasks")):
+        folder_of_images(tmp_path / str(classes), classes, 5)
+        where = ("--data", "folder", "--root", str(classes), "--out", f"r{classes}")
+        status, _, err = run("train", "maml", *where, *how)
+        assert status == 0, err
+        assert said in err
+        assert ("best validation" in err) is (classes == 12)
+        assert "rotations" not in err
+    status, _, err = run("train", "maml", *where, *how, "--way", "9", "--out", "r")
+    assert status == 2
+    assert "tasks of the train classes: way=9 classes a task, but the dataset has only 8" in err
+
+
 def test_data_commands(run: Run) -> None:
     status, out, _ = run("data", "list")
     assert status == 0

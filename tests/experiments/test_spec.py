@@ -212,3 +212,20 @@ def test_what_suits_drawings_is_not_taken_for_other_data_or_what_was_chosen() ->
     assert Experiment.suited("protonet", data="alphabets").way == 20
     assert Experiment.suited("protonet", data="folder").way == 5
     assert Experiment.suited("reptile").optimizer == "sgd"
+
+
+def test_rotations_of_a_folder_are_no_classes_unless_asked_for() -> None:
+    assert not Experiment.suited("protonet", data="folder").rotations
+    assert Experiment.suited("protonet", data="folder", rotations=True).rotations
+    assert Experiment.suited("protonet").rotations
+
+
+def test_a_step_in_words() -> None:
+    words = Experiment.suited("maml", tasks=1).step_in_words
+    assert words == (
+        "a step: 1 task, 5-way 1-shot, 5 queries a class; "
+        "2000 steps of adam at 0.003, cosine, inner_lr 2.0"
+    )
+    points = Experiment.suited("maml", data="sinusoid").step_in_words
+    assert "25 tasks, 10 support points, 10 query points" in points
+    assert "up to 10-way 1 to 32-shot" in Experiment.suited("tables", data="tables").step_in_words

@@ -50,6 +50,12 @@ def test_other_data_gets_the_split_that_suits_it() -> None:
     assert with_data(experiment, "digits").split == "random"
     assert with_data(experiment, "omniglot").split == "published"
     assert with_data(experiment, "omniglot", split="group").split == "group"
+    experiment = experiment.replace(rotations=True)
+    assert with_data(experiment, "digits").rotations
+    assert with_data(experiment, "folder").rotations is False
+    assert with_data(experiment, "folder", rotations=True).rotations is True
+    mine = experiment.replace(data="folder", root="here")
+    assert with_data(mine, "folder", root="there").rotations is True
     changed = with_data(experiment, root=Path("here"), way=7, rotations=True)
     assert (changed.split, changed.root, changed.way) == ("maml", "here", 7)
     assert changed.rotations

@@ -45,7 +45,8 @@ def evaluate(
     root: RootOption = None,
     split: SplitOption = None,
     rotations: Annotated[
-        bool | None, typer.Option(help="Rotations as classes; default: as trained.")
+        bool | None,
+        typer.Option(help="Rotations as classes; default: as trained, but not of another folder."),
     ] = None,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
     freeze: Annotated[Path | None, typer.Option(help="Save the tasks to this file.")] = None,
@@ -94,7 +95,7 @@ def evaluate(
         stored.save(freeze)
         about = {**about, "tasks": stored.fingerprint}
     at_test: dict[str, Any] = {} if inner_steps is None else {"inner_steps": inner_steps}
-    with temporarily(learner, **at_test), busy(f"evaluating on {n_tasks} tasks"):
+    with temporarily(learner, **at_test), busy(f"evaluating on {n_tasks} tasks") as show:
         if by_instance:
             instance_table(accuracy_by_instance(learner, tasks, n_tasks=n_tasks), as_json)
             return
@@ -104,6 +105,7 @@ def evaluate(
             n_tasks=n_tasks,
             batch_norm=batch_norm,
             about={"learner": experiment.learner, "run": target, **chosen, **about},
+            on_batch=lambda done: show(f"evaluating {done}/{n_tasks} tasks"),
         )
     out = out or result_path(result, targets.run_folder(target))
     result.save(out)

@@ -1,7 +1,7 @@
 """What the commands share: options, and words to the user."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,8 +64,11 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def busy(what: str) -> Iterator[None]:
-    """A sign on the terminal that something is being done, and since when, until the block ends."""
+def busy(what: str) -> Iterator[Callable[[str], None]]:
+    """A sign on the terminal that something is being done, and since when, until the block ends.
+
+    Yields a function to put other words there.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -73,5 +76,5 @@ def busy(what: str) -> Iterator[None]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        progress.add_task(printable(what), total=None)
-        yield
+        task = progress.add_task(printable(what), total=None)
+        yield lambda words: progress.update(task, description=printable(words))

@@ -67,9 +67,10 @@ def train(
 ) -> None:
     """Train a learner on many tasks, or go on with a run (--resume).
 
-    A learner's own options are given the same way (--inner-lr 0.5); `quickstudy learners` lists
-    them. Reptile, the baselines and data other than Omniglot have other defaults where those below
-    do not suit.
+    A learner's own options are given the same way (--inner-lr 0.5);
+    `quickstudy learners` lists them. Where other values than the defaults below
+    are known to suit a learner or its data, they are taken unless you give your
+    own: the lines that a run begins with say what it took.
     """
     if (resume is None) == (learner is None):
         raise ValueError("name a learner to train, or a run to --resume (not both)")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from quickstudy.processes import launch
 from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train
 
 if TYPE_CHECKING:
+    from quickstudy.data import TaskSource
     from quickstudy.learner import MetaLearner
 
 __all__ = ["Machine", "load_run", "run_experiment"]
@@ -101,9 +103,8 @@ def run_experiment(
         _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
         return TrainResult(0, 0.0)
     optimizer, scheduler = experiment.build_optimizer(learner)
-    validation = None
-    if machine.validation is not None and experiment.has_validation:
-        validation = experiment.sampler("validation", **{**machine.validation, "tasks": 1})
+    say = _say if fabric.is_global_zero else lambda line: None
+    validation = _validation(experiment, machine, say)
     if machine.patience is not None and validation is None:
         raise ValueError(
             "patience needs classes to validate on, and this data has none; --validation-groups "
@@ -113,6 +114,7 @@ def run_experiment(
     if fabric.is_global_zero and not quiet:
         source = experiment.splits if experiment.has_classes else f"invented {experiment.data}"
         _say(f"{experiment.learner}: {source}")
+        _say(experiment.step_in_words)
     result = train(
         learner,
         tasks,
@@ -139,6 +141,24 @@ def run_experiment(
         took = f"{result.steps} steps in {result.seconds / 60:.1f} minutes"
         _say(f"{took}, in {folder}{best}{early}")
     return result
+
+
+def _validation(
+    experiment: Experiment, machine: Machine, say: Callable[[str], None]
+) -> "TaskSource | None":
+    """Tasks to choose weights by, of fewer classes than in training if no more are held out."""
+    if machine.validation is None or not experiment.has_validation:
+        return None
+    changes = {**machine.validation, "tasks": 1}
+    held_out = experiment.splits.validation if experiment.has_classes else None
+    way = changes.get("way", experiment.way)
+    if held_out is not None and held_out.n_classes < way:
+        if held_out.n_classes < 2:
+            say("no validation: a single class is held out for it")
+            return None
+        say(f"validating on {held_out.n_classes}-way tasks: no more classes are held out for it")
+        changes["way"] = held_out.n_classes
+    return experiment.sampler("validation", **changes)
 
 
 def _build(experiment: Experiment, start: str | None, at_most: int | None) -> "MetaLearner":

@@ -62,6 +62,7 @@ _SUITED: dict[str, dict[str, Any]] = {
     "sinusoid": {"shot": 10, "query": 10, "tasks": 25},
     "tables": {"way": 10, "most_shot": 32, "query": 32, "tasks": 16, "lr": 1e-2},
     "table-transformer": {"lr": 1e-3},
+    "folder": {"rotations": False},
     "miniimagenet": {"size": 84, "channels": 3, "rotations": False},
 }
 # 98 and 95% in minutes, see benchmarks/time_to_accuracy.py
@@ -82,7 +83,7 @@ _CELLS = 3000  # of a table, where a batch has as many tasks as it may
 _GROW = 1500  # steps, over which they go from easy tables to all
 
 # What `TrainingProtocol` declares again, with another default or with none.
-Rotations = Annotated[bool, Field(description="Rotations as classes.")]
+Rotations = Annotated[bool, Field(description="Rotations as classes (of drawings, not of photos).")]
 Shot = Annotated[int, Field(ge=1, description="Support examples per class.")]
 Query = Annotated[int, Field(ge=1, description="Query examples per class.")]
 Tasks = Annotated[int, Field(ge=1, description="Tasks in a batch.")]
@@ -223,6 +224,18 @@ class Experiment(Setup, Schema):
         except (RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a run: {error}") from error
 
+    @property
+    def step_in_words(self) -> str:
+        """Of what a step is made, and how many are taken at which rate."""
+        shots = f"{self.shot} to {self.most_shot}" if self.most_shot else f"{self.shot}"
+        way = f"{'up to ' if self.data == 'tables' else ''}{self.way}-way {shots}-shot"
+        of = f"{shots} support points, {self.query} query points"
+        task = of if self.regression else f"{way}, {self.query} queries a class"
+        rate = f"{self.optimizer} at {self.lr:g}, {self.schedule}"
+        own = "".join(f", {name} {value}" for name, value in self.options.items())
+        tasks = f"{self.tasks} task{'s' * (self.tasks > 1)}"
+        return f"a step: {tasks}, {task}; {self.steps} steps of {rate}{own}"
+
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again, and its learner alone."""
         experiment, learner = self.with_details().model_dump(), self.learner_spec().model_dump()
@@ -314,7 +327,10 @@ class Experiment(Setup, Schema):
             "one_per_root": self.one_turn,
             "seed": self.seed,
         }
-        sampler = EpisodeSampler(dataset, **{**settings, **changes})
+        try:
+            sampler = EpisodeSampler(dataset, **{**settings, **changes})
+        except ValueError as error:
+            raise ValueError(f"tasks of the {part} classes: {error}") from None
         if part == "train" and (self.augment or self.pens):
             return Augmented(sampler, strength=self.augment, pens=self.pens, seed=self.seed)
         return sampler

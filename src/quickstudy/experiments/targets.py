@@ -131,8 +131,11 @@ def with_data(
         root: folder or zip with the data.
         split: how classes are split; other data gets the split that suits it.
         way: classes of a task.
-        rotations: whether rotations are classes of their own.
+        rotations: whether rotations are classes of their own; of a folder that is not the
+            experiment's they are not, unless asked for.
     """
+    if rotations is None and data == "folder" != experiment.data:
+        rotations = False
     if split is None and data is not None:
         split = "published" if data == "omniglot" else "random"
     changes = {

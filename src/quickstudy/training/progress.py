@@ -54,6 +54,12 @@ class Display:
         """Another step is done."""
         self._bar.update(self._task, completed=step)
 
+    def validating(self, step: int, done: int, n_tasks: int) -> None:
+        """So many of the tasks of a validation are done."""
+        words = f"validating {done}/{n_tasks}"
+        self._bar.update(self._task, figures=words)
+        self._now_and_then(step, words)
+
     def row(self, step: int, figures: Mapping[str, float], tasks_per_second: float) -> None:
         """Show the figures of one step."""
         words = [f"loss {figures['loss']:.3f}"]
@@ -63,7 +69,11 @@ class Display:
             words.append(f"val {figures['validation']:.3f}")
         words.append(f"{tasks_per_second:.1f} tasks/s")
         self._bar.update(self._task, completed=step, figures="  ".join(words))
-        quiet = time.monotonic() - self._spoke < _SECONDS_BETWEEN_LINES and step < self.total
+        self._now_and_then(step, "  ".join(words), always=step == self.total)
+
+    def _now_and_then(self, step: int, words: str, *, always: bool = False) -> None:
+        """Where there is no bar, a line if it is time for one."""
+        quiet = time.monotonic() - self._spoke < _SECONDS_BETWEEN_LINES and not always
         if not self.console.is_terminal and not quiet:
             self._spoke = time.monotonic()
-            self.say(f"step {step}/{self.total}  {'  '.join(words)}")
+            self.say(f"step {step}/{self.total}  {words}")

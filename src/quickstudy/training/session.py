@@ -244,7 +244,8 @@ class Session:
         if error is not None:
             raise error
         if asked and not over:
-            raise KeyboardInterrupt(f"stopped at step {step} of {self.steps}")
+            before = ", before its validation" if self.unvalidated else ""
+            raise KeyboardInterrupt(f"stopped at step {step} of {self.steps}{before}")
         self.stopped = over or ("minutes" if spent else None)
 
     def result(self) -> TrainResult:
@@ -282,7 +283,7 @@ class Session:
     def _validate(self, step: int, figures: dict[str, Any]) -> Exception | None:
         """Validate and log; the error of ``on_validation``. A stop leaves it to the next start."""
         try:
-            evaluation, best = self.validation.run(step, self.to_keep, self._stop)
+            evaluation, best = self.validation.run(step, self.to_keep, self._validating)
         except KeyboardInterrupt:
             self.unvalidated = figures
             return None
@@ -292,6 +293,11 @@ class Session:
         figures |= {"validation": evaluation.mean, "validation_ci95": evaluation.ci95}
         self.log.row(step, figures)
         return self.validation.tell(step, evaluation)
+
+    def _validating(self, done: int) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        self.log.display.validating(self.step, done, self.validation.n_tasks)
 
     def _check_finite(self) -> None:
         """What cannot be gone on from is not saved: the checkpoint before stays."""

@@ -1,6 +1,5 @@
 """The best weights so far, and when there is no hope of better ones."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
@@ -58,15 +57,15 @@ class Validation:
         return self.tasks is not None and (step % self.every == 0 or step == steps)
 
     def run(
-        self, step: int, learner: MetaLearner, stop: threading.Event
+        self, step: int, learner: MetaLearner, on_batch: Callable[[int], object]
     ) -> tuple[Evaluation, bool]:
         """Evaluate the learner; whether that is the best so far.
 
         Raises:
-            KeyboardInterrupt: ``stop`` was set. Nothing has changed.
+            BaseException: what ``on_batch`` raised, see `evaluate`. Nothing has changed.
         """
         assert self.tasks is not None
-        evaluation = evaluate(learner, self.tasks, n_tasks=self.n_tasks, stop=stop)
+        evaluation = evaluate(learner, self.tasks, n_tasks=self.n_tasks, on_batch=on_batch)
         better = self.best is None or evaluation.better_than(self.best[1])
         self.best = (step, evaluation) if better else self.best
         self.unimproved = 0 if better else self.unimproved + 1
