@@ -161,7 +161,7 @@ def test_unknown_and_missing_encoders_say_what_to_do(monkeypatch: pytest.MonkeyP
         ("timm:any", "vision"),
         ("hf:any", "vision"),
     ):
-        with pytest.raises(ModuleNotFoundError, match=rf"pip install 'quickstudy\[{extra}\]'"):
+        with pytest.raises(ModuleNotFoundError, match=rf"pip install '.\[{extra}\]'"):
             load_encoder(name)
 
 

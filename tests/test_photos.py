@@ -1,6 +1,10 @@
 """The fast ways of the photos' encoder: to the same features, whoever shares the work."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +53,20 @@ def test_folded_layers_give_the_maps_of_the_network(network: Any, way: Any, size
     x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     expected = network(x)
     assert ((way(photos.convolutions(network))(x) - expected).abs() < 2e-5 * expected.max()).all()
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Left to itself it keeps an identity and events to send in the user's cache folder."""
+    pytest.importorskip("onnxruntime")
+    code = """
+from quickstudy import photos
+from quickstudy.encoders import efficientnet
+assert photos.by_onnx_runtime(photos.convolutions(efficientnet().module))
+"""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run((sys.executable, "-c", code), env=environment | home, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "onnx" in path.name.lower()]
 
 
 def test_without_onnx_runtime_pytorch_answers(

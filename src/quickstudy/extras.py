@@ -16,5 +16,6 @@ def need(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"this needs {error.name}, which is not installed: pip install 'quickstudy[{extra}]'"
+            f"this needs {error.name}, which is not installed: pip install '.[{extra}]' in the "
+            "folder of quickstudy"
         ) from error

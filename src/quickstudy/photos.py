@@ -7,6 +7,7 @@ a CPU, and tests hold the three to the same features.
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -101,6 +102,7 @@ def by_onnx_runtime(
     """The same by ONNX Runtime, ``None`` where it is not installed; ``threads`` are of a call."""
     if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
         return None
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on it reports to its makers
     onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

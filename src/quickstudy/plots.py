@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from quickstudy.extras import need
 from quickstudy.task import Task
 
 if TYPE_CHECKING:
@@ -27,16 +28,8 @@ LINES = (
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "pictures need matplotlib: pip install 'quickstudy[plot]'"
-        ) from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    need("matplotlib", "plot").use("Agg")
+    return need("matplotlib.pyplot", "plot")
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -139,7 +139,7 @@ def test_tensorboard_has_every_step_once_after_a_kill(tmp_path: Path) -> None:
 
 def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'quickstudy\[tensorboard\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install '.\[tensorboard\]'"):
         quick(run_dir=tmp_path, tensorboard=True)
     assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from quickstudy._moved import refused_from
 from quickstudy.checkpoint import write_atomically
+from quickstudy.extras import need
 
 __all__ = ["ResumableCSVLogger", "run_loggers", "tensorboard_logger"]
 
@@ -93,12 +94,7 @@ def tensorboard_logger(folder: Path, start: int = 0) -> TensorBoardLogger:
     Raises:
         ModuleNotFoundError: TensorBoard is not installed.
     """
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "TensorBoard is not installed: pip install 'quickstudy[tensorboard]'"
-        ) from error
+    need("torch.utils.tensorboard", "tensorboard")
     return TensorBoardLogger(
         folder, name="tensorboard", version="", default_hp_metric=False, purge_step=start + 1
     )
