@@ -398,7 +398,10 @@ def photos(found: dict[str, Any]) -> list[str]:
             f"| {name} | {row['photos_a_second']:,.0f} | {row['times_the_best_peer']:.3g} "
             f"| {row['cpu_ms']:.1f} | {row['peak_mib']} |"
         )
-    return [*lines, ""]
+    tenth = (
+        f"With a tenth of the photos, quickstudy's peak is at {found['peak_mib_of_a_tenth']} MiB."
+    )
+    return [*lines, "", tenth, ""]
 
 
 def commands(found: dict[str, Any]) -> list[str]:
