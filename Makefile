@@ -41,7 +41,7 @@ $(READY): requirements.txt requirements-hashes.txt pyproject.toml
 	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
-bench: $(READY)  ## ours against the peers and all of docs/performance.md: 40 minutes of a quiet machine
+bench: $(READY)  ## ours against the peers and all of docs/performance.md: half an hour of a quiet machine
 	@$(BIN)/python benchmarks/all.py $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(OMNIGLOT),--omniglot $(OMNIGLOT))
 
 lock:  ## renew requirements*.txt from pyproject.toml, in a fresh environment

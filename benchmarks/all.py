@@ -22,7 +22,7 @@ def parts(photos: str | None, omniglot: str | None) -> dict[str, list[str]]:
     """The command of each part, by what it measures."""
     root = ["--root", photos] if photos else []
     found = {
-        "steps of ours and the peers', 20 minutes": [*RUN, "performance.py"],
+        "steps of ours and the peers', 15 minutes": [*RUN, "performance.py"],
         "where the time and memory of a step go": [*RUN, "where.py"],
         "photos, ours and a DataLoader, 10 minutes": [*RUN, "photos.py", *root],
         "commands": [*RUN, "commands.py"],

@@ -1,6 +1,6 @@
 """Train recipes to their end, one after another, over as many sittings as it takes.
 
-    python tools/campaign.py --root DATA [--minutes 60] [--workers 2] [RECIPE ...]
+    python tools/campaign.py --root DATA [--minutes 60] [--workers 2] [--precision P] [RECIPE ...]
 
 takes the recipes of `QUEUE` (or those named) in order, each by `quickstudy reproduce` with one
 thread, so that each worker keeps a core busy. What an earlier sitting began goes on where it
@@ -107,7 +107,7 @@ def finished(name: str, runs: Path) -> bool:
     return False
 
 
-def work(name: str, root: str, runs: Path, until: float) -> None:
+def work(name: str, root: str, runs: Path, until: float, precision: str) -> None:
     """Train one recipe as far as time allows; nothing if another worker has it or it is done."""
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,6 +122,7 @@ def work(name: str, root: str, runs: Path, until: float) -> None:
         print(f"{time.strftime('%H:%M')} {name}: {minutes:.0f} minutes", flush=True)
         command = [sys.executable, "-m", "quickstudy", "reproduce", name, "--threads", "1"]
         command += ["--root", root, "--out", str(runs), "--budget", f"{minutes:.1f}", "--quiet"]
+        command += [] if precision == "32-true" else ["--precision", precision]
         with (folder / "campaign.log").open("a") as log:
             done = subprocess.run(
                 command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--precision", default="32-true", help="a run keeps the one it began with")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--restore", type=Path)
     given = parser.parse_args()
@@ -160,7 +162,7 @@ def main() -> None:
     until = time.time() + 60 * given.minutes
     with ThreadPoolExecutor(given.workers) as pool:
         for name in given.recipes:
-            pool.submit(work, name, given.root, given.runs, until)
+            pool.submit(work, name, given.root, given.runs, until, given.precision)
 
 
 if __name__ == "__main__":

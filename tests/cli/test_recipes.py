@@ -59,6 +59,21 @@ def test_a_recipe_of_ones_own(
     assert card["command"] == "quickstudy reproduce mine.toml --threads 1 --quiet"
 
 
+def test_a_card_says_the_precision_and_a_run_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "2"))
+    words = ("reproduce", "mine.toml", "--threads", "1", "--quiet")
+    status, _, err = call(monkeypatch, capfd, *words, "--precision", "bf16-mixed")
+    assert status == 0, err
+    card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
+    assert card["machine"].endswith("1 thread, trained in bf16-mixed")
+    status, _, err = call(monkeypatch, capfd, *words)
+    assert status == 2
+    assert "its precision is 'bf16-mixed', this one's is '32-true'" in err
+
+
 def test_the_list_has_every_recipe(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

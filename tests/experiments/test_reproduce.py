@@ -104,9 +104,9 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_folder_of_another_protocol_is_refused(tmp_path: Path) -> None:
     reproduce(recipe(tmp_path), tmp_path / "r", quiet=True, say=quiet)
-    with pytest.raises(ValueError, match=r"its lr is 0\.001, this recipe's is 0\.01"):
+    with pytest.raises(ValueError, match=r"its lr is 0\.001, this one's is 0\.01"):
         reproduce(recipe(tmp_path, more="lr = 1e-2"), tmp_path / "r", quiet=True, say=quiet)
-    with pytest.raises(ValueError, match="its seed is 0, this recipe's is 1"):
+    with pytest.raises(ValueError, match="its seed is 0, this one's is 1"):
         reproduce(recipe(tmp_path), tmp_path / "r", seed=1, quiet=True, say=quiet)
 
 

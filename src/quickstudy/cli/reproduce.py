@@ -27,6 +27,7 @@ def reproduce(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
         "runs"
@@ -65,6 +66,7 @@ def reproduce(
                 accelerator=device,
                 devices=devices,
                 threads=threads,
+                precision=precision,
                 command=f"quickstudy {shlex.join(sys.argv[1:])}",
                 quiet=quiet,
                 say=say,

@@ -41,6 +41,7 @@ def reproduce(
     accelerator: str = "auto",
     devices: int = 1,
     threads: int | None = None,
+    precision: str = "32-true",
     command: str = "",
     quiet: bool = False,
     say: Callable[[str], None] = print,
@@ -56,21 +57,25 @@ def reproduce(
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         devices: processes to start, one per device; see `processes.launch`.
         threads: of each operation.
+        precision: of the training, as Lightning Fabric names it; evaluations are in float32. The
+            card says it where it is another.
         command: kept on the card.
         quiet: no progress.
         say: called with each figure as it comes.
 
     Raises:
-        ValueError: the folder holds a run of another protocol or seed; names what differs.
+        ValueError: the folder holds a run of another protocol, seed or precision; names what
+            differs.
     """
     folder = Path(folder)
     experiment = recipe.experiment(None if root is None else os.fspath(root), seed).with_details()
-    _check_same(folder, experiment)
+    _check_same(folder, experiment, precision)
     chosen = recipe.validation
     machine = Machine(
         accelerator=accelerator,
         devices=devices,
         threads=threads,
+        precision=precision,
         validation=None if chosen is None else chosen.model_dump(include={"way", "shot", "query"}),
         validation_tasks=200 if chosen is None else chosen.tasks,
         validate_every=1000 if chosen is None else chosen.every,
@@ -133,14 +138,15 @@ def _judge(
     return weights, results
 
 
-def _check_same(folder: Path, experiment: Experiment) -> None:
+def _check_same(folder: Path, experiment: Experiment, precision: str) -> None:
     if not (folder / "run.json").exists():
         return
     saved, current = Experiment.load(folder).model_dump(), experiment.model_dump()
+    saved["precision"], current["precision"] = Machine.load(folder).precision, precision
     for name, value in current.items():
         if name != "root" and saved[name] != value:
             raise ValueError(
-                f"{folder} holds another run: its {name} is {saved[name]!r}, this recipe's is "
+                f"{folder} holds another run: its {name} is {saved[name]!r}, this one's is "
                 f"{value!r}; choose another folder with --out"
             )
 
@@ -217,12 +223,13 @@ def _device(accelerator: str) -> torch.device:
 
 
 def _hardware(machine: Machine) -> str:
+    trained = "" if machine.precision == "32-true" else f", trained in {machine.precision}"
     if _device(machine.accelerator).type == "cuda":
-        return f"{processes()} x {torch.cuda.get_device_name()}"
+        return f"{processes()} x {torch.cuda.get_device_name()}{trained}"
     threads = torch.get_num_threads()
     each = f"{threads} thread{'s' * (threads > 1)}"
     several = "" if processes() == 1 else f"{processes()} processes of "
-    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {several}{each}"
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores), {several}{each}{trained}"
 
 
 def code_commit() -> str:
