@@ -22,6 +22,7 @@ from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
 from quickstudy.locks import BusyError
 from quickstudy.nn import MLP, Conv4
+from quickstudy.processes import launch
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 from quickstudy.training import CHECKPOINT, train
@@ -286,14 +287,24 @@ def test_diverging_loss_is_named() -> None:
         quick(learner, SinusoidSampler(shot=5, query=5), steps=50)
 
 
-def test_bfloat16_mixed_precision_trains() -> None:
-    from lightning_fabric import Fabric
-
-    learner = build("protonet")
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    quick(learner, Tasks(), steps=4, fabric=fabric)
+def test_mixed_precision_trains() -> None:
+    """A step computes in it, an evaluation does not, and the weights stay as they are."""
+    learner = build("dropout")
+    found: list[tuple[bool, torch.dtype]] = []
+    linear = next(m for m in learner.modules() if isinstance(m, nn.Linear))
+    linear.register_forward_hook(lambda m, x, y: found.append((m.training, y.dtype)))
+    fabric = launch("cpu", 1, "bf16-mixed")
+    quick(learner, Tasks(), steps=4, fabric=fabric, validation=Tasks(1), validation_tasks=2)
+    assert {*found} == {(True, torch.bfloat16), (False, torch.float32)}
     assert all(p.dtype == torch.float32 for p in learner.parameters())
-    assert not same_weights(learner, build("protonet"))
+    assert not same_weights(learner, build("dropout"))
+
+
+def test_precisions_that_there_are() -> None:
+    with pytest.raises(ValueError, match="expected one of: 32-true, bf16-mixed, 16-mixed"):
+        launch("cpu", 1, "64-true")
+    with pytest.raises(ValueError, match="16-mixed is for GPUs"):
+        launch("cpu", 1, "16-mixed")
 
 
 def test_what_does_not_fit_shows_before_the_run_begins(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from subprocess import Popen
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
+
+from quickstudy.policy import Precision
 
 __all__ = [
     "LostProcessError",
@@ -22,6 +24,7 @@ __all__ = [
     "processes",
 ]
 
+PRECISIONS = get_args(Precision)
 GRACE = 30.0
 PATIENCE = timedelta(days=7)
 
@@ -54,8 +57,13 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
         devices: processes to start on this machine, one per device. Ignored in a process that
             torchrun (or ``fabric run``, which calls it) has started: the number of processes and
             machines is then what torchrun says.
-        precision: as Lightning Fabric names it.
+        precision: of `PRECISIONS`; ``"16-mixed"`` is for GPUs.
+
+    Raises:
+        ValueError: the precision is another, or cannot be had on this machine.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -70,6 +78,8 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
     )
     if os.environ.get("LT_CLI_USED") != "1":  # under ``fabric run`` making it has launched it
         fabric.launch()
+    if precision == "16-mixed" and fabric.device.type == "cpu":
+        raise ValueError("precision 16-mixed is for GPUs; a CPU has bf16-mixed")
     children: list[Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
     if children:
         # Fabric's own watch kills this process at once and without a word.

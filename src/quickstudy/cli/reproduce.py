@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quickstudy.cli.options import RootOption, StoppedError, busy, check_root, say
+from quickstudy.policy import Precision
 
 __all__ = ["reproduce"]
 
@@ -27,7 +28,7 @@ def reproduce(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
+    precision: Annotated[Precision, typer.Option(help="Of a step's operations.")] = "32-true",
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
         "runs"

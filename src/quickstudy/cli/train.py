@@ -10,6 +10,7 @@ import typer
 
 from quickstudy.cli.options import StoppedError, busy, check_root, meaning, nearest, with_data
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
+from quickstudy.policy import Precision
 
 __all__ = ["train"]
 
@@ -60,7 +61,7 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, ...")] = "32-true",
+    precision: Annotated[Precision, typer.Option(help="Of a step's operations.")] = "32-true",
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     **settings: Any,

@@ -162,7 +162,8 @@ def train(
     )
     with session.alone(), sitting:
         for step, task in session.batches():
-            loss = module.loss(task)
+            with fabric.autocast():
+                loss = module.loss(task)
             fabric_optimizer.zero_grad()
             fabric.backward(loss)
             fabric_optimizer.step()
