@@ -18,7 +18,7 @@ def campaign(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_every_recipe_is_in_the_queue_or_finished(campaign: ModuleType, tmp_path: Path) -> None:
     assert len({*campaign.QUEUE}) == len(campaign.QUEUE)
-    assert {*campaign.QUEUE} <= {*recipe_names()}
+    assert {name.partition("@")[0] for name in campaign.QUEUE} <= {*recipe_names()}
     rest = [name for name in recipe_names() if name not in campaign.QUEUE]
     for name in rest:
         adapted = load_recipe(name).kind == "adapted"  # its -paper recipe is trained instead
@@ -42,11 +42,25 @@ def test_unfinished_runs_are_kept_and_go_on(campaign: ModuleType, tmp_path: Path
     assert [folder.name for folder in (tmp_path / "kept").iterdir()] == [run.name]
 
 
+def test_seeds_are_apart(campaign: ModuleType, tmp_path: Path) -> None:
+    name = "protonet-omniglot-paper-5shot@2"
+    run = campaign.folder_of(name, tmp_path / "runs")
+    assert run == tmp_path / "runs" / "seed2" / "protonet-omniglot-paper-5shot"
+    assert campaign.name_of(run) == name
+    run.mkdir(parents=True)
+    (run / "checkpoint.safetensors").write_text("")
+    campaign.copy(tmp_path / "runs", tmp_path / "kept")
+    kept = campaign.folder_of(name, tmp_path / "kept")
+    assert (kept / "checkpoint.safetensors").is_file()
+    assert campaign.finished("nearest-omniglot", tmp_path)
+    assert not campaign.finished("nearest-omniglot@2", tmp_path)
+
+
 def test_checkpoints_in_the_repository_are_of_recipes_as_they_stand(campaign: ModuleType) -> None:
     from quickstudy.experiments.spec import Experiment
 
-    for folder in (ROOT / "checkpoints").glob("*"):
-        recipe, saved = load_recipe(folder.name), Experiment.load(folder)
-        current = recipe.experiment(saved.root)
-        assert saved == current, folder.name
-        assert not campaign.finished(folder.name, ROOT / "runs"), f"{folder.name} can be removed"
+    for checkpoint in (ROOT / "checkpoints").rglob("checkpoint.safetensors"):
+        name, saved = campaign.name_of(checkpoint.parent), Experiment.load(checkpoint.parent)
+        recipe, _, seed = name.partition("@")
+        assert saved == load_recipe(recipe).experiment(saved.root, int(seed or 0)), name
+        assert not campaign.finished(name, ROOT / "runs"), f"{name} can be removed"

@@ -49,6 +49,31 @@ def test_what_is_published_goes_where_cards_are_read(results: ModuleType) -> Non
     assert (results.RECIPES / "cards" / "protonet-omniglot.json").is_file()
 
 
+def test_seeds_stand_beside_each_other(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published cards of other seeds are files of their own, and no other figure changes."""
+    name = "protonet-omniglot"
+    first = results.load_cards()[name]
+    monkeypatch.setattr(results, "RECIPES", tmp_path)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "weights").mkdir()
+    cards = []
+    for seed, more in ((0, 0.0), (1, 0.5), (2, 1.0)):
+        found = [r.model_copy(update={"mean": r.mean + more}) for r in first.results]
+        cards.append(first.model_copy(update={"seed": seed, "results": found}))
+        cards[-1].save(tmp_path, results.load_recipe(name))
+        (tmp_path / results.WEIGHTS).write_text(str(seed))
+        results.publish(tmp_path)
+    kept = sorted(path.name for path in (tmp_path / "cards").iterdir())
+    assert kept == [f"{name}.json", f"{name}.seed1.json", f"{name}.seed2.json"]
+    assert (tmp_path / "weights" / f"{name}.safetensors").read_text() == "0"
+    row = results.by_seed({name: cards})[6]
+    assert row.startswith(f"| {name} | 5w1s |")
+    assert all(card.results[0].figure in row for card in cards)
+    assert row.endswith(f"| {first.results[0].mean + 0.5:.2f} | 0.50 |")
+
+
 def test_every_recipe_is_on_the_page_of_its_kind(results: ModuleType) -> None:
     for recipe in map(results.load_recipe, results.recipe_names()):
         page = (ROOT / "docs" / "results" / f"{recipe.kind}.md").read_text()

@@ -7,6 +7,8 @@ thread, so that each worker keeps a core busy. What an earlier sitting began goe
 stopped, and what is finished is passed over. A finished recipe's card (and weights, if it ships
 them) goes into the package at once; `python tools/results.py` then renews the pages.
 
+``RECIPE@1`` is the recipe from seed 1, in ``runs/seed1``.
+
     python tools/campaign.py --keep checkpoints     copies what unfinished runs need into a folder
     python tools/campaign.py --restore checkpoints  and from there into the runs, on another machine
 """
@@ -14,6 +16,7 @@ them) goes into the package at once; `python tools/results.py` then renews the p
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +29,11 @@ from quickstudy.experiments.recipe import load_recipe
 from quickstudy.training import BEST, CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
+SEVERAL = (
+    *("protonet-omniglot-paper-1shot", "matching-omniglot"),
+    *("maml-omniglot-paper-5w1s", "maml-omniglot-paper-20w1s"),
+)
+"""Recipes that are trained from three seeds."""
 QUEUE = (
     "nearest-omniglot",
     "maml-sinusoid-5shot",
@@ -91,15 +99,28 @@ QUEUE = (
     "transformer-sinusoid-5shot",
     "transformer-sinusoid-10shot",
     "table-transformer",
+    *(f"{name}@{seed}" for name in SEVERAL for seed in (1, 2)),
 )
 NEEDED = ("run.json", "metrics.csv", CHECKPOINT, BEST)
 
 
+def folder_of(name: str, runs: Path) -> Path:
+    """Of the run of ``RECIPE`` or ``RECIPE@SEED``."""
+    recipe, _, seed = name.partition("@")
+    return runs / f"seed{seed}" / recipe if seed else runs / recipe
+
+
+def name_of(folder: Path) -> str:
+    """What `folder_of` has put there."""
+    above = folder.parent.name
+    return f"{folder.name}@{above[4:]}" if re.fullmatch(r"seed\d+", above) else folder.name
+
+
 def finished(name: str, runs: Path) -> bool:
     """Whether a run, or the package, has the card of this recipe's whole training."""
-    recipe = load_recipe(name)
-    package = ROOT / "src/quickstudy/experiments/recipes/cards" / f"{name}.json"
-    for path in (runs / name / "card.json", package):
+    recipe = load_recipe(name.partition("@")[0])
+    package = ROOT / "src/quickstudy/experiments/recipes/cards" / name.replace("@", ".seed")
+    for path in (folder_of(name, runs) / "card.json", package.with_name(f"{package.name}.json")):
         if path.is_file():
             card = Card.load(path)
             if card.digest == recipe.digest and card.complete:
@@ -109,7 +130,7 @@ def finished(name: str, runs: Path) -> bool:
 
 def work(name: str, root: str, runs: Path, until: float, precision: str) -> None:
     """Train one recipe as far as time allows; nothing if another worker has it or it is done."""
-    folder = runs / name
+    folder, (recipe, _, seed) = folder_of(name, runs), name.partition("@")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".campaign").open("w") as lock:
         try:
@@ -120,8 +141,17 @@ def work(name: str, root: str, runs: Path, until: float, precision: str) -> None
         if minutes < 1 or finished(name, runs):
             return
         print(f"{time.strftime('%H:%M')} {name}: {minutes:.0f} minutes", flush=True)
-        command = [sys.executable, "-m", "quickstudy", "reproduce", name, "--threads", "1"]
-        command += ["--root", root, "--out", str(runs), "--budget", f"{minutes:.1f}", "--quiet"]
+        command = [sys.executable, "-m", "quickstudy", "reproduce", recipe, "--threads", "1"]
+        command += ["--seed", seed] if seed else []
+        command += [
+            "--root",
+            root,
+            "--out",
+            str(folder.parent),
+            "--budget",
+            f"{minutes:.1f}",
+            "--quiet",
+        ]
         command += [] if precision == "32-true" else ["--precision", precision]
         with (folder / "campaign.log").open("a") as log:
             done = subprocess.run(
@@ -137,12 +167,14 @@ def work(name: str, root: str, runs: Path, until: float, precision: str) -> None
 
 def copy(source: Path, target: Path) -> None:
     """What unfinished runs need to go on."""
-    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
-        if (folder / CHECKPOINT).is_file() and not finished(folder.name, source):
-            (target / folder.name).mkdir(parents=True, exist_ok=True)
-            for name in NEEDED:
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, target / folder.name / name)
+    for folder in sorted(path.parent for path in source.rglob(CHECKPOINT)):
+        name = name_of(folder)
+        if not finished(name, source):
+            kept = folder_of(name, target)
+            kept.mkdir(parents=True, exist_ok=True)
+            for file in NEEDED:
+                if (folder / file).is_file():
+                    shutil.copyfile(folder / file, kept / file)
 
 
 def main() -> None:

@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from quickstudy.experiments.card import MARGIN, RELATIVE_MARGIN, Card, Result, Verdict, load_cards
+from quickstudy.experiments.card import (
+    MARGIN,
+    RELATIVE_MARGIN,
+    Card,
+    Result,
+    Verdict,
+    load_cards,
+    load_seeds,
+)
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_names
 from quickstudy.experiments.reproduce import WEIGHTS
 
@@ -108,10 +116,10 @@ def publish(run: Path) -> None:
     recipe = load_recipe(card.recipe)
     if card.digest != recipe.digest:
         raise SystemExit(f"{run} was of another version of the recipe {recipe.name}")
-    for kind, name, suffix in (("cards", "card.json", "json"), ("weights", WEIGHTS, "safetensors")):
-        if kind == "cards" or recipe.ships:
-            (RECIPES / kind).mkdir(exist_ok=True)
-            shutil.copyfile(run / name, RECIPES / kind / f"{card.recipe}.{suffix}")
+    seed = f".seed{card.seed}" if card.seed else ""
+    shutil.copyfile(run / "card.json", RECIPES / "cards" / f"{card.recipe}{seed}.json")
+    if recipe.ships and not card.seed:
+        shutil.copyfile(run / WEIGHTS, RECIPES / "weights" / f"{card.recipe}.safetensors")
 
 
 def pages() -> dict[Path, str]:
@@ -166,9 +174,34 @@ def of_kind(kind: str, cards: dict[str, Card]) -> str:
         "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on",
         [r for r in rest if r.protocol.data == "miniimagenet"],
     )
+    seeds = {name: several for name, several in load_seeds().items() if load_recipe(name) in own}
+    lines += by_seed(seeds) if seeds else []
     lines += ["## Cards", ""] if run else []
     lines += [cards[recipe.name].markdown(recipe).replace("# ", "### ", 1) for recipe in run]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def by_seed(seeds: dict[str, list[Card]]) -> list[str]:
+    """What other first weights and other tasks change, beside the interval over test tasks."""
+    lines = [
+        "## Other seeds",
+        "",
+        "The same protocol from other first weights, on other tasks of training and testing: the "
+        "standard deviation over seeds is what the interval over test tasks does not know of.",
+        "",
+        "| recipe | test | paper | each seed, with its interval over tasks | mean over seeds "
+        "| standard deviation |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cards in seeds.items():
+        for each in zip(*(main_results(card) for card in cards), strict=True):
+            means = [result.mean for result in each]
+            figures = ", ".join(result.figure for result in each)
+            lines.append(
+                f"| {name} | {each[0].cell.label} | {each[0].paper} | {figures} "
+                f"| {statistics.mean(means):.2f} | {statistics.stdev(means):.2f} |"
+            )
+    return [*lines, ""]
 
 
 def _of(kind: str) -> list[Recipe]:

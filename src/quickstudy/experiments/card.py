@@ -14,7 +14,7 @@ from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.plain import read_file, reading, write_atomically
 from quickstudy.policy import Policy
 
-__all__ = ["Card", "Result", "Verdict", "load_cards"]
+__all__ = ["Card", "Result", "Verdict", "load_cards", "load_seeds"]
 
 __getattr__ = refused_from(__name__, {"verdict": "Card.verdict"})
 
@@ -210,8 +210,19 @@ def _without(values: Any, name: str) -> Any:
 
 
 def load_cards() -> dict[str, Card]:
-    """The cards that come with quickstudy, by recipe."""
+    """The cards that come with quickstudy, by recipe: those of seed 0."""
+    return {card.recipe: card for card in _shipped() if card.seed == 0}
+
+
+def load_seeds() -> dict[str, list[Card]]:
+    """All cards of the recipes that were trained from several seeds, by recipe, by seed."""
+    cards: dict[str, list[Card]] = {}
+    for card in sorted(_shipped(), key=lambda card: card.seed):
+        cards.setdefault(card.recipe, []).append(card)
+    return {recipe: own for recipe, own in cards.items() if len(own) > 1}
+
+
+def _shipped() -> list[Card]:
     folder = resources.files("quickstudy.experiments.recipes") / "cards"
     files = [Path(str(file)) for file in folder.iterdir()] if folder.is_dir() else []
-    cards = [Card.load(file) for file in sorted(files) if file.suffix == ".json"]
-    return {card.recipe: card for card in cards}
+    return [Card.load(file) for file in sorted(files) if file.suffix == ".json"]
