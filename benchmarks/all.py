@@ -14,24 +14,30 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RUN = (sys.executable, "-u")
-TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+QUIETLY = """
+import runpy, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # cleans up, and says nothing
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+GRACE = 10.0
+"""Seconds to clean up in."""
 
 
 def parts(photos: str | None, omniglot: str | None) -> dict[str, list[str]]:
     """The command of each part, by what it measures."""
     root = ["--root", photos] if photos else []
     found = {
-        "steps of ours and the peers', 15 minutes": [*RUN, "performance.py"],
-        "where the time and memory of a step go": [*RUN, "where.py"],
-        "photos, ours and a DataLoader, 10 minutes": [*RUN, "photos.py", *root],
-        "commands": [*RUN, "commands.py"],
-        "the server under load": [*RUN, "load.py"],
-        "training with two processes": [*TWO, "scaling.py"],
-        "predicting with two processes": [*RUN, "shards.py"],
+        "steps of ours and the peers', 15 minutes": ["performance.py"],
+        "where the time and memory of a step go": ["where.py"],
+        "photos, ours and a DataLoader, 10 minutes": ["photos.py", *root],
+        "commands": ["commands.py"],
+        "the server under load": ["load.py"],
+        "training with two processes": ["scaling.py"],
+        "predicting with two processes": ["shards.py"],
     }
     if omniglot:
-        last = [*RUN, "time_to_accuracy.py", omniglot]
+        last = ["time_to_accuracy.py", omniglot]
         found["time to accuracy on Omniglot, up to 40 minutes"] = last
     return found
 
@@ -41,19 +47,22 @@ def run(command: list[str]) -> None:
 
     Raises:
         KeyboardInterrupt: on Ctrl-C.
-        CalledProcessError: it failed.
+        SystemExit: it failed.
     """
-    words = [str(HERE / word) if word.endswith(".py") else word for word in command]
-    process = subprocess.Popen(words, start_new_session=True)
+    script, *words = command
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", QUIETLY, str(HERE / script), *words], start_new_session=True
+    )
     try:
-        code = process.wait()
-    except BaseException:
+        if process.wait():
+            sys.exit(f"{script} failed; the results of what had ended before are kept")
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise
-    if code:
-        raise subprocess.CalledProcessError(code, words)
 
 
 def main() -> None:
@@ -62,14 +71,16 @@ def main() -> None:
     parser.add_argument("--omniglot", type=os.path.abspath)
     options = parser.parse_args()
     chosen = parts(options.photos, options.omniglot)
-    for number, (what, command) in enumerate(chosen.items(), 1):
-        print(f"\n== {time.strftime('%H:%M')}, {number} of {len(chosen)}: {what}", flush=True)
-        try:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        for i, (what, command) in enumerate(chosen.items(), 1):
+            print(f"\n== {time.strftime('%H:%M')}, {i} of {len(chosen)}: {what}", flush=True)
             run(command)
-        except KeyboardInterrupt:
-            print("\nstopped; the results of what had ended before are kept", file=sys.stderr)
-            sys.exit(130)
-    subprocess.run([sys.executable, HERE.parent / "tools" / "results.py"], check=True)
+        run(["../tools/results.py"])
+    except KeyboardInterrupt:
+        print("\nstopped; the results of what had ended before are kept", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

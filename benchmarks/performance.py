@@ -425,9 +425,9 @@ def main(chosen: list[str]) -> None:
     for i, workload in enumerate(WORKLOADS):
         if not chosen or any(word in workload.name for word in chosen):
             parts.append(measure(i, rate))
-        if not chosen:
-            write_atomically(RESULTS, json.dumps(found, indent=1) + "\n")
-            draw(parts)
+    if not chosen:
+        write_atomically(RESULTS, json.dumps(found, indent=1) + "\n")
+        draw(parts)
 
 
 if __name__ == "__main__":

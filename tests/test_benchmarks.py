@@ -18,6 +18,15 @@ pytest.importorskip("higher")
 pytest.importorskip("torchopt")
 
 
+ONLY_PHOTOS = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import all
+all.parts = lambda photos, omniglot: {"photos": ["photos.py"]}
+all.main()
+"""
+
+
 def load(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
     """A benchmark, that writes its results elsewhere."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -115,18 +124,20 @@ def test_all_of_them_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert all((BENCHMARKS / name).is_file() for name in scripts)
 
 
-def test_ctrl_c_ends_them_with_one_line() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_them_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    """Nothing goes on, and nothing that was begun is left in the folder for temporary files."""
     process = subprocess.Popen(
-        [sys.executable, "-u", str(BENCHMARKS / "all.py")],
+        [sys.executable, "-u", "-c", ONLY_PHOTOS, str(BENCHMARKS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
-    until = iter(process.stdout.readline, "")
-    assert any("1 of 7" in line for line in until)
-    assert any("tasks sampled" in line for line in until)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    assert any("preparing" in line for line in iter(process.stdout.readline, ""))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)  # until nobody holds the pipe
     assert process.returncode == 130
     assert errors == "\nstopped; the results of what had ended before are kept\n"
+    assert not list(tmp_path.iterdir())

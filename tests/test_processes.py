@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from quickstudy.checkpoint import load_state, load_weights, save_state
 from quickstudy.experiments.spec import Experiment
@@ -37,6 +38,8 @@ from quickstudy.experiments.run import Machine, run_experiment
 machine = Machine(accelerator="cpu", threads=1, validation=None)
 for name, experiment in {experiments}.items():
     run_experiment(experiment, Path(name), machine, quiet=True)
+mixed = Machine(accelerator="cpu", threads=1, validation=None, precision="bf16-mixed")
+run_experiment({experiments}["maml"], Path("mixed"), mixed, quiet=True)
 sys.argv = ["quickstudy", *{train}, "--out", "whole"]
 main()
 """
@@ -153,6 +156,13 @@ def test_two_processes_have_the_weights_of_one(trained: Path, name: str) -> None
     kept = [key for key, value in one.state_dict().items() if torch.equal(value, start[key])]
     assert not [key for key in kept if key.endswith(".weight") or key.startswith("inner_")]
     assert json.loads((trained / name / "run.json").read_text())["processes"] == 2
+
+
+def test_two_processes_in_mixed_precision(trained: Path) -> None:
+    mixed, single = (load_file(trained / name / "final.safetensors") for name in ("mixed", "maml"))
+    assert all(value.dtype == single[key].dtype for key, value in mixed.items())
+    apart = {key: (value - single[key]).abs().max() for key, value in mixed.items()}
+    assert 0 < max(apart.values()) < 0.1
 
 
 def test_a_killed_process_ends_the_other_and_the_run_resumes_exactly(

@@ -1,5 +1,6 @@
 """Several processes: how they begin, and how all end when one is lost."""
 
+import logging
 import os
 import sys
 import threading
@@ -64,9 +65,14 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
+    if precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("precision 16-mixed is for GPUs of NVIDIA; a CPU has bf16-mixed")
+    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise ValueError(f"there is no accelerator {accelerator!r} here; take auto or cpu")
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     nodes = 1
     if TorchElasticEnvironment.detect():
         devices, nodes = (int(os.environ[f"{of}_WORLD_SIZE"]) for of in ("LOCAL", "GROUP"))
@@ -78,8 +84,6 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
     )
     if os.environ.get("LT_CLI_USED") != "1":  # under ``fabric run`` making it has launched it
         fabric.launch()
-    if precision == "16-mixed" and fabric.device.type == "cpu":
-        raise ValueError("precision 16-mixed is for GPUs; a CPU has bf16-mixed")
     children: list[Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
     if children:
         # Fabric's own watch kills this process at once and without a word.

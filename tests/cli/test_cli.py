@@ -109,18 +109,27 @@ def test_few_classes_are_validated_on_as_they_are(run: Run, tmp_path: Path) -> N
         assert said in err
         assert ("best validation" in err) is (classes == 12)
         assert "rotations" not in err
+    turned = ("--rotations", "--one-turn", "--out", "turned")
+    status, _, err = run("train", "protonet", "--data", "folder", "--root", "12", *how, *turned)
+    assert status == 0, err
+    assert "validating on 2-way tasks" in err
     status, _, err = run("train", "maml", *where, *how, "--way", "9", "--out", "r")
     assert status == 2
     assert "tasks of the train classes: way=9 classes a task, but the dataset has only 8" in err
 
 
-def test_data_commands(run: Run) -> None:
+def test_data_commands(run: Run, tmp_path: Path) -> None:
     status, out, _ = run("data", "list")
     assert status == 0
     assert "omniglot" in out
     status, out, _ = run("data", "check", "digits", "--split", "random")
     assert status == 0
     assert "split" in out
+    folder_of_images(tmp_path / "mine", 10, 3)
+    for flag, classes in (((), 6), (("--rotations",), 24)):
+        status, out, _ = run("data", "check", "folder", "--root", "mine", *flag)
+        assert status == 0
+        assert f"train {classes:10} classes" in out
     status, _, err = run("data", "fetch", "digits")
     assert status == 2
     assert "needs no download" in err
@@ -307,7 +316,7 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         (("train", "protonet", "--way", "1"), "way is 1"),
         (
             ("train", "maml", "--data", "sinusoid", "--patience", "2"),
-            "needs classes to validate on",
+            "needs two classes or more to validate on",
         ),
         (("train", "protonet", *SMALL, "--patience", "0"), "patience is 0"),
         (("train", "protonet", "--data", "folder"), "needs a root"),

@@ -14,7 +14,14 @@ from PIL import Image
 from quickstudy.cli import app
 from quickstudy.experiments.recipe import TrainingProtocol, load_recipe
 from quickstudy.experiments.run import Machine, run_experiment
-from quickstudy.experiments.spec import Experiment, LearnerSpec, Setup
+from quickstudy.experiments.spec import (
+    LEARNERS,
+    OF_TABLES,
+    Experiment,
+    LearnerName,
+    LearnerSpec,
+    Setup,
+)
 
 OLD_RUN = {
     "learner": "maml",
@@ -214,6 +221,25 @@ def test_what_suits_drawings_is_not_taken_for_other_data_or_what_was_chosen() ->
     assert Experiment.suited("reptile").optimizer == "sgd"
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_step_in_mixed_precision(name: LearnerName) -> None:
+    """What learners keep between steps is in single precision, whatever a step computes in."""
+    data = "tables" if name in OF_TABLES else "alphabets"
+    how = {"data": data, "classes": 8, "way": 3, "query": 2, "size": 16, "filters": 4}
+    experiment = Experiment.suited(name, **how)
+    learner = experiment.build_learner().train()
+    if not any(p.requires_grad for p in learner.parameters()):
+        return
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = learner.loss(experiment.sampler("train")[0])
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in learner.parameters())
+    assert {v.dtype for v in learner.state_dict().values()} <= {
+        *(torch.float32, torch.float64, torch.int64, torch.bool)
+    }
+
+
 def test_rotations_of_a_folder_are_no_classes_unless_asked_for() -> None:
     assert not Experiment.suited("protonet", data="folder").rotations
     assert Experiment.suited("protonet", data="folder", rotations=True).rotations
@@ -223,9 +249,11 @@ def test_rotations_of_a_folder_are_no_classes_unless_asked_for() -> None:
 def test_a_step_in_words() -> None:
     words = Experiment.suited("maml", tasks=1).step_in_words
     assert words == (
-        "a step: 1 task, 5-way 1-shot, 5 queries a class; "
-        "2000 steps of adam at 0.003, cosine, inner_lr 2.0"
+        "1 task, 5-way 1-shot, 5 queries a class; 2000 steps of adam at 0.003, cosine, "
+        "inner_lr 2.0, downsample stride"
     )
-    points = Experiment.suited("maml", data="sinusoid").step_in_words
-    assert "25 tasks, 10 support points, 10 query points" in points
-    assert "up to 10-way 1 to 32-shot" in Experiment.suited("tables", data="tables").step_in_words
+    points = Experiment.suited("maml", data="sinusoid", most_shot=20, query=1).step_in_words
+    assert "25 tasks, 10 support points, 1 query point;" in points
+    tables = Experiment.suited("tables", data="tables").step_in_words
+    assert "up to 10-way 1 to 32-shot, 32 queries in all" in tables
+    assert "1 query a class; 1 step of" in Experiment.suited("baseline", steps=1).step_in_words

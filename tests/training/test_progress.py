@@ -49,6 +49,25 @@ def test_a_long_validation_shows_where_there_is_no_bar(
     assert shown.index("validating 0/6") < shown.index("val 0.")
 
 
+def test_what_a_validation_found_is_shown_where_it_was_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten seconds of training and ten of validation by turns, and a line every 15 at most."""
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    seen = io.StringIO()
+    display = Display(1000, console=Console(file=seen, width=90))
+    for step in range(100, 500, 100):
+        now += 10
+        display.validating(step, 0, 200)
+        now += 5
+        display.validating(step, 100, 200)
+        now += 5
+        display.row(step, {"loss": 1.5, "validation": step / 1000}, 3.0)
+    shown = seen.getvalue()
+    assert [f"val 0.{n}00" in shown for n in (1, 2, 3, 4)] == [True] * 4
+
+
 def test_a_short_one_is_not_worth_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     quick(steps=4, progress=True)
     assert "validating" not in capsys.readouterr().err

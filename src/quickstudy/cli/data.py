@@ -76,7 +76,7 @@ def data_check(
         skip_corrupt=skip_corrupt,
         classes=400,
     )
-    print(with_data(experiment, name, root, split).splits)
+    print(with_data(experiment, name, root, split, rotations=rotations).splits)
 
 
 @data_app.command("preview")

@@ -46,7 +46,9 @@ def evaluate(
     split: SplitOption = None,
     rotations: Annotated[
         bool | None,
-        typer.Option(help="Rotations as classes; default: as trained, but not of another folder."),
+        typer.Option(
+            help="Rotations as classes; default: as trained; on a folder, only if trained on one."
+        ),
     ] = None,
     frozen: Annotated[Path | None, typer.Option(help="Use the tasks in this file.")] = None,
     freeze: Annotated[Path | None, typer.Option(help="Save the tasks to this file.")] = None,

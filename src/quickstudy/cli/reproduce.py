@@ -22,12 +22,12 @@ def reproduce(
     ] = False,
     budget: Annotated[
         float | None,
-        typer.Option(help="Minutes of training per recipe; default: the whole protocol."),
+        typer.Option(min=0, help="Minutes of training per recipe; default: the whole protocol."),
     ] = None,
     root: RootOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, one per device.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each operation.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of a step's operations.")] = "32-true",
     seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(

@@ -58,9 +58,9 @@ def train(
         int | None, typer.Option(help="End after this many validations without a new best.")
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    threads: Annotated[int | None, typer.Option(help="Threads of each operation.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each operation.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes, one per device.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, one per device.")] = 1,
     precision: Annotated[Precision, typer.Option(help="Of a step's operations.")] = "32-true",
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -109,7 +109,9 @@ def train(
     try:
         run_experiment(experiment, folder, machine, resume=resume is not None, quiet=quiet)
     except KeyboardInterrupt as stop:
-        why = str(stop) or "stopped before the first step"
+        if not (folder / "run.json").exists():
+            raise StoppedError("stopped before the first step") from None
+        why = str(stop) or "stopped"
         raise StoppedError(f"{why}; go on with: quickstudy train --resume {folder}") from None
     except LostProcessError as lost:
         raise LostProcessError(f"{lost}: quickstudy train --resume {folder}") from None

@@ -88,7 +88,8 @@ class EpisodeSampler:
         if self.way[1] > available:
             of = " of different roots" * one_per_root
             raise ValueError(
-                f"way={self.way[1]} classes a task, but the dataset has only {available}{of}"
+                f"way={self.way[1]} classes a task, but the dataset has only {available}{of}: "
+                "choose a smaller way"
             )
         needed = self.shot[1] + self.query
         smallest = int(dataset.sizes.argmin())

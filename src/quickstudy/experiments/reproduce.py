@@ -147,7 +147,7 @@ def _check_same(folder: Path, experiment: Experiment, precision: str) -> None:
         if name != "root" and saved[name] != value:
             raise ValueError(
                 f"{folder} holds another run: its {name} is {saved[name]!r}, this one's is "
-                f"{value!r}; choose another folder with --out"
+                f"{value!r}; begin as it did, or choose another folder with --out"
             )
 
 

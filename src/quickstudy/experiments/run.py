@@ -100,21 +100,23 @@ def run_experiment(
     if not any(p.requires_grad for p in learner.parameters()):
         if fabric.is_global_zero and not (resume and (folder / FINAL).exists()):
             save_untrained(learner, folder, about)
-        _say(f"{experiment.learner} learns from the support alone: nothing to train; {folder}")
+        _say(f"{experiment.learner} learns from the support alone, without training: {folder}")
         return TrainResult(0, 0.0)
     optimizer, scheduler = experiment.build_optimizer(learner)
     say = _say if fabric.is_global_zero else lambda line: None
     validation = _validation(experiment, machine, say)
     if machine.patience is not None and validation is None:
         raise ValueError(
-            "patience needs classes to validate on, and this data has none; --validation-groups "
-            "holds out alphabets for it"
+            "patience needs two classes or more to validate on, and this data holds out fewer; of "
+            "alphabets, --validation-groups holds out some"
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
         source = experiment.splits if experiment.has_classes else f"invented {experiment.data}"
         _say(f"{experiment.learner}: {source}")
-        _say(experiment.step_in_words)
+        each = "" if fabric.world_size == 1 else f" of each of {fabric.world_size} processes"
+        in_ = "" if machine.precision == "32-true" else f"; in {machine.precision}"
+        _say(f"a step{each}: {experiment.step_in_words}{in_}")
     result = train(
         learner,
         tasks,
@@ -147,17 +149,22 @@ def _validation(
     experiment: Experiment, machine: Machine, say: Callable[[str], None]
 ) -> "TaskSource | None":
     """Tasks to choose weights by, of fewer classes than in training if no more are held out."""
-    if machine.validation is None or not experiment.has_validation:
+    if machine.validation is None:
+        return None
+    if not experiment.has_validation:
+        if experiment.has_classes:
+            say("no validation: this split holds out no classes for it")
         return None
     changes = {**machine.validation, "tasks": 1}
-    held_out = experiment.splits.validation if experiment.has_classes else None
-    way = changes.get("way", experiment.way)
-    if held_out is not None and held_out.n_classes < way:
-        if held_out.n_classes < 2:
+    classes = experiment.splits.validation if experiment.has_classes else None
+    if classes is not None:
+        held_out = len({*classes.roots}) if experiment.one_turn else classes.n_classes
+        if held_out < 2:
             say("no validation: a single class is held out for it")
             return None
-        say(f"validating on {held_out.n_classes}-way tasks: no more classes are held out for it")
-        changes["way"] = held_out.n_classes
+        if held_out < changes.get("way", experiment.way):
+            say(f"validating on {held_out}-way tasks: no more classes are held out for it")
+            changes["way"] = held_out
     return experiment.sampler("validation", **changes)
 
 

@@ -228,13 +228,18 @@ class Experiment(Setup, Schema):
     def step_in_words(self) -> str:
         """Of what a step is made, and how many are taken at which rate."""
         shots = f"{self.shot} to {self.most_shot}" if self.most_shot else f"{self.shot}"
-        way = f"{'up to ' if self.data == 'tables' else ''}{self.way}-way {shots}-shot"
-        of = f"{shots} support points, {self.query} query points"
-        task = of if self.regression else f"{way}, {self.query} queries a class"
+        queries = f"{self.query} {'query' if self.query == 1 else 'queries'}"
+        if self.regression:
+            task = f"{_several(self.shot, 'support point')}, {_several(self.query, 'query point')}"
+        elif self.data == "tables":
+            task = f"up to {self.way}-way {shots}-shot, {queries} in all"
+        else:
+            task = f"{self.way}-way {shots}-shot, {queries} a class"
         rate = f"{self.optimizer} at {self.lr:g}, {self.schedule}"
-        own = "".join(f", {name} {value}" for name, value in self.options.items())
-        tasks = f"{self.tasks} task{'s' * (self.tasks > 1)}"
-        return f"a step: {tasks}, {task}; {self.steps} steps of {rate}{own}"
+        network = {"downsample": "stride"} if self.downsample == "stride" else {}
+        own = "".join(f", {name} {value}" for name, value in {**self.options, **network}.items())
+        tasks, steps = _several(self.tasks, "task"), _several(self.steps, "step")
+        return f"{tasks}, {task}; {steps} of {rate}{own}"
 
     def about(self) -> dict[str, Any]:
         """What goes into ``run.json``: enough to build this run again, and its learner alone."""
@@ -422,3 +427,7 @@ class Experiment(Setup, Schema):
         if self.split == "group":
             return data.by_group(dataset, seed=self.seed)
         return data.random_split(dataset, 0.15, 0.2, seed=self.seed)
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

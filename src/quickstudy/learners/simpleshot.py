@@ -74,7 +74,7 @@ class SimpleShot(MetaLearner):
         def encode(x: Tensor) -> Tensor:
             z: Tensor = check_vectors(self.encoder(x), x)
             if self.training:
-                self.mean.lerp_(z.detach().mean(0), self.momentum)
+                self.mean.lerp_(z.detach().mean(0).to(self.mean.dtype), self.momentum)
             return z
 
         return pretraining_loss(encode, self.classifier, task)

@@ -142,6 +142,7 @@ def train(
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     module, fabric_optimizer = fabric.setup(learner, optimizer)
     module.mark_forward_method("loss")
+    fabric.strategy.precision.convert_input = lambda task: task  # it would set a task's fields anew
     session = Session(
         learner,
         optimizer,

@@ -27,6 +27,7 @@ class Display:
         self.console = console or Console(stderr=True)
         self.total, self.show = total, show
         self._spoke = time.monotonic()
+        self._promised = False
         self._bar = Progress(
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
@@ -59,6 +60,7 @@ class Display:
         words = f"validating {done}/{n_tasks}"
         self._bar.update(self._task, figures=words)
         self._now_and_then(step, words)
+        self._promised = True
 
     def row(self, step: int, figures: Mapping[str, float], tasks_per_second: float) -> None:
         """Show the figures of one step."""
@@ -69,7 +71,8 @@ class Display:
             words.append(f"val {figures['validation']:.3f}")
         words.append(f"{tasks_per_second:.1f} tasks/s")
         self._bar.update(self._task, completed=step, figures="  ".join(words))
-        self._now_and_then(step, "  ".join(words), always=step == self.total)
+        self._now_and_then(step, "  ".join(words), always=self._promised or step == self.total)
+        self._promised = False
 
     def _now_and_then(self, step: int, words: str, *, always: bool = False) -> None:
         """Where there is no bar, a line if it is time for one."""
