@@ -195,6 +195,8 @@ def test_commands_refuse_clearly(
 ) -> None:
     model = tmp_path / "model.qs"
     Model.learn(read_examples(drawings / "test"), encoder="drawing").save(model)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
     for words, message in (
         (("learn", tmp_path / "none"), "no such folder or zip"),
         (("learn", drawings / "test", "--encoder", "vgg"), "no encoder 'vgg'"),
@@ -204,6 +206,7 @@ def test_commands_refuse_clearly(
         (("predict", model, "x", "--json", "--csv"), "give one of --json and --csv"),
         (("predict", model, tmp_path / "no.png"), "no such file"),
         (("predict", tmp_path / "no.qs", "x"), "there is no file"),
+        (("predict", tmp_path / "run", "x"), "is the folder of a run, and no model"),
         (("add", model, "x"), "--class"),
         (("add", model, "x", "--class", " unknown "), "choose another name"),
     ):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ def read_summary(path: str | os.PathLike[str]) -> Summary:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or holds something else.
     """
+    if Path(path, "run.json").is_file():
+        learn = f"quickstudy learn EXAMPLES --head {path}"
+        raise ValueError(f"{path} is the folder of a run, and no model: {learn} makes one")
     check_there(path)
     with (
         reading(path, "a safetensors file"),
