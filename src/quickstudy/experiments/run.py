@@ -103,7 +103,7 @@ def run_experiment(
         _say(f"{experiment.learner} learns from the support alone, without training: {folder}")
         return TrainResult(0, 0.0)
     optimizer, scheduler = experiment.build_optimizer(learner)
-    say = _say if fabric.is_global_zero else lambda line: None
+    say = _say if fabric.is_global_zero and not quiet else lambda line: None
     validation = _validation(experiment, machine, say)
     if machine.patience is not None and validation is None:
         raise ValueError(
