@@ -83,6 +83,23 @@ def test_the_published_figures_are_those_of_the_papers_table() -> None:
         "transductive": (97.68, 99.48, 89.43, 97.12),
     }.items():
         assert tuple(by_column[cell, column] for cell in OMNIGLOT) == figures  # type: ignore[index]
+    sinusoids = {
+        "maml": {5: (1.13, 0.85, 0.71), 10: (0.77, 0.56), 20: (0.48,)},
+        "meta-sgd": {5: (0.90, 0.63, 0.50), 10: (0.53, 0.35), 20: (0.31,)},
+    }
+    for learner, rows in sinusoids.items():
+        for points, errors in rows.items():
+            own = load_recipe(f"{learner}-sinusoid-{points}shot")
+            assert own.protocol.shot == points
+            assert tuple(cell.published for cell in own.cells) == errors
+
+
+def test_meta_sgd_is_tested_on_5_shots_by_networks_trained_on_1() -> None:
+    """Li et al. 2017, section 4.2; each class of theirs has 15 test images."""
+    for run in ("5way", "20way"):
+        own = load_recipe(f"meta-sgd-omniglot-paper-{run}")
+        assert (own.protocol.shot, own.protocol.query) == (1, 15)
+        assert [(cell.shot, cell.query) for cell in own.cells] == [(1, 15), (5, 15)]
 
 
 def test_runs_of_one_file_share_what_they_do_not_change() -> None:
