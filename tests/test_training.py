@@ -296,6 +296,7 @@ def test_mixed_precision_trains() -> None:
     fabric = launch("cpu", 1, "bf16-mixed")
     quick(learner, Tasks(), steps=4, fabric=fabric, validation=Tasks(1), validation_tasks=2)
     assert {*found} == {(True, torch.bfloat16), (False, torch.float32)}
+    assert "convert_input" not in vars(fabric.strategy.precision), "the Fabric is left as it was"
     assert all(p.dtype == torch.float32 for p in learner.parameters())
     assert not same_weights(learner, build("dropout"))
 
@@ -303,6 +304,8 @@ def test_mixed_precision_trains() -> None:
 def test_precisions_that_there_are() -> None:
     with pytest.raises(ValueError, match="expected one of: 32-true, bf16-mixed, 16-mixed"):
         launch("cpu", 1, "64-true")
+    with pytest.raises(ValueError, match="there is no device 'tpu' here; there are: auto, cpu"):
+        launch("tpu", 1, "32-true")
     with pytest.raises(ValueError, match="16-mixed is for GPUs"):
         launch("cpu", 1, "16-mixed")
 

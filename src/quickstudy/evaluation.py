@@ -77,7 +77,8 @@ class Evaluation:
         unit = self.metric.unit
         text = f"{self.figure}{unit}" if unit else f"{self.metric} {self.figure}"
         policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
-        return f"{text} ({len(self.scores)} tasks{policy})"
+        n = len(self.scores)
+        return f"{text} ({n} task{'s' * (n != 1)}{policy})"
 
     def better_than(self, other: "Evaluation") -> bool:
         """Whether this mean is the better one."""

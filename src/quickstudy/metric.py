@@ -1,5 +1,6 @@
 """What a score is: its name, which way is better, and how it is written."""
 
+import math
 from enum import StrEnum
 
 __all__ = ["Metric"]
@@ -46,7 +47,8 @@ class Metric(StrEnum):
             sign: ``"+"`` to write the sign of a positive number, too.
         """
         digits = 2 if self is Metric.ACCURACY else 4
-        return f"{self.scale * mean:{sign}.{digits}f} ± {self.scale * ci95:.{digits}f}"
+        text = f"{self.scale * mean:{sign}.{digits}f}"
+        return text if math.isnan(ci95) else f"{text} ± {self.scale * ci95:.{digits}f}"
 
     def better(self, new: float, old: float) -> bool:
         """Whether the first of two scores is the better one."""

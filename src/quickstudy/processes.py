@@ -14,6 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from quickstudy.devices import find_device
 from quickstudy.policy import Precision
 
 __all__ = [
@@ -61,14 +62,18 @@ def launch(accelerator: str, devices: int, precision: str) -> Any:
         precision: of `PRECISIONS`; ``"16-mixed"`` is for GPUs.
 
     Raises:
-        ValueError: the precision is another, or cannot be had on this machine.
+        ValueError: the accelerator or the precision is another, or is not to be had here.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected one of: {', '.join(PRECISIONS)}")
-    if precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+    device = find_device(accelerator)
+    if ":" in accelerator:
+        raise ValueError(
+            f"accelerator is {accelerator!r}, one device; expected auto, cpu, cuda or mps, and how "
+            "many (CUDA_VISIBLE_DEVICES says which)"
+        )
+    if precision == "16-mixed" and device.type != "cuda":
         raise ValueError("precision 16-mixed is for GPUs of NVIDIA; a CPU has bf16-mixed")
-    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
-        raise ValueError(f"there is no accelerator {accelerator!r} here; take auto or cpu")
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 

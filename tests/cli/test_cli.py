@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 from quickstudy.cli import app, main
+from quickstudy.cli.train import HEEDED
 from quickstudy.evaluation import Evaluation
 from quickstudy.experiments.run import Machine
 from quickstudy.experiments.spec import Experiment, LearnerName
@@ -163,8 +164,9 @@ def test_both_batch_norm_columns(run: Run) -> None:
 @pytest.mark.parametrize("name", get_args(LearnerName))
 def test_every_learner_trains_and_evaluates(run: Run, tmp_path: Path, name: str) -> None:
     """By its name alone; the real Omniglot is in docs/experiments.md."""
-    data = "tables" if name.startswith("table") else "alphabets"
-    small = ["--data", data, "--classes", "30", "--backbone", "mlp", "--quiet"]
+    tables = name.startswith("table")
+    data = ["--data", "tables"] if tables else ["--data", "alphabets", "--classes", "30"]
+    small = [*data, "--backbone", "mlp", "--quiet"]
     status, _, err = run("train", name, *small, "--way", "3", "--steps", "2", "--out", "r")
     assert status == 0, err
     assert (tmp_path / "r" / "final.safetensors").exists()
@@ -295,6 +297,45 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     status, _, err = run("evaluate", "r", "--inner-steps", "2")
     assert status == 2
     assert "takes no inner steps" in err
+
+
+UNHEEDED = {
+    "validation_groups": ("--validation-groups", "2", "--data", "digits"),
+    "one_turn": ("--one-turn", "--data", "digits", "--no-rotations"),
+    "rotations": ("--rotations", "--data", "sinusoid"),
+    "augment": ("--augment", "1", "--data", "sinusoid"),
+    "pens": ("--pens", "0.5", "--data", "sinusoid"),
+    "within_group": ("--within-group", "--data", "sinusoid"),
+    "invert": ("--invert", "--data", "digits"),
+    "resample": ("--resample", "nearest", "--data", "digits"),
+    "invented": ("--invented", "9", "--data", "digits"),
+    "classes": ("--classes", "9", "--data", "digits"),
+    "skip_corrupt": ("--skip-corrupt", "--data", "digits"),
+    "frequency_spread": ("--frequency-spread", "0.1", "--data", "digits"),
+    "columns": ("--columns", "9", "--data", "digits"),
+    "numbers": ("--numbers", "0.5", "--data", "digits"),
+    "halve_every": ("--halve-every", "9", "--data", "digits"),
+}
+
+
+@pytest.mark.parametrize("name", HEEDED)
+def test_an_option_that_would_do_nothing_is_refused(run: Run, name: str) -> None:
+    status, _, err = run("train", "maml", *UNHEEDED[name])
+    assert status == 2
+    assert f"--{name.replace('_', '-')} is for {HEEDED[name][0]}, and would do nothing here" in err
+
+
+def test_a_folder_that_is_taken_is_refused_before_data_are_read(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("train", "protonet", *SMALL, "--steps", "1", "--out", "r")
+    assert status == 0, err
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("train", "protonet", "--data", "folder", "--root", "empty", "--out", "r")
+    assert status == 2
+    assert "r already holds a run" in err
+    status, out, err = run("evaluate", "r", "--tasks", "1")
+    assert status == 0, err
+    assert "(1 task" in out
+    assert "±" not in out
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from quickstudy.learners import (
     SimpleShot,
     SoftNearestNeighbour,
 )
-from quickstudy.nn import MLP
+from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
 from quickstudy.testing import make_task
 
@@ -421,3 +421,22 @@ def test_matching_encoders_must_agree() -> None:
     learner = MatchingNetwork(MLP(8, [], 4), query_encoder=MLP(8, [], 5)).double()
     with pytest.raises(ValueError, match="query_encoder gives vectors of 5 features and encoder"):
         learner(make_task((8,), 3))
+
+
+def test_protonet_normalises_support_and_query_together_if_asked() -> None:
+    """As the authors' code, in training; what is answered at a test is the same without it."""
+    torch.manual_seed(0)
+    task = make_task((1, 16, 16), 3, tasks=1, query=2).to(torch.float32)
+    apart, joint = (ProtoNet(Conv4(1, 4, image_size=16), joint_norm=own) for own in (False, True))
+    joint.load_state_dict(apart.state_dict())
+    assert torch.equal(joint.eval()(task), apart.eval()(task))
+    joint.train(), apart.train()
+    z = apart.encoder(torch.cat([task.support_x[0], task.query_x[0]]))
+    support, query = z[:6], z[6:]
+    means = torch.stack([support[task.support_y[0] == n].mean(0) for n in range(3)])
+    expected = -torch.cdist(query, means).square()
+    found = joint(task)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for name, moved in joint.state_dict().items():
+        torch.testing.assert_close(moved, apart.state_dict()[name], msg=f"{name}: once a step")
+    assert not torch.allclose(apart(task)[0], expected, rtol=1e-2, atol=1e-2)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from quickstudy.checkpoint import load_weights, save_weights
+from quickstudy.devices import find_device
 from quickstudy.evaluation import Evaluation, accuracy_by_instance, choose, evaluate
 from quickstudy.experiments.card import Card, Result
 from quickstudy.experiments.recipe import Cell, Recipe
@@ -126,7 +127,7 @@ def _judge(
     save_weights(folder / WEIGHTS, learner, half=recipe.ships, about=about)
     load_weights(folder / WEIGHTS, learner)
     weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    learner.to(_device(machine.accelerator))
+    learner.to(find_device(machine.accelerator))
     results = []
     score = _Scorer(recipe, experiment, learner)
     for cell in recipe.cells:
@@ -216,15 +217,9 @@ class _Scorer:
         return choose(self.learner, name, value, tasks, n_tasks=self.recipe.validation.tasks)
 
 
-def _device(accelerator: str) -> torch.device:
-    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if accelerator == "mps" else "cpu")
-
-
 def _hardware(machine: Machine) -> str:
     trained = "" if machine.precision == "32-true" else f", trained in {machine.precision}"
-    if _device(machine.accelerator).type == "cuda":
+    if find_device(machine.accelerator).type == "cuda":
         return f"{processes()} x {torch.cuda.get_device_name()}{trained}"
     threads = torch.get_num_threads()
     each = f"{threads} thread{'s' * (threads > 1)}"

@@ -15,7 +15,15 @@ from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
 from quickstudy.plain import read_file
 from quickstudy.processes import launch
-from quickstudy.training import BEST, CHECKPOINT, FINAL, TrainResult, save_untrained, train
+from quickstudy.training import (
+    BEST,
+    CHECKPOINT,
+    FINAL,
+    TrainResult,
+    check_free,
+    save_untrained,
+    train,
+)
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -54,6 +62,13 @@ class Machine:
     checkpoint_every: int = 200
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("devices", "validation_tasks", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; expected at least 1")
+
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Machine":
         """The machine of a run folder."""
@@ -87,6 +102,7 @@ def run_experiment(
         LostProcessError: another process of this training is gone.
     """
     keep_memory()
+    check_free(folder, resume)
     if resume:
         _check_same(experiment, folder)
     begun = resume and (folder / CHECKPOINT).exists()
@@ -112,8 +128,14 @@ def run_experiment(
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        source = experiment.splits if experiment.has_classes else f"invented {experiment.data}"
-        _say(f"{experiment.learner}: {source}")
+        source, look = f"invented {experiment.data}", ""
+        if experiment.has_classes:
+            source, colour = (
+                str(experiment.splits),
+                "grey" if experiment.channels == 1 else "colour",
+            )
+            look = f"; images of {experiment.size}x{experiment.size}, {colour}"
+        _say(f"{experiment.learner}: {source}{look}")
         each = "" if fabric.world_size == 1 else f" of each of {fabric.world_size} processes"
         in_ = "" if machine.precision == "32-true" else f"; in {machine.precision}"
         _say(f"a step{each}: {experiment.step_in_words}{in_}")

@@ -1,10 +1,12 @@
 """Prototypical networks: a class is the mean of its examples in a learned space."""
 
+import torch
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed
 from quickstudy.functional import class_means, size_offsets, squared_distances
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task
 
 __all__ = ["ProtoNet"]
 
@@ -22,30 +24,42 @@ class ProtoNet(MetaLearner):
 
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``; its training is the only meta-learning.
+        joint_norm: in training, support and query pass through batch norm as one batch, as in the
+            authors' code; else as two, so that in training, too, the support is read alone.
 
-    ``phi``: ``{"prototypes": [T,N,D], "offset": [T,N]}``.
-
-    Differs from the paper: support and query pass through batch norm as two batches in training,
-    where the authors' code joins them. At evaluation running averages are used, as there.
+    ``phi``: ``{"prototypes": [T,N,D], "offset": [T,N]}``. At evaluation running averages are used,
+    as in that code.
 
     Example:
         >>> from quickstudy.nn import Conv4
         >>> learner = ProtoNet(Conv4())
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, *, joint_norm: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
+        self.joint_norm = joint_norm
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
-        z = embed(self.encoder, support_x)
-        return {
-            "prototypes": class_means(z, support_y, n_way or 0),
-            "offset": size_offsets(z, support_y, n_way or 0),
-        }
+        return _prototypes(embed(self.encoder, support_x), support_y, n_way or 0)
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        distances = squared_distances(embed(self.encoder, query_x), phi["prototypes"])
-        offset: Tensor = phi["offset"]
-        return offset.unsqueeze(1) - distances
+        return _nearness(embed(self.encoder, query_x), phi)
+
+    def forward(self, task: Task) -> Tensor:
+        if not (self.training and self.joint_norm):
+            return super().forward(task)
+        self.check_task(task.support_x, task.support_y, task.n_way)
+        S = task.support_x.shape[1]
+        z = embed(self.encoder, torch.cat([task.support_x, task.query_x], dim=1))
+        return _nearness(z[:, S:], _prototypes(z[:, :S], task.support_y, task.n_way or 0))
+
+
+def _prototypes(z: Tensor, y: Tensor, n_way: int) -> Phi:
+    return {"prototypes": class_means(z, y, n_way), "offset": size_offsets(z, y, n_way)}
+
+
+def _nearness(z: Tensor, phi: Phi) -> Tensor:
+    offset: Tensor = phi["offset"]
+    return offset.unsqueeze(1) - squared_distances(z, phi["prototypes"])

@@ -12,7 +12,16 @@ from quickstudy.checkpoint import load_state, save_weights, write_atomically
 from quickstudy.learner import MetaLearner
 from quickstudy.plain import to_json
 
-__all__ = ["BEST", "CHECKPOINT", "FINAL", "describe", "save_untrained", "saved_state", "write_run"]
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "FINAL",
+    "check_free",
+    "describe",
+    "save_untrained",
+    "saved_state",
+    "write_run",
+]
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -30,14 +39,15 @@ def saved_state(folder: Path | None, resume: bool) -> dict[str, Any] | None:
         if resume:
             raise ValueError("resume=True needs a run_dir")
         return None
+    check_free(folder, resume)
     path = folder / CHECKPOINT
-    if not resume:
-        if path.exists() or (folder / "run.json").exists():
-            raise FileExistsError(
-                f"{folder} already holds a run; resume it, or choose another folder"
-            )
-        return None
-    return load_state(path) if path.exists() else None
+    return load_state(path) if resume and path.exists() else None
+
+
+def check_free(folder: Path, resume: bool) -> None:
+    """Raise ``FileExistsError`` if a folder holds a run that is not to be resumed."""
+    if not resume and any((folder / file).exists() for file in (CHECKPOINT, "run.json")):
+        raise FileExistsError(f"{folder} already holds a run; resume it, or choose another folder")
 
 
 def describe(about: dict[str, Any] | None, steps: int, fabric: Any = None) -> dict[str, Any]:

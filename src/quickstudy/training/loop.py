@@ -12,7 +12,8 @@ and a test proves that both give the same weights, bit for bit.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,6 @@ def train(
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     module, fabric_optimizer = fabric.setup(learner, optimizer)
     module.mark_forward_method("loss")
-    fabric.strategy.precision.convert_input = lambda task: task  # it would set a task's fields anew
     session = Session(
         learner,
         optimizer,
@@ -161,7 +161,7 @@ def train(
     sitting = session.sitting(
         tasks, about=about, loggers=loggers, progress=progress, tensorboard=tensorboard
     )
-    with session.alone(), sitting:
+    with session.alone(), sitting, _tasks_as_they_are(fabric):
         for step, task in session.batches():
             with fabric.autocast():
                 loss = module.loss(task)
@@ -170,6 +170,17 @@ def train(
             fabric_optimizer.step()
             session.after(step, task, loss)
     return session.result()
+
+
+@contextmanager
+def _tasks_as_they_are(fabric: Any) -> Iterator[None]:
+    """A block in which Fabric converts no inputs: it would set the fields of a task anew."""
+    precision = fabric.strategy.precision
+    precision.convert_input = lambda task: task
+    try:
+        yield
+    finally:
+        del precision.convert_input
 
 
 def _check_numbers(**numbers: int) -> None:
