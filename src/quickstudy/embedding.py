@@ -23,14 +23,14 @@ __all__ = [
 def embed(encoder: nn.Module, x: Tensor) -> Tensor:
     """Encode the examples of every task: ``[T,n,...] -> [T,n,D]``.
 
-    All tasks go through in one batch, except where evaluation is transductive: batch statistics
-    are a task's own, so tasks then go one by one.
+    All tasks go through in one batch, except where batch norm is transductive: its statistics are
+    a task's own, in training as at a test, so tasks then go one by one.
 
     Raises:
         ValueError: the encoder's output is not one vector per example.
     """
     T, n = x.shape[:2]
-    if not encoder.training and batch_norm_policy(encoder) == "transductive":
+    if batch_norm_policy(encoder) == "transductive":
         z = torch.cat([encoder(task) for task in x])
     else:
         z = encoder(x.flatten(0, 1))

@@ -440,3 +440,12 @@ def test_protonet_normalises_support_and_query_together_if_asked() -> None:
     for name, moved in joint.state_dict().items():
         torch.testing.assert_close(moved, apart.state_dict()[name], msg=f"{name}: once a step")
     assert not torch.allclose(apart(task)[0], expected, rtol=1e-2, atol=1e-2)
+
+
+def test_where_batch_norm_is_transductive_a_task_is_normalised_alone_in_training_too() -> None:
+    torch.manual_seed(0)
+    task = make_task((1, 16, 16), 3, tasks=2).to(torch.float32)
+    learner = ProtoNet(Conv4(1, 4, image_size=16, batch_norm="transductive")).train()
+    together = learner(task)
+    torch.testing.assert_close(together[:1], learner(task[:1]))
+    torch.testing.assert_close(together[1:], learner(task[1:]))
