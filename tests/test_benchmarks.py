@@ -117,6 +117,15 @@ def test_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any) -> No
     assert not os.path.exists(module.OUT)
 
 
+def test_what_recipes_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ("nowhere", "lstm-sinusoid-5shot", "--steps", "1")
+    threads = torch.get_num_threads()
+    took = found("recipes", *words, monkeypatch=monkeypatch, tmp_path=tmp_path)["recipes"]
+    torch.set_num_threads(threads)
+    row = took["lstm-sinusoid-5shot"]
+    assert row["hours"] == row["seconds"] * 5000 / 3600
+
+
 def test_all_of_them_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parts = load("all", monkeypatch, tmp_path).parts("photos", "omniglot")
     scripts = {word for command in parts.values() for word in command if word.endswith(".py")}

@@ -169,11 +169,13 @@ def of_kind(kind: str, cards: dict[str, Card]) -> str:
     rest = [recipe for recipe in own if recipe.name not in cards]
     lines = [f"# {title}", "", f"{said} What the columns mean: [results](../results.md).", ""]
     lines += [*table(run, cards), ""] if run else []
-    lines += _missing("Not yet run", [r for r in rest if r.protocol.data != "miniimagenet"])
-    lines += _missing(
-        "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on",
-        [r for r in rest if r.protocol.data == "miniimagenet"],
-    )
+    lines += _costs([recipe for recipe in rest if recipe.protocol.data != "miniimagenet"])
+    if names := ", ".join(f"`{r.name}`" for r in rest if r.protocol.data == "miniimagenet"):
+        lines += [
+            "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on: "
+            f"{names}.",
+            "",
+        ]
     seeds = {name: several for name, several in load_seeds().items() if load_recipe(name) in own}
     lines += by_seed(seeds) if seeds else []
     lines += ["## Cards", ""] if run else []
@@ -208,9 +210,25 @@ def _of(kind: str) -> list[Recipe]:
     return [r for r in (load_recipe(name) for name in recipe_names()) if r.kind == kind]
 
 
-def _missing(why: str, recipes: list[Recipe]) -> list[str]:
-    names = ", ".join(f"`{recipe.name}`" for recipe in recipes)
-    return [f"{why}: {names}.", ""] if names else []
+def _costs(recipes: list[Recipe]) -> list[str]:
+    """What recipes that have not been run would take, as ``benchmarks/recipes.py`` found."""
+    if not recipes:
+        return []
+    found = _measured("recipes") or {"recipes": {}}
+    lines = [
+        "Not yet run, for want of time. What their whole protocols would take on one core "
+        f"(`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}; "
+        "`quickstudy reproduce` goes on where it was stopped):",
+        "",
+        "| recipe | steps | seconds a step | hours |",
+        "|---|---|---|---|",
+    ]
+    for recipe in recipes:
+        cost = found["recipes"].get(recipe.name, {})
+        known = cost.get("digest") == recipe.digest
+        figures = f"{cost['seconds']:.2g} | {cost['hours']:.1f}" if known else "not measured |"
+        lines.append(f"| `{recipe.name}` | {recipe.protocol.steps:,} | {figures} |")
+    return [*lines, ""]
 
 
 def real_use() -> str:
