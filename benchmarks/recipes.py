@@ -56,13 +56,13 @@ def main() -> None:
     found: dict[str, Any] = json.loads(OUT.read_text())["recipes"] if OUT.exists() else {}
     for name in given.recipes or [n for n in recipe_names() if n not in cards]:
         recipe = load_recipe(name)
-        if recipe.protocol.data == "miniimagenet":
+        if recipe.protocol.data in ("miniimagenet", "folder"):
             continue
         seconds = seconds_a_step(recipe, given.root, given.steps)
         hours = seconds * recipe.protocol.steps / 3600
         found[name] = {"digest": recipe.digest, "seconds": seconds, "hours": hours}
         print(f"{name}: {seconds:.3f} s a step, {hours:.1f} hours", flush=True)
-    keep(OUT, {"command": "python benchmarks/recipes.py ROOT", "recipes": found})
+        keep(OUT, {"command": "python benchmarks/recipes.py ROOT", "recipes": found})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_every_recipe_is_in_the_queue_or_finished(campaign: ModuleType, tmp_path
 
 
 def test_unfinished_runs_are_kept_and_go_on(campaign: ModuleType, tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "protonet-omniglot-paper-5shot"
+    run = tmp_path / "runs" / "maml-omniglot-paper-20w5s"
     run.mkdir(parents=True)
     for name in ("run.json", "metrics.csv", "checkpoint.safetensors", "campaign.log"):
         (run / name).write_text(name)
@@ -43,9 +43,9 @@ def test_unfinished_runs_are_kept_and_go_on(campaign: ModuleType, tmp_path: Path
 
 
 def test_seeds_are_apart(campaign: ModuleType, tmp_path: Path) -> None:
-    name = "protonet-omniglot-paper-5shot@2"
+    name = "maml-omniglot-paper-20w5s@2"
     run = campaign.folder_of(name, tmp_path / "runs")
-    assert run == tmp_path / "runs" / "seed2" / "protonet-omniglot-paper-5shot"
+    assert run == tmp_path / "runs" / "seed2" / "maml-omniglot-paper-20w5s"
     assert campaign.name_of(run) == name
     run.mkdir(parents=True)
     (run / "checkpoint.safetensors").write_text("")

@@ -344,7 +344,7 @@ def test_a_folder_that_is_taken_is_refused_before_data_are_read(run: Run, tmp_pa
         (("train",), "name a learner to train"),
         (("train", "protont"), "protont"),
         (
-            ("train", "protonet", *SMALL, "--inner-lr", "1"),
+            ("train", "soft-nearest", *SMALL, "--inner-lr", "1"),
             "has no option --inner-lr; it has: none",
         ),
         (("train", "reptile", *SMALL, "--inner-steps"), "--inner-steps needs a value"),

@@ -74,8 +74,8 @@ OLD_RUN = {
         ({"wey": 3}, "there is no field 'wey'; there are: learner, options, way"),
         ({"shot": 2, "most_shot": 1}, "most_shot is 1, less than shot, 2"),
         ({"keep_encoder": True}, "keep_encoder keeps an encoder that has learned: name its start"),
-        ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: none"),
-        ({"options": {"classes": 5}}, "protonet has no option 'classes'; it has: none"),
+        ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: joint_norm"),
+        ({"options": {"classes": 5}}, "protonet has no option 'classes'; it has: joint_norm"),
         ({"backbone": "efficientnet-lite0"}, "channels is 1; efficientnet-lite0 takes photos"),
     ],
 )
