@@ -151,3 +151,48 @@ def test_what_is_said_of_calibration_is_what_was_measured(results: ModuleType) -
             errors[part["sizes"] in {"1", "10 and ones"}].append(part["sure"]["ece"])
     assert max(errors[False]) < usual <= max(errors[False]) + 0.01
     assert single - 0.01 < max(errors[True]) <= single
+
+
+def test_what_is_said_of_speed_is_what_was_measured(results: ModuleType) -> None:
+    """The table of aims, and the sentence about what its first lines would need."""
+    parts = {part["workload"]: part["rows"] for part in results._measured("performance")["parts"]}
+    page = " ".join((ROOT / "docs" / "performance.md").read_text().split())
+
+    def row(workload: str, candidate: str = "quickstudy") -> dict[str, float]:
+        return next(r for r in parts[workload] if r["candidate"] == candidate)
+
+    lines = {
+        "MAML: 32 tasks, 1 query, 1 step": ("step, 32 tasks, 1 query, 1 step", 3.0),
+        "MAML: 32 tasks, 5 queries, 1 step": ("32 tasks, 5 queries, 1 step", 2.5),
+        "MAML: 16 tasks, 15 queries, 1 step": ("16 tasks, 15 queries, 1 step", 2.0),
+    }
+    peers, needed = [], []
+    for workload, (said, aim) in lines.items():
+        single, mixed = row(workload), row(workload, "ours in bfloat16")
+        cells = [f"{r['times_the_fastest_peer']:.1f}" for r in (single, mixed)]
+        assert single["times_the_fastest_peer"] < aim <= mixed["times_the_fastest_peer"]
+        assert f"| {cells[0]} | **{cells[1]}** |" in page.partition(f"| {said} | ")[2][:60]
+        peer = max(r["of_matrix_rate"] for r in parts[workload] if r["times_the_fastest_peer"] == 1)
+        peers.append(peer)
+        needed.append(aim * peer)
+    shares = [f"{100 * share:.0f}" for share in peers]
+    assert f"at {shares[0]}, {shares[1]} and {shares[2]}% of the product's rate" in page
+    shares = [f"{100 * share:.0f}" for share in needed]
+    assert f"are {shares[0]}, {shares[1]} and {shares[2]}% of what" in page
+    rates = [row(workload, name)["of_matrix_rate"] for name in ("quickstudy", "ours in bfloat16")]
+    assert f"there | 60% | **{rates[0]:.0%}** | **{rates[1]:.0%}** |" in page
+    protonet = row("ProtoNet: 60-way, 5 queries")["times_the_fastest_peer"]
+    assert f"60-way | 1.5 times | **{protonet:.1f}**" in page
+    photos, held = "MAML, photos of 84x84: 2 tasks, 15 queries", "ours, the graph of one step held"
+    tiny = "MAML: 8 tasks, 1 query"
+    memory, time = [], []
+    for kind, one in ((photos, f"{photos}, 1 step"), (tiny, f"{tiny}, 1 step")):
+        many = f"{kind}, 20 steps"
+        memory.append(row(many, held)["memory_mib"] / row(one)["memory_mib"])
+        time.append(row(many, held)["seconds"] / row(many)["seconds"])
+    assert f"at 1 step | **{memory[0]:.2f}** (tensors" in page
+    assert (
+        f"at 1 step | {memory[1]:.1f} ({row(f'{tiny}, 20 steps', held)['memory_mib']:.0f} MiB)"
+        in page
+    )
+    assert f"1.4 times | **{time[0]:.2f}** and **{time[1]:.2f}**" in page
