@@ -114,11 +114,13 @@ def test_commands_run(
         extra = [] if "--resume" in words else shlex.split(QUICK[words[0]])
         if {"folder", "sinusoid", "tables"} & {*words}:
             extra = [w for w in extra if w not in ("--data", "alphabets", "--classes", "40")]
-        if "--validation-groups" in words:  # of Omniglot, for which the others stand
-            at = words.index("--validation-groups")
-            del words[at : at + 2]
         if words[0] == "train" and "--resume" not in words and "pmf" not in words:
-            extra += ["--size", "16", "--filters", "16"]
+            if "--data" in extra:  # what others than Omniglot do not heed
+                for flag in {"--root", "--split", "--validation-groups"} & {*words}:
+                    del words[words.index(flag) : words.index(flag) + 2]
+            if not {"sinusoid", "tables"} & {*words}:
+                extra += ["--size", "16"]
+                extra += [] if "--backbone" in words else ["--filters", "16"]
         if words[0] == "evaluate" and "nearest" in words:
             extra += ["--data", "digits", "--way", "5"]  # which need not be drawn
         elif words[0] == "evaluate" and "omniglot" in words:

@@ -69,8 +69,9 @@ HEAD = """# Results
 
 Built from the result cards that `quickstudy reproduce` wrote, by `tools/results.py`; nothing here
 was typed. A card holds the command, seed, commit, split fingerprint, versions, hardware and time
-of its figures. Each is printed in full below its table, a page for each kind of recipe; the files
-lie in `src/quickstudy/experiments/recipes/cards`.
+of its figures (a `+` after a commit: with changes that were in none, be it a card just made). Each
+is printed in full below its table, a page for each kind of recipe; the files lie in
+`src/quickstudy/experiments/recipes/cards`.
 
 Figures are accuracy in %, or the mean squared error of sinusoids, with 95% intervals over test
 tasks (Student's t). *Reproduced* says that our whole interval lies within the paper's figure, plus
@@ -216,9 +217,9 @@ def _costs(recipes: list[Recipe]) -> list[str]:
         return []
     found = _measured("recipes") or {"recipes": {}}
     lines = [
-        "Not yet run, for want of time. What their whole protocols would take on one core "
-        f"(`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}; "
-        "`quickstudy reproduce` goes on where it was stopped):",
+        "Not run to their end yet: there were only so many hours. What their steps take on one "
+        "core that has nothing else to do, validations and tests not counted "
+        f"(`{found['command']}`, commit `{found['commit']}`, {found['date']}, {found['machine']}):",
         "",
         "| recipe | steps | seconds a step | hours |",
         "|---|---|---|---|",
@@ -226,7 +227,7 @@ def _costs(recipes: list[Recipe]) -> list[str]:
     for recipe in recipes:
         cost = found["recipes"].get(recipe.name, {})
         known = cost.get("digest") == recipe.digest
-        figures = f"{cost['seconds']:.2g} | {cost['hours']:.1f}" if known else "not measured |"
+        figures = f"{cost['seconds']:.2g} | {cost['hours']:.2g}" if known else "not measured |"
         lines.append(f"| `{recipe.name}` | {recipe.protocol.steps:,} | {figures} |")
     return [*lines, ""]
 
@@ -602,12 +603,15 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
         protocol = recipe.protocol
         if recipe.kind not in kinds or protocol.data != "omniglot" or name not in cards:
             continue
-        if cards[name].steps < SHOWN * protocol.steps and not cards[name].settled:
+        trained = cards[name].steps / max(protocol.steps, 1)
+        if trained < SHOWN and protocol.steps and not cards[name].settled:
             continue
+        short = "" if cards[name].complete else f", cut short at {trained:.0%}"
         for result in main_results(cards[name]):
             if result.cell.label in OMNIGLOT:
                 column = "" if result.column != "transductive" else ", transductive"
-                row = rows.setdefault(recipe.title.removesuffix(", Omniglot") + column, {})
+                title = recipe.title.removesuffix(", Omniglot") + column + short
+                row = rows.setdefault(title, {})
                 like = result.paper and recipe.kind == "faithful"
                 paper = f" ({result.cell.published:g})" if like else ""
                 row[result.cell.label] = result.figure + paper
@@ -623,10 +627,10 @@ def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
     names = [word for word in words if word not in wanted]
     rows: dict[str, dict[str, str]] = {}
     for name in names:
-        card, title = (
-            cards[name],
-            re.sub(r", (Omniglot|sinusoids)\b.*", "", load_recipe(name).title),
-        )
+        card, recipe = cards[name], load_recipe(name)
+        title = re.sub(r", (Omniglot|sinusoids)\b.*", "", recipe.title)
+        if recipe.protocol.data == "sinusoid":
+            title += f", trained on {recipe.protocol.shot} points"
         steps = f"{card.steps:,} of {card.protocol_steps:,}" if card.protocol_steps else "none"
         for result in main_results(card):
             label = result.cell.label
@@ -635,7 +639,8 @@ def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
             column = "" if result.column != "transductive" else ", transductive"
             row = rows.setdefault(name + column, {"": title + column, "outer steps": steps})
             test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", label).removeprefix("5-way, ")
-            paper = f" ({result.cell.published:g})" if result.paper else ""
+            like = result.paper and recipe.kind == "faithful"
+            paper = f" ({result.cell.published:g})" if like else ""
             row[test] = result.figure.replace(" ", "&nbsp;") + paper
     tests = dict.fromkeys(head for row in rows.values() for head in row if head[-5:] != "steps")
     heads = [*tests, "outer steps"]

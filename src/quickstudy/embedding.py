@@ -24,7 +24,8 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
     """Encode the examples of every task: ``[T,n,...] -> [T,n,D]``.
 
     All tasks go through in one batch, except where batch norm is transductive: its statistics are
-    a task's own, in training as at a test, so tasks then go one by one.
+    a task's own, in training as at a test, so tasks then go one by one. (Running averages then
+    move with each of them, and hold the last few.)
 
     Raises:
         ValueError: the encoder's output is not one vector per example.

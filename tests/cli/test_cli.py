@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from quickstudy.cli import app, main
-from quickstudy.cli.train import HEEDED
+from quickstudy.cli.heeded import HEEDED
 from quickstudy.evaluation import Evaluation
 from quickstudy.experiments.run import Machine
 from quickstudy.experiments.spec import Experiment, LearnerName
@@ -25,6 +25,7 @@ from quickstudy.experiments.spec import Experiment, LearnerName
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["--data", "alphabets", "--classes", "30", "--way", "3", "--backbone", "mlp", "--quiet"]
 SMALL += ["--validation-tasks", "5"]
+SINUSOID = ["--data", "sinusoid", "--inner-lr", "0.01", "--quiet"]
 
 
 @pytest.fixture
@@ -300,9 +301,20 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
 
 
 UNHEEDED = {
+    "root": ("--root", ".", "--data", "alphabets"),
+    "split": ("--split", "maml", "--data", "alphabets"),
+    "way": ("--way", "9", "--data", "sinusoid"),
+    "most_shot": ("--most-shot", "20", "--data", "sinusoid"),
+    "size": ("--size", "32", "--data", "sinusoid"),
+    "channels": ("--channels", "3", "--data", "sinusoid"),
+    "backbone": ("--backbone", "resnet12", "--data", "sinusoid"),
+    "filters": ("--filters", "32", "--data", "digits", "--backbone", "mlp"),
+    "downsample": ("--downsample", "stride", "--data", "digits", "--backbone", "resnet12"),
+    "norm_scale": ("--no-norm-scale", "--data", "digits", "--backbone", "mlp"),
+    "fit_ink": ("--fit-ink", "--data", "sinusoid"),
+    "batch_norm": ("--batch-norm", "transductive", "--data", "sinusoid"),
     "validation_groups": ("--validation-groups", "2", "--data", "digits"),
     "one_turn": ("--one-turn", "--data", "digits", "--no-rotations"),
-    "rotations": ("--rotations", "--data", "sinusoid"),
     "augment": ("--augment", "1", "--data", "sinusoid"),
     "pens": ("--pens", "0.5", "--data", "sinusoid"),
     "within_group": ("--within-group", "--data", "sinusoid"),
@@ -318,11 +330,17 @@ UNHEEDED = {
 }
 
 
-@pytest.mark.parametrize("name", HEEDED)
+@pytest.mark.parametrize("name", sorted(HEEDED))
 def test_an_option_that_would_do_nothing_is_refused(run: Run, name: str) -> None:
     status, _, err = run("train", "maml", *UNHEEDED[name])
     assert status == 2
     assert f"--{name.replace('_', '-')} is for {HEEDED[name][0]}, and would do nothing here" in err
+
+
+def test_an_option_that_asks_for_what_is_so_anyway_is_not_refused(run: Run) -> None:
+    more = ("--validation-groups", "0", "--size", "28", "--no-invert", "--split", "published")
+    status, _, err = run("train", "maml", *SINUSOID, "--steps", "1", *more, "--out", "r")
+    assert status == 0, err
 
 
 def test_a_folder_that_is_taken_is_refused_before_data_are_read(run: Run, tmp_path: Path) -> None:

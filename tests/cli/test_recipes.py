@@ -47,16 +47,20 @@ def test_a_recipe_of_ones_own(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "5"))
     words = ("reproduce", "mine.toml", "--threads", "1", "--quiet")
-    status, out, _ = call(monkeypatch, capfd, *words, "--budget", "1e-9")
+    status, out, err = call(monkeypatch, capfd, *words, "--budget", "1e-9")
     assert status == 0
     assert "1 of the protocol's 5 steps" in out
-    status, out, err = call(monkeypatch, capfd, *words)
+    assert "the same command goes on with mine.toml; without --budget to its end" in err
+    status, out, err = call(monkeypatch, capfd, *words, "mine.toml", "--budget=9")
     assert status == 0
-    assert "5 of the protocol's 5 steps" in out
+    assert out.count("5 of the protocol's 5 steps") == 1, "named twice, done once"
+    assert "goes on" not in err
     assert "3w1s" in out
+    assert "batch norm" not in out, "a column that would be empty"
     assert "runs/mine/card.md" in err
     card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
-    assert card["command"] == "quickstudy reproduce mine.toml --threads 1 --quiet"
+    assert card["command"] == "quickstudy reproduce mine.toml --threads 1 mine.toml"
+    assert card["results"][0]["column"] is None
 
 
 def test_a_card_says_the_precision_and_a_run_keeps_it(
@@ -83,6 +87,9 @@ def test_the_list_has_every_recipe(
         assert f" {name} " in out
     assert "98.7 ± 0.4" in out
     assert "not yet run" in out
+    status, out, _ = call(monkeypatch, capfd, "reproduce", "--list", "Reptile-Omniglot", "cnp")
+    found = [name for name in recipe_names() if f" {name} " in out]
+    assert found == [n for n in recipe_names() if "reptile-omniglot" in n or "cnp" in n]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,10 @@ def test_the_list_has_every_recipe(
         (("reproduce",), "name a recipe"),
         (("reproduce", "protonet-cifar"), "there is no recipe 'protonet-cifar'"),
         (("reproduce", "protonet-omniglot", "no"), "there is no recipe 'no'"),
-        (("reproduce", "protonet-miniimagenet-5w1s"), "data=miniimagenet needs a root"),
+        (("reproduce", "protonet-omniglot-papper"), "did you mean protonet-omniglot-paper"),
+        (("reproduce", "MAML-sinusoid-5shot"), "did you mean maml-sinusoid-5shot?"),
+        (("reproduce", "--list", "xyz"), "no recipe is called anything with xyz"),
+        (("reproduce", "protonet-miniimagenet-5w1s"), "data=miniimagenet needs a root (--root)"),
         (("reproduce", "wrong.toml"), "wrong.toml: protocol.steps"),
         (("evaluate", "protonet"), "protonet is no run folder"),
     ],

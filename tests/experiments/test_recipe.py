@@ -125,6 +125,8 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("steps = 4", "steps = -4", r"mine.toml: protocol.steps: .*greater than or equal to 0"),
         ("steps = 4", "", "protocol.steps: Field required"),
         ("steps = 4", "steps = 4\nstep = 5", "protocol.step: Extra inputs"),
+        ("steps = 4", "stps = 4", "protocol.stps: Extra inputs"),
+        ("steps = 4", "steps = 0", "steps is 0, and protonet has to be trained"),
         ('"protonet"', '"protonets"', "protocol.learner"),
         ("steps = 4", "steps = 4\nsplit = 'vinyals'", "has its own split"),
         ('"alphabets"', '"omniglot"', "needs a split"),

@@ -18,7 +18,11 @@ def reproduce(
         list[str] | None, typer.Argument(help="Recipes, or your own: mine.toml, mine.toml:5w1s.")
     ] = None,
     show: Annotated[
-        bool, typer.Option("--list", help="Every recipe, with the paper's figures and ours.")
+        bool,
+        typer.Option(
+            "--list",
+            help="The recipes (those of which a word is given), the papers' and our figures.",
+        ),
     ] = False,
     budget: Annotated[
         float | None,
@@ -29,7 +33,7 @@ def reproduce(
     devices: Annotated[int, typer.Option(min=1, help="Processes, one per device.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each operation.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of a step's operations.")] = "32-true",
-    seed: Annotated[int, typer.Option(help="Decides weights and tasks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides weights and tasks.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where each run gets a folder.")] = Path(
         "runs"
     ),
@@ -45,11 +49,12 @@ def reproduce(
     from quickstudy.experiments.recipe import load_recipe
 
     if show:
-        recipe_table()
+        recipe_table(names or [])
         return
     if not names:
         raise ValueError("name a recipe; quickstudy reproduce --list shows them")
     check_root(root)
+    names = [*dict.fromkeys(names)]
     recipes = [load_recipe(name) for name in names]
     with busy("starting"):
         from quickstudy.experiments.reproduce import reproduce as run
@@ -68,7 +73,7 @@ def reproduce(
                 devices=devices,
                 threads=threads,
                 precision=precision,
-                command=f"quickstudy {shlex.join(sys.argv[1:])}",
+                command=f"quickstudy {shlex.join(lasting(sys.argv[1:]))}",
                 quiet=quiet,
                 say=say,
             )
@@ -83,3 +88,17 @@ def reproduce(
             raise
         card_table(card, recipe)
         say(f"card: {folder / 'card.md'}")
+        if not card.complete:
+            say(f"the same command goes on with {name}; without --budget to its end")
+
+
+def lasting(words: list[str]) -> list[str]:
+    """A command without what belongs to one sitting: its budget, and whether it is watched."""
+    kept, words = [], [part for word in words for part in word.split("=", 1)]
+    while words:
+        word = words.pop(0)
+        if word == "--budget":
+            words.pop(0)
+        elif word not in ("--quiet", "-q"):
+            kept.append(word)
+    return kept

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -120,8 +121,12 @@ def learner_table() -> None:
     Console().print(table)
 
 
-def recipe_table() -> None:
-    """Every recipe and cell: the paper's figure, and that of the card if there is one."""
+def recipe_table(words: Sequence[str] = ()) -> None:
+    """Every recipe and cell: the paper's figure, and that of the card if there is one.
+
+    Raises:
+        FileNotFoundError: no recipe has any of the words in its name.
+    """
     from quickstudy.experiments.card import load_cards
     from quickstudy.experiments.recipe import load_recipe, recipe_names
 
@@ -129,7 +134,10 @@ def recipe_table() -> None:
     table = Table(Column("recipe", no_wrap=True), "kind", "test", "batch norm", "paper", "ours")
     table.add_column("steps")
     table.add_column("verdict")
-    for name in recipe_names():
+    names = [n for n in recipe_names() if not words or any(w.lower() in n for w in words)]
+    if not names:
+        raise FileNotFoundError(f"no recipe is called anything with {' or '.join(words)}")
+    for name in names:
         recipe, card = load_recipe(name), cards.get(name)
         for i, cell in enumerate(recipe.cells):
             first = (name, recipe.kind) if i == 0 else ("", "")
@@ -154,13 +162,22 @@ def recipe_table() -> None:
 
 def card_table(card: "Card", recipe: "Recipe") -> None:
     """A card's figures beside the paper's."""
-    table = Table(
-        Column(_words(card.recipe)), "batch norm", "paper", "ours", "difference", "verdict"
-    )
-    for result in card.results:
-        figures = (result.paper, result.figure, result.difference)
-        row = (result.cell.label, result.column or "", *figures)
-        table.add_row(*row, card.verdict(result, recipe) or "")
+    rows = [
+        {
+            "test": result.cell.label,
+            "batch norm": result.column or "",
+            "paper": result.paper,
+            "ours": result.figure,
+            "difference": result.difference,
+            "verdict": card.verdict(result, recipe) or "",
+        }
+        for result in card.results
+    ]
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]
+    table = Table(*(Column(head, no_wrap=True) for head in heads))
+    for row in rows:
+        table.add_row(*(row[head] for head in heads))
+    print(printable(card.recipe))
     Console().print(table)
     print(
         f"{card.steps} of the protocol's {card.protocol_steps} steps, "

@@ -2,39 +2,19 @@
 
 import errno
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from quickstudy.cli.heeded import check_heeded
 from quickstudy.cli.options import StoppedError, busy, check_root, meaning, nearest, with_data
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 from quickstudy.policy import Precision
 
 __all__ = ["train"]
 
-HEEDED: dict[str, tuple[str, Callable[[Experiment], bool]]] = {
-    "validation_groups": (
-        "Omniglot's published split",
-        lambda e: (e.data, e.split) == ("omniglot", "published"),
-    ),
-    "one_turn": ("rotated classes", lambda e: e.rotations),
-    "rotations": ("images", lambda e: e.has_classes),
-    "augment": ("images", lambda e: e.has_classes),
-    "pens": ("images", lambda e: e.has_classes),
-    "within_group": ("images", lambda e: e.has_classes),
-    "invert": ("Omniglot and folders", lambda e: e.data in ("omniglot", "folder")),
-    "resample": ("Omniglot", lambda e: e.data == "omniglot"),
-    "invented": ("Omniglot", lambda e: e.data == "omniglot"),
-    "classes": ("synthetic alphabets", lambda e: e.data == "alphabets"),
-    "skip_corrupt": ("folders", lambda e: e.data == "folder"),
-    "frequency_spread": ("sinusoids", lambda e: e.regression),
-    "columns": ("tables", lambda e: e.data == "tables"),
-    "numbers": ("tables", lambda e: e.data == "tables"),
-    "halve_every": ("--schedule halve", lambda e: e.schedule == "halve"),
-}
-"""Fields that not every training heeds: what they belong to, and whether this is it."""
 NO_FLAGS = ("learner", "options", "backbone_config")
 """Fields of `Experiment` without a flag: the argument, the options, which have their own, and what
 the backbone decides."""
@@ -110,11 +90,12 @@ def train(
     else:
         assert learner is not None
         chosen = {name: value for name, value in settings.items() if _was_given(context, name)}
+        given = dict(chosen)
         root, split = chosen.pop("root", None), chosen.pop("split", None)
         chosen["options"] = _learner_options(learner, context)
         suited = Experiment.suited(learner, **chosen)
         experiment = with_data(suited, chosen.get("data"), root, split)
-        _check_heeded(experiment, chosen)
+        check_heeded(experiment, given)
         machine = Machine(
             accelerator=accelerator,
             devices=devices,
@@ -151,14 +132,6 @@ def _check_resume(context: typer.Context) -> None:
     flags = [f"--{name.replace('_', '-')}" for name in given] + context.args
     if flags:
         raise ValueError(f"--resume goes on with a run as it began; leave out {', '.join(flags)}")
-
-
-def _check_heeded(experiment: Experiment, chosen: Collection[str]) -> None:
-    """Raise ``ValueError`` for an option that this training would not heed."""
-    for name, (where, heeds) in HEEDED.items():
-        if name in chosen and not heeds(experiment):
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag} is for {where}, and would do nothing here: leave it out")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

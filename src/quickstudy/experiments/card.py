@@ -52,7 +52,7 @@ class Result(_Model):
     @property
     def paper(self) -> str:
         """The paper's figure, where this column is to be compared with it: the first is."""
-        return self.cell.paper if not self.column or self.column == self.cell.columns[0] else ""
+        return self.cell.paper if self.column in (None, *self.cell.columns[:1]) else ""
 
     @property
     def difference(self) -> str:
@@ -79,7 +79,7 @@ class Card(_Model):
     Attributes:
         recipe: its name.
         digest: of its protocol, see `Recipe.digest`.
-        command: what was typed.
+        command: what was typed, without what belongs to a sitting.
         seed: of weights, training tasks and test tasks.
         commit: of the code that evaluated; ``+`` if it had uncommitted changes.
         date: of the evaluation.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -49,6 +50,7 @@ __getattr__ = names_from(__name__, {"Protocol": "quickstudy.experiments.recipe:T
 
 Kind = Literal["faithful", "adapted", "harder", "beyond", "ours"]
 Count = Annotated[int, Field(ge=1)]
+UNTRAINED = ("nearest", "scratch")
 # The order of a protocol's fields in a digest, which cards are tied to; newer fields come after.
 _DIGESTED = re.findall(
     r"\S+",
@@ -171,7 +173,8 @@ class Recipe(_Strict):
             open.
         differs: what is known to differ from the paper.
         ships: its weights come with quickstudy, see `quickstudy.load`.
-        digest: of everything above; a card of another digest is of another recipe.
+        digest: of its protocol, validation and cells, and not of words about them; a card of
+            another digest is of another recipe.
     """
 
     name: str
@@ -190,6 +193,8 @@ class Recipe(_Strict):
         lists = [n for c in self.cells for n, value in c.at_test.items() if isinstance(value, list)]
         if lists and self.validation is None:
             raise ValueError(f"{lists[0]} is to be chosen, but there is no validation")
+        if not self.protocol.steps and self.protocol.learner not in UNTRAINED:
+            raise ValueError(f"steps is 0, and {self.protocol.learner} has to be trained")
         self.experiment()
         return self
 
@@ -254,7 +259,8 @@ def load_recipe(name: str) -> Recipe:
             key = f"{Path(file).stem}-{run}"
             if key not in recipes:
                 runs = ", ".join(n.removeprefix(f"{Path(file).stem}-") for n in recipes)
-                raise FileNotFoundError(f"{file} has no run {run!r}; it has: {runs}")
+                runs = f"it has: {runs}" if len(recipes) > 1 else f"it has one: name it {file}"
+                raise FileNotFoundError(f"{file} has no run {run!r}; {runs}")
             return recipes[key]
         return next(iter(recipes.values()))
     return _one_shipped(name)
@@ -264,7 +270,8 @@ def load_recipe(name: str) -> Recipe:
 def _one_shipped(name: str) -> Recipe:
     known = _shipped()
     if name not in known:
-        near = [other for other in known if name in other]
+        near = [other for other in known if name.lower() in other]
+        near = near if 0 < len(near) < 10 else get_close_matches(name.lower(), known, 3)
         raise FileNotFoundError(
             f"there is no recipe {name!r}; {'did you mean ' if near else 'see '}"
             + (", ".join(near) + "?" if near else "quickstudy reproduce --list")
@@ -315,7 +322,8 @@ def _checked(fields: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()  # a word that is not known explains another that is missing
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         place = ".".join(map(str, first["loc"])) or "recipe"
         message = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{where}: {place}: {message}") from error

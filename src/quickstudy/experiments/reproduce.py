@@ -30,6 +30,7 @@ from quickstudy.training import TrainResult
 __all__ = ["WEIGHTS", "code_commit", "reproduce"]
 
 WEIGHTS = "weights.safetensors"
+CODE = (".", ":!experiments/recipes/cards", ":!experiments/recipes/weights")
 
 
 def reproduce(
@@ -135,7 +136,8 @@ def _judge(
             metric = scores.metric
             mean, ci95 = metric.scale * scores.mean, metric.scale * scores.ci95
             n = len(scores.scores)
-            results.append(Result(cell=cell, column=column, mean=mean, ci95=ci95, tasks=n))
+            policy: Any = column or scores.batch_norm
+            results.append(Result(cell=cell, column=policy, mean=mean, ci95=ci95, tasks=n))
     return weights, results
 
 
@@ -228,15 +230,18 @@ def _hardware(machine: Machine) -> str:
 
 
 def code_commit() -> str:
-    """The commit of this code, ``+`` with uncommitted changes; its version outside a clone."""
+    """The commit of this code, ``+`` with uncommitted changes; nothing outside a clone.
+
+    Cards and weights, which a run may just have added, are no code.
+    """
 
     def git(*words: str) -> str:
-        folder = Path(__file__).parent
+        folder = Path(__file__).parents[1]
         run = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True)
         return run.stdout.strip() if run.returncode == 0 else ""
 
     try:
         commit = git("rev-parse", "--short=10", "HEAD")
-        return commit + "+" * bool(commit and git("status", "--porcelain", "--", "."))
+        return commit + "+" * bool(commit and git("status", "--porcelain", "--", *CODE))
     except OSError:
         return ""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from quickstudy.data import TaskSource
     from quickstudy.learner import MetaLearner
 
+_INVENTED = {"sinusoid": "sinusoids", "tables": "tables"}
+
 __all__ = ["Machine", "load_run", "run_experiment"]
 
 
@@ -128,7 +130,7 @@ def run_experiment(
         )
     torch.manual_seed(experiment.seed + fabric.global_rank)
     if fabric.is_global_zero and not quiet:
-        source, look = f"invented {experiment.data}", ""
+        source, look = f"invented {_INVENTED.get(experiment.data)}", ""
         if experiment.has_classes:
             source, colour = (
                 str(experiment.splits),

@@ -293,7 +293,10 @@ class Experiment(Setup, Schema):
         elif self.data == "digits":
             split = self._deal(data.digits(size=self.size))
         elif self.root is None:
-            raise ValueError(f"data={self.data} needs a root: a folder with one folder per class")
+            holds = (
+                "one folder per class" if self.data == "folder" else "the images and their lists"
+            )
+            raise ValueError(f"data={self.data} needs a root (--root): a folder with {holds}")
         elif self.data == "miniimagenet":
             split = data.mini_imagenet(self.root, size=self.size)
         else:

@@ -25,7 +25,8 @@ class ProtoNet(MetaLearner):
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``; its training is the only meta-learning.
         joint_norm: in training, support and query pass through batch norm as one batch, as in the
-            authors' code; else as two, so that in training, too, the support is read alone.
+            authors' code; else as two, so that in training, too, the support is read alone. A test
+            that is transductive normalises them apart either way.
 
     ``phi``: ``{"prototypes": [T,N,D], "offset": [T,N]}``. At evaluation running averages are used,
     as in that code.
