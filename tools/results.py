@@ -170,7 +170,9 @@ def of_kind(kind: str, cards: dict[str, Card]) -> str:
     rest = [recipe for recipe in own if recipe.name not in cards]
     lines = [f"# {title}", "", f"{said} What the columns mean: [results](../results.md).", ""]
     lines += [*table(run, cards), ""] if run else []
-    lines += _costs([recipe for recipe in rest if recipe.protocol.data != "miniimagenet"])
+    lines += _costs([r for r in rest if r.protocol.data not in ("miniimagenet", "folder")])
+    if names := ", ".join(f"`{r.name}`" for r in rest if r.protocol.data == "folder"):
+        lines += [f"Not run, being for photos of your own: {names}.", ""]
     if names := ", ".join(f"`{r.name}`" for r in rest if r.protocol.data == "miniimagenet"):
         lines += [
             "Not run for want of mini-ImageNet's images, which its licence lets nobody pass on: "

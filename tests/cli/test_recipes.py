@@ -100,6 +100,7 @@ def test_the_list_has_every_recipe(
         (("reproduce", "protonet-omniglot", "no"), "there is no recipe 'no'"),
         (("reproduce", "protonet-omniglot-papper"), "did you mean protonet-omniglot-paper"),
         (("reproduce", "MAML-sinusoid-5shot"), "did you mean maml-sinusoid-5shot?"),
+        (("reproduce", "mine.toml"), "there is no file mine.toml"),
         (("reproduce", "--list", "xyz"), "no recipe is called anything with xyz"),
         (("reproduce", "protonet-miniimagenet-5w1s"), "data=miniimagenet needs a root (--root)"),
         (("reproduce", "wrong.toml"), "wrong.toml: protocol.steps"),

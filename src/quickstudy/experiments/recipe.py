@@ -252,6 +252,8 @@ def load_recipe(name: str) -> Recipe:
     """
     file, _, run = name.partition(":")
     if file.endswith(".toml"):
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}")
         with reading(file, "a recipe"):
             written = _read(Path(file).stem, read_file(file).decode("utf-8"), file)
             recipes = {key: _checked(*each) for key, each in written.items()}
