@@ -46,7 +46,7 @@ def test_a_recipe_of_ones_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(RECIPE.replace("STEPS", "5"))
-    words = ("reproduce", "mine.toml", "--threads", "1", "--quiet")
+    words = ("reproduce", "mine.toml", "--threads", "1", "--out=runs", "--quiet")
     status, out, err = call(monkeypatch, capfd, *words, "--budget", "1e-9")
     assert status == 0
     assert "1 of the protocol's 5 steps" in out
@@ -59,7 +59,7 @@ def test_a_recipe_of_ones_own(
     assert "batch norm" not in out, "a column that would be empty"
     assert "runs/mine/card.md" in err
     card = json.loads((tmp_path / "runs" / "mine" / "card.json").read_text())
-    assert card["command"] == "quickstudy reproduce mine.toml --threads 1 mine.toml"
+    assert card["command"] == "quickstudy reproduce mine.toml --threads 1 --out=runs mine.toml"
     assert card["results"][0]["column"] is None
 
 

@@ -94,11 +94,9 @@ def reproduce(
 
 def lasting(words: list[str]) -> list[str]:
     """A command without what belongs to one sitting: its budget, and whether it is watched."""
-    kept, words = [], [part for word in words for part in word.split("=", 1)]
-    while words:
-        word = words.pop(0)
-        if word == "--budget":
-            words.pop(0)
-        elif word not in ("--quiet", "-q"):
-            kept.append(word)
-    return kept
+    sitting = ("--quiet", "-q", "--budget")
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before != "--budget" and word not in sitting and not word.startswith("--budget=")
+    ]
