@@ -13,10 +13,12 @@ __all__ = [
     "NormedEncoder",
     "check_vectors",
     "embed",
+    "embed_jointly",
     "feature_size",
     "features_and_one",
     "output_size",
     "pretraining_loss",
+    "with_one",
 ]
 
 
@@ -36,6 +38,15 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
     else:
         z = encoder(x.flatten(0, 1))
     return check_vectors(z, x.flatten(0, 1)).reshape(T, n, -1)
+
+
+def embed_jointly(encoder: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
+    """Support and query of every task as one batch, for batch norm in training: ``[T,S,D]`` and
+    ``[T,Q,D]``.
+    """
+    z = embed(encoder, torch.cat([task.support_x, task.query_x], dim=1))
+    S = task.support_x.shape[1]
+    return z[:, :S], z[:, S:]
 
 
 def check_vectors(z: Tensor, x: Tensor) -> Tensor:
@@ -69,8 +80,12 @@ class NormedEncoder(nn.Sequential):
 
 
 def features_and_one(encoder: nn.Module, x: Tensor) -> Tensor:
-    """``[e(x), 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers accept no less."""
-    z = embed(encoder, x)
+    """``[e(x), 1]``, ``[T,n,D+1]``: `with_one` of the embeddings."""
+    return with_one(embed(encoder, x))
+
+
+def with_one(z: Tensor) -> Tensor:
+    """``[z, 1]``, ``[T,n,D+1]``, in single precision at least: linear solvers accept no less."""
     z = z if z.dtype == torch.float64 else z.float()
     return F.pad(z, (0, 1), value=1.0)
 

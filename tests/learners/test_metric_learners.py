@@ -15,6 +15,7 @@ from quickstudy.learners import (
     MatchingNetwork,
     NearestNeighbour,
     ProtoNet,
+    R2D2,
     SimpleShot,
     SoftNearestNeighbour,
 )
@@ -440,6 +441,30 @@ def test_protonet_normalises_support_and_query_together_if_asked() -> None:
     for name, moved in joint.state_dict().items():
         torch.testing.assert_close(moved, apart.state_dict()[name], msg=f"{name}: once a step")
     assert not torch.allclose(apart(task)[0], expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("build", [ProtoNet, R2D2])
+def test_one_batch_for_support_and_query_changes_what_the_encoder_sees_and_nothing_else(
+    build: Callable[..., ProtoNet | R2D2],
+) -> None:
+    """With classes of unequal size, too: as if the features of both had been given."""
+    torch.manual_seed(0)
+    given, task = uneven_task(), make_task((1, 16, 16), 3, tasks=2, query=2).to(torch.float32)
+    task = Task(task.support_x, given.support_y, task.query_x, task.query_y, 3)
+    joint = build(Conv4(1, 4, image_size=16), joint_norm=True).train()
+    before = {name: value.clone() for name, value in joint.state_dict().items()}
+    found = joint(task)
+    joint.load_state_dict(before)
+    z = joint.encoder(torch.cat([task.support_x, task.query_x], dim=1).flatten(0, 1))
+    z = z.unflatten(0, (2, -1)).detach()
+    of_features = Task(z[:, :6], task.support_y, z[:, 6:], task.query_y, 3)
+    torch.testing.assert_close(found, build(nn.Flatten())(of_features), rtol=1e-4, atol=1e-5)
+    joint.load_state_dict(before)
+    joint.joint_norm = False
+    assert not torch.allclose(joint(task), found, rtol=1e-2, atol=1e-2)
+    joint.load_state_dict(before)
+    apart, joint.joint_norm = joint.eval()(task), True
+    assert torch.equal(joint(task), apart)
 
 
 def test_where_batch_norm_is_transductive_a_task_is_normalised_alone_in_training_too() -> None:

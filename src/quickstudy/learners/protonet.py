@@ -1,9 +1,8 @@
 """Prototypical networks: a class is the mean of its examples in a learned space."""
 
-import torch
 from torch import Tensor, nn
 
-from quickstudy.embedding import embed
+from quickstudy.embedding import embed, embed_jointly
 from quickstudy.functional import class_means, size_offsets, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
@@ -52,9 +51,8 @@ class ProtoNet(MetaLearner):
         if not (self.training and self.joint_norm):
             return super().forward(task)
         self.check_task(task.support_x, task.support_y, task.n_way)
-        S = task.support_x.shape[1]
-        z = embed(self.encoder, torch.cat([task.support_x, task.query_x], dim=1))
-        return _nearness(z[:, S:], _prototypes(z[:, :S], task.support_y, task.n_way or 0))
+        support, query = embed_jointly(self.encoder, task)
+        return _nearness(query, _prototypes(support, task.support_y, task.n_way or 0))
 
 
 def _prototypes(z: Tensor, y: Tensor, n_way: int) -> Phi:

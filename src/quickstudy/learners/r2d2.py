@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.embedding import features_and_one
+from quickstudy.embedding import embed, embed_jointly, with_one
 from quickstudy.functional import class_sizes, size_offsets
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.task import Task
 
 __all__ = ["R2D2"]
 
@@ -39,6 +40,8 @@ class R2D2(MetaLearner):
         debias: how much of ``o``, for unequal classes.
         per_example: ``lambda`` times the size of the support, which is what the authors' code
             solves: it divides ``X`` and ``Y`` by the square root of that size.
+        joint_norm: in training, support and query pass through batch norm as one batch, as in the
+            authors' code; else as two.
 
     ``phi``: ``{"weight": [T,D+1,N]}``; in regression the targets stand for the one-hot labels.
 
@@ -60,6 +63,7 @@ class R2D2(MetaLearner):
         learn_penalty: bool = True,
         per_example: bool = False,
         debias: float = 0.0,
+        joint_norm: bool = False,
     ) -> None:
         super().__init__()
         if not (0 < penalty < math.inf and 0 < scale < math.inf):
@@ -73,19 +77,25 @@ class R2D2(MetaLearner):
         self.log_penalty = nn.Parameter(
             torch.tensor(math.log(penalty)), requires_grad=learn_penalty
         )
-        self.per_example = per_example
+        self.per_example, self.joint_norm = per_example, joint_norm
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
-        X = features_and_one(self.encoder, support_x)
+        z = embed(self.encoder, support_x)
+        return {"weight": self._solve(z, support_y, n_way).to(support_x.dtype)}
+
+    def _solve(self, z: Tensor, support_y: Tensor, n_way: int | None) -> Tensor:
+        """``a * W``, in the precision of the solver."""
+        X = with_one(z)
         Y = (support_y if n_way is None else F.one_hot(support_y, n_way)).to(X.dtype)
         ridge = self.log_penalty.exp().to(X.dtype) * self._share(X, support_y, n_way)
         weight = X.mT @ torch.linalg.solve(X @ X.mT + ridge.diag_embed(), Y)
         if n_way is not None and self.debias:
             offset = self.debias * size_offsets(X, support_y, n_way)
             weight = weight + F.pad(offset.unsqueeze(1), (0, 0, X.shape[-1] - 1, 0))
-        return {"weight": (self.log_scale.exp() * weight).to(support_x.dtype)}
+        solved: Tensor = self.log_scale.exp() * weight
+        return solved
 
     def _share(self, X: Tensor, support_y: Tensor, n_way: int | None) -> Tensor:
         """What ``lambda`` is multiplied by for each example ``[T,S]``."""
@@ -97,6 +107,16 @@ class R2D2(MetaLearner):
         return sizes.gather(1, support_y) * mean
 
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
-        weight: Tensor = phi["weight"]
-        X = features_and_one(self.encoder, query_x)
-        return (X @ weight.to(X.dtype)).to(weight.dtype)
+        return _answers(phi["weight"], embed(self.encoder, query_x))
+
+    def forward(self, task: Task) -> Tensor:
+        if not (self.training and self.joint_norm):
+            return super().forward(task)
+        self.check_task(task.support_x, task.support_y, task.n_way, regression=True)
+        support, query = embed_jointly(self.encoder, task)
+        return _answers(self._solve(support, task.support_y, task.n_way), query)
+
+
+def _answers(weight: Tensor, z: Tensor) -> Tensor:
+    X = with_one(z)
+    return (X @ weight.to(X.dtype)).to(weight.dtype)
