@@ -12,10 +12,10 @@ from torch import nn
 
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
+    R2D2,
     MatchingNetwork,
     NearestNeighbour,
     ProtoNet,
-    R2D2,
     SimpleShot,
     SoftNearestNeighbour,
 )
