@@ -153,6 +153,18 @@ def test_what_is_said_of_calibration_is_what_was_measured(results: ModuleType) -
     assert single - 0.01 < max(errors[True]) <= single
 
 
+def test_what_is_said_of_sinusoids_is_what_the_cards_say(results: ModuleType) -> None:
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    [said] = re.findall(r"smaller than the paper's throughout, MAML's by (\d+) to (\d+)%", page)
+    shares: dict[str, list[float]] = {"maml": [], "meta-sgd": []}
+    for name, card in results.load_cards().items():
+        if (kind := name.partition("-sinusoid")[0]) in shares and "sinusoid" in name:
+            compared = [r for r in results.main_results(card) if r.cell.published]
+            shares[kind] += [100 * (1 - r.mean / r.cell.published) for r in compared]
+    assert min(shares["meta-sgd"]) > 0
+    assert [f"{share:.0f}" for share in (min(shares["maml"]), max(shares["maml"]))] == [*said]
+
+
 def test_what_is_said_of_speed_is_what_was_measured(results: ModuleType) -> None:
     """The table of aims, and the sentence about what its first lines would need."""
     parts = {part["workload"]: part["rows"] for part in results._measured("performance")["parts"]}

@@ -298,6 +298,9 @@ def test_mixed_precision_trains() -> None:
     assert {*found} == {(True, torch.bfloat16), (False, torch.float32)}
     assert "convert_input" not in vars(fabric.strategy.precision), "the Fabric is left as it was"
     assert all(p.dtype == torch.float32 for p in learner.parameters())
+    own = fabric.strategy.precision.convert_input = lambda task: task
+    quick(build("dropout"), Tasks(), steps=1, fabric=fabric)
+    assert fabric.strategy.precision.convert_input is own, "with what its user put there"
     assert not same_weights(learner, build("dropout"))
 
 

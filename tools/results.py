@@ -217,7 +217,9 @@ def _costs(recipes: list[Recipe]) -> list[str]:
     """What recipes that have not been run would take, as ``benchmarks/recipes.py`` found."""
     if not recipes:
         return []
-    found = _measured("recipes") or {"recipes": {}}
+    found = _measured("recipes")
+    if found is None:
+        raise SystemExit("first: python benchmarks/recipes.py ROOT")
     lines = [
         "Not run to their end yet: there were only so many hours. What their steps take on one "
         "core that has nothing else to do, validations and tests not counted "
@@ -614,9 +616,7 @@ def summary(kinds: tuple[str, ...], cards: dict[str, Card]) -> list[str]:
                 column = "" if result.column != "transductive" else ", transductive"
                 title = recipe.title.removesuffix(", Omniglot") + column + short
                 row = rows.setdefault(title, {})
-                like = result.paper and recipe.kind == "faithful"
-                paper = f" ({result.cell.published:g})" if like else ""
-                row[result.cell.label] = result.figure + paper
+                row[result.cell.label] = result.figure + _in_brackets(result, recipe)
     lines = [f"| | {' | '.join(OMNIGLOT)} |", "|---|---|---|---|---|"]
     for title, row in rows.items():
         lines.append(f"| {title} | {' | '.join(row.get(cell, '') for cell in OMNIGLOT)} |")
@@ -641,14 +641,18 @@ def figures(words: list[str], cards: dict[str, Card]) -> list[str]:
             column = "" if result.column != "transductive" else ", transductive"
             row = rows.setdefault(name + column, {"": title + column, "outer steps": steps})
             test = re.sub(r"^(\d+)w(\d+)s$", r"\1-way \2-shot", label).removeprefix("5-way, ")
-            like = result.paper and recipe.kind == "faithful"
-            paper = f" ({result.cell.published:g})" if like else ""
-            row[test] = result.figure.replace(" ", "&nbsp;") + paper
+            row[test] = result.figure.replace(" ", "&nbsp;") + _in_brackets(result, recipe)
     tests = dict.fromkeys(head for row in rows.values() for head in row if head[-5:] != "steps")
     heads = [*tests, "outer steps"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     lines += [f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows.values()]
     return [*lines, "", f"By {', '.join(_command(cards[name]) for name in names)}."]
+
+
+def _in_brackets(result: Result, recipe: Recipe) -> str:
+    """The paper's figure, where ours is like for like."""
+    like = result.paper and recipe.kind == "faithful"
+    return f" ({result.cell.published:g})" if like else ""
 
 
 def _command(card: Card) -> str:

@@ -17,8 +17,8 @@ import typer
 from PIL import Image
 
 from quickstudy.cli import app, main
-from quickstudy.cli.heeded import HEEDED
 from quickstudy.evaluation import Evaluation
+from quickstudy.experiments.heeded import HEEDED
 from quickstudy.experiments.run import Machine
 from quickstudy.experiments.spec import Experiment, LearnerName
 

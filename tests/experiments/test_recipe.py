@@ -141,6 +141,7 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("[protocol]", '[runs."/tmp/x"]\n[protocol]', r"a run is called '/tmp/x'; expected"),
         ("[protocol]", "[runs]\na = " + 9999 * "[" + "\n[protocol]", "is not TOML"),
         ('"protonet"', '"maml"\noptions = { inner_lr = 0.1 }', "inner_lr and inner_loss belong"),
+        ("steps = 4", "steps = 4\ncolumns = 9", "columns is for tables, and would do nothing here"),
         ("{ shot = 1 }", "{ shot = 1, at_test = { k = [1, 3] } }", "k is to be chosen, but there"),
     ],
 )

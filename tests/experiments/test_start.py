@@ -16,13 +16,12 @@ from quickstudy.experiments.recipe import TrainingProtocol, load_recipe, recipe_
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerName
 from quickstudy.experiments.start import build_started, keep_encoder
-from quickstudy.experiments.targets import find_target
+from quickstudy.experiments.targets import BASELINES, find_target
 
 SMALL: dict[str, Any] = {"data": "alphabets", "classes": 30, "size": 16, "filters": 4, "way": 3}
 SMALL |= {"query": 2, "tasks": 2, "steps": 2}
 MACHINE = Machine(accelerator="cpu", validation=None, threads=1)
-UNTRAINED = ("nearest", "scratch")
-OTHERS = {*UNTRAINED, "tables", "table-transformer"}  # which have no encoder of images to learn
+OTHERS = {*BASELINES, "tables", "table-transformer"}  # which have no encoder of images to learn
 
 
 def trained(folder: Path, learner: LearnerName = "protonet", **changes: Any) -> str:
@@ -115,7 +114,7 @@ def test_an_encoder_that_does_not_fit_is_refused(
 
 def test_a_start_without_an_encoder_is_refused(tmp_path: Path) -> None:
     experiment = Experiment("lstm", **SMALL)
-    for name in UNTRAINED:
+    for name in BASELINES:
         with pytest.raises(ValueError, match=f"{name} has learned no encoder to begin with"):
             build_started(experiment, name)
     with pytest.raises(FileNotFoundError, match=r"nowhere is no run folder.*protonet-omniglot"):

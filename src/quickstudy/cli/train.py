@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from quickstudy.cli.heeded import check_heeded
 from quickstudy.cli.options import StoppedError, busy, check_root, meaning, nearest, with_data
+from quickstudy.experiments.heeded import check_heeded
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
 from quickstudy.policy import Precision
 
@@ -95,7 +95,7 @@ def train(
         chosen["options"] = _learner_options(learner, context)
         suited = Experiment.suited(learner, **chosen)
         experiment = with_data(suited, chosen.get("data"), root, split)
-        check_heeded(experiment, given)
+        check_heeded(experiment, given, flags=True)
         machine = Machine(
             accelerator=accelerator,
             devices=devices,

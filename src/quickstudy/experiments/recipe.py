@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quickstudy._moved import names_from
+from quickstudy.experiments.heeded import check_heeded
 from quickstudy.experiments.spec import (
     DataName,
     Experiment,
@@ -29,6 +30,7 @@ from quickstudy.experiments.spec import (
     SplitName,
     Tasks,
 )
+from quickstudy.experiments.targets import BASELINES
 from quickstudy.plain import read_file, reading
 from quickstudy.policy import Policy
 
@@ -50,7 +52,6 @@ __getattr__ = names_from(__name__, {"Protocol": "quickstudy.experiments.recipe:T
 
 Kind = Literal["faithful", "adapted", "harder", "beyond", "ours"]
 Count = Annotated[int, Field(ge=1)]
-UNTRAINED = ("nearest", "scratch")
 # The order of a protocol's fields in a digest, which cards are tied to; newer fields come after.
 _DIGESTED = re.findall(
     r"\S+",
@@ -193,9 +194,10 @@ class Recipe(_Strict):
         lists = [n for c in self.cells for n, value in c.at_test.items() if isinstance(value, list)]
         if lists and self.validation is None:
             raise ValueError(f"{lists[0]} is to be chosen, but there is no validation")
-        if not self.protocol.steps and self.protocol.learner not in UNTRAINED:
+        if not self.protocol.steps and self.protocol.learner not in BASELINES:
             raise ValueError(f"steps is 0, and {self.protocol.learner} has to be trained")
-        self.experiment()
+        given = self.protocol.model_dump(exclude_unset=True, exclude_none=True)
+        check_heeded(self.experiment(), given)
         return self
 
     @property

@@ -24,6 +24,7 @@ from quickstudy.training import (
     save_untrained,
     train,
 )
+from quickstudy.training.loop import check_counts
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -65,11 +66,13 @@ class Machine:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "validation_tasks", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is {self.patience}; expected at least 1")
+        check_counts(
+            devices=self.devices,
+            validation_tasks=self.validation_tasks,
+            validate_every=self.validate_every,
+            patience=self.patience,
+            checkpoint_every=self.checkpoint_every,
+        )
 
     @classmethod
     def load(cls, run: str | os.PathLike[str]) -> "Machine":

@@ -28,7 +28,7 @@ from quickstudy.training.log import RunLogger
 from quickstudy.training.session import Session, TrainResult
 from quickstudy.training.validation import OnValidation, Validation
 
-__all__ = ["train"]
+__all__ = ["check_counts", "train"]
 
 
 def train(
@@ -111,12 +111,12 @@ def train(
         LostProcessError: another process of this training is gone.
         ModuleNotFoundError: TensorBoard is asked for and not installed.
     """
-    _check_numbers(
+    check_counts(
         steps=steps,
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
-        patience=1 if patience is None else patience,
+        patience=patience,
         validation_tasks=validation_tasks,
     )
     _check_loggers(loggers)
@@ -176,16 +176,20 @@ def train(
 def _tasks_as_they_are(fabric: Any) -> Iterator[None]:
     """A block in which Fabric converts no inputs: it would set the fields of a task anew."""
     precision = fabric.strategy.precision
+    own = vars(precision).get("convert_input")
     precision.convert_input = lambda task: task
     try:
         yield
     finally:
         del precision.convert_input
+        if own is not None:
+            precision.convert_input = own
 
 
-def _check_numbers(**numbers: int) -> None:
+def check_counts(**numbers: int | None) -> None:
+    """Refuse a number that is given and less than one, by its name."""
     for name, value in numbers.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
 
 

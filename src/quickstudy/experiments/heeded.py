@@ -46,8 +46,13 @@ HEEDED: dict[str, tuple[str, Heeds]] = {
 """Fields that not every training heeds: what they belong to, and whether this is it."""
 
 
-def check_heeded(experiment: Experiment, chosen: Mapping[str, Any]) -> None:
+def check_heeded(experiment: Experiment, chosen: Mapping[str, Any], *, flags: bool = False) -> None:
     """Check options that were given, by name.
+
+    Args:
+        experiment: what they led to.
+        chosen: the options.
+        flags: say their names as the command line has them.
 
     Raises:
         ValueError: one asks for something that this training would not do.
@@ -55,5 +60,5 @@ def check_heeded(experiment: Experiment, chosen: Mapping[str, Any]) -> None:
     for name, (where, heeds) in HEEDED.items():
         default = Experiment.model_fields[name].default
         if name in chosen and chosen[name] != default and not heeds(experiment):
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag} is for {where}, and would do nothing here: leave it out")
+            said = f"--{name.replace('_', '-')}" if flags else name
+            raise ValueError(f"{said} is for {where}, and would do nothing here: leave it out")
