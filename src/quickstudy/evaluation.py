@@ -46,7 +46,7 @@ class Evaluation:
         scores: one number per task: accuracy 0..1, or the mean squared error of a regression task.
         metric: ``"accuracy"`` or ``"mean squared error"``, see `Metric`.
         batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm). It is
-            ``"transductive"`` wherever a query's answer changed with the other queries of its task,
+            ``"transductive"`` wherever a query's answer changes with the other queries of its task,
             whatever layer did that.
         about: what was evaluated on what; free text and numbers for the reader.
     """
@@ -185,9 +185,11 @@ def evaluate(
 
 
 def _queries_meet(learner: nn.Module, task: Task) -> bool:
-    """Whether the first query is answered differently alone than in company."""
+    """Whether a learner says so, or answers the first query differently alone."""
     if not isinstance(learner, MetaLearner) or task.query_x.shape[1] < 2:
         return False
+    if learner.transductive:
+        return True
     with torch.random.fork_rng():
         phi = learner.adapt(task.support_x, task.support_y, task.n_way)
     together = learner.predict(phi, task.query_x)[:, :1]
@@ -211,8 +213,8 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
     """Where ``quickstudy evaluate`` keeps a result: under a name that says what was measured.
 
     Args:
-        result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps`` and
-            ``nearest`` if the learner was tested with values other than in training.
+        result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps``,
+            ``refine`` and ``nearest`` if the learner was tested with values other than in training.
         folder: of the run.
 
     Example:
@@ -222,7 +224,7 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
     """
     about = result.about
     parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
-    parts += [f"{k}{about[k]}" for k in ("inner_steps", "nearest") if k in about]
+    parts += [f"{k}{about[k]}" for k in ("inner_steps", "refine", "nearest") if k in about]
     name = re.sub(r"[^\w.+-]", "_", "-".join([*parts, result.batch_norm or "plain"]))[:200]
     return Path(folder) / "evaluations" / f"{name}.json"
 

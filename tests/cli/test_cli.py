@@ -298,6 +298,19 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     status, _, err = run("evaluate", "r", "--inner-steps", "2")
     assert status == 2
     assert "takes no inner steps" in err
+    status, _, err = run("evaluate", "r", "--refine", "2")
+    assert status == 2
+    assert "SoftNearestNeighbour takes no refine" in err
+    status, _, err = run("train", "protonet", *SMALL, "--steps", "2", "--out", "p")
+    assert status == 0, err
+    plain, refined = (
+        json.loads(run("evaluate", "p", "--tasks", "9", "--json", *more)[1])
+        for more in ((), ("--refine", "5"))
+    )
+    assert refined["about"]["refine"] == 5
+    assert (plain["batch_norm"], refined["batch_norm"]) == (None, "transductive")
+    assert refined["file"].endswith("test-3-1-refine5-transductive.json")
+    assert plain["scores"] != refined["scores"]
 
 
 UNHEEDED = {

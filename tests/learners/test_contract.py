@@ -64,6 +64,7 @@ CASES = {
     "protonet-mlp": Case(lambda: ProtoNet(MLP(8, [16], 5)), (8,)),
     "pmf": Case(lambda: PMF(conv(), inner_steps=3), IMAGE),
     "pmf-vectors": Case(lambda: PMF(MLP(8, [16], 5), inner_steps=2), (8,)),
+    "protonet-refined": Case(lambda: ProtoNet(conv(), refine=2), IMAGE),
     "protonet-transductive": Case(lambda: ProtoNet(conv("transductive")), IMAGE),
     "maml": Case(lambda: MAML(classifier(), inner_lr=0.1, inner_steps=2), IMAGE),
     "maml-first-order": Case(lambda: MAML(classifier(), inner_lr=0.1, first_order=True), IMAGE),

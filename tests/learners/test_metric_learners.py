@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from quickstudy.evaluation import evaluate
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import (
     R2D2,
@@ -370,6 +371,43 @@ def test_protonet_equals_numpy(task: Task) -> None:
         np.testing.assert_allclose(logits[t], expected, rtol=1e-9)
 
 
+def test_refined_means_equal_numpy() -> None:
+    """Ren et al. (2018), eq. 3 and 4, from the support's means anew at every step."""
+    torch.manual_seed(0)
+    encoder, task = MLP(8, [16], 5).double(), uneven_task()
+    once, twice = (ProtoNet(encoder, refine=n)(task).detach().numpy() for n in (1, 2))
+    for t in range(2):
+        z, q = (encoded(encoder, x[t]) for x in (task.support_x, task.query_x))
+        y = task.support_y[t].numpy()
+        sizes, sums = np.bincount(y), np.stack([z[y == n].sum(0) for n in range(3)])
+        spread = sum(distance(a, z[y == n].mean(0)) for a, n in zip(z, y, strict=True)) / 3
+        logits = size_offsets(z, y, 3) - np.array(
+            [[distance(a, sums[n] / sizes[n]) for n in range(3)] for a in q]
+        )
+        for found in (once, twice):
+            p = np.stack([softmax(row) for row in logits])
+            more = sizes + p.sum(0)
+            means = (sums + p.T @ q) / more[:, None]
+            offset = spread * (1 / more - (1 / more).mean())
+            logits = offset - [[distance(a, m) for m in means] for a in q]
+            np.testing.assert_allclose(found[t], logits, rtol=1e-9)
+
+
+def test_queries_of_a_heap_are_found_by_the_others_of_it() -> None:
+    """One example lies at the edge of its class: alone, most queries are nearer to the other."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(2).repeat(20)
+    heaps = torch.tensor([[-1.0], [1.0]]) + 0.3 * torch.randn(2, 20, generator=rng)
+    q = heaps.mT.reshape(1, 40, 1)
+    task = Task(torch.tensor([[[-0.7], [3.2]]]), torch.tensor([[0, 1]]), q, labels.unsqueeze(0), 2)
+    plain, refined = ProtoNet(nn.Identity()), ProtoNet(nn.Identity(), refine=5)
+    assert (plain(task)[0].argmax(-1) == labels).double().mean() < 0.9
+    assert (refined(task)[0].argmax(-1) == labels).all()
+    assert refined.transductive
+    assert not plain.transductive
+    assert evaluate(refined, [task], n_tasks=1).batch_norm == "transductive"
+
+
 def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
     """Examples of a class of one and of a class of 20 are found alike, though means differ."""
     rng = torch.Generator().manual_seed(0)
@@ -382,7 +420,7 @@ def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
         q = centres[labels] + torch.randn(40, 30, generator=rng, dtype=torch.float64)
         learner = ProtoNet(nn.Identity())
         phi = learner.adapt(x.unsqueeze(0), y.unsqueeze(0), 2)
-        plain = {**phi, "offset": torch.zeros(1, 2, dtype=torch.float64)}
+        plain = {**phi, "spread": torch.zeros(1, dtype=torch.float64)}
         for p in (phi, plain):
             right = learner.predict(p, q.unsqueeze(0))[0].argmax(-1) == labels
             found.append([right[labels == n].double().mean() for n in range(2)])
@@ -409,6 +447,7 @@ def test_linear_protonet_is_a_linear_classifier() -> None:
         (lambda e: MatchingNetwork(e, reading_steps=-1), "reading_steps is -1"),
         (lambda e: MatchingNetwork(e, scale=0), "scale is 0"),
         (lambda e: MatchingNetwork(e, scale=-2.0), "scale is -2.0"),
+        (lambda e: ProtoNet(e, refine=-1), "refine is -1; expected at least 0"),
         (lambda e: NearestNeighbour(e, k=0), "k is 0"),
         (lambda e: NearestNeighbour(k=-3), "k is -3"),
     ],

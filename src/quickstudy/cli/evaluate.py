@@ -34,6 +34,10 @@ def evaluate(
     inner_steps: Annotated[
         int | None, typer.Option(help="Gradient learners: steps on a new task.")
     ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(help="ProtoNet: how often a task's queries, all together, move its means."),
+    ] = None,
     nearest: Annotated[
         int | None,
         typer.Option(help="Answer by this many nearest neighbours in the learner's feature space."),
@@ -69,7 +73,7 @@ def evaluate(
         from quickstudy.learner import temporarily
 
         experiment, learner = targets.find_target(target, weights)
-    options = {"inner_steps": inner_steps, "nearest": nearest}
+    options = {"inner_steps": inner_steps, "refine": refine, "nearest": nearest}
     chosen = {name: value for name, value in options.items() if value is not None}
     if nearest is not None:
         learner = targets.nearest_in_space(learner, nearest)
@@ -96,7 +100,7 @@ def evaluate(
         tasks = stored = FrozenTasks.freeze(tasks, n_tasks, about)
         stored.save(freeze)
         about = {**about, "tasks": stored.fingerprint}
-    at_test: dict[str, Any] = {} if inner_steps is None else {"inner_steps": inner_steps}
+    at_test: dict[str, Any] = {name: value for name, value in chosen.items() if name != "nearest"}
     with temporarily(learner, **at_test), busy(f"evaluating on {n_tasks} tasks") as show:
         if by_instance:
             instance_table(accuracy_by_instance(learner, tasks, n_tasks=n_tasks), as_json)

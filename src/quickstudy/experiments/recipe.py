@@ -150,7 +150,9 @@ class Cell(_Strict):
             return f"{self.way}-way, {self.instance}{ending} instance"
         if self.data == "sinusoid":
             return f"{self.shot} points"
-        return f"{self.way}w{self.shot}s" + (" within one alphabet" if self.within_group else "")
+        words = " within one alphabet" if self.within_group else ""
+        words += ", queries together" if self.at_test.get("refine") else ""
+        return f"{self.way}w{self.shot}s{words}"
 
     @property
     def paper(self) -> str:
