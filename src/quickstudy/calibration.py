@@ -11,6 +11,7 @@ __all__ = [
     "expected_accuracy",
     "expected_calibration_error",
     "fit_temperature",
+    "matching_temperature",
     "probabilities",
     "reject_threshold",
 ]
@@ -49,6 +50,25 @@ def fit_temperature(logits: ArrayLike, y: ArrayLike, *, spread: float = 0.3) -> 
         return (log_temperature / spread) ** 2 / 2 - float(np.log(p[rows, labels]).sum())
 
     return math.exp(_lowest(unlikeliness, math.log(0.01), math.log(100)))
+
+
+def matching_temperature(logits: ArrayLike, sure: float) -> float:
+    """With which the largest probability of each answer is ``sure`` on the average.
+
+    Args:
+        logits: ``[n,N]``.
+        sure: more than ``1 / N``.
+
+    Returns:
+        From 1 to 10,000: no answer becomes surer.
+    """
+    z = np.asarray(logits, np.float64)
+    low, high = 0.0, math.log(10_000)
+    while high - low > _NEAR:
+        middle = (low + high) / 2
+        surer = probabilities(z, math.exp(middle)).max(-1).mean() > sure
+        low, high = (middle, high) if surer else (low, middle)
+    return math.exp(low)
 
 
 def _lowest(of: Callable[[float], float], low: float, high: float) -> float:

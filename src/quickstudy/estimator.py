@@ -39,6 +39,7 @@ from quickstudy.learners import ProtoNet, Scratch
 from quickstudy.names import Prior
 from quickstudy.nn import MLP
 from quickstudy.summary import FORMAT
+from quickstudy.together import answer_together
 
 if TYPE_CHECKING:
     from quickstudy.sklearn import FewShotClassifier, FewShotRegressor
@@ -628,13 +629,45 @@ class Classifier(_FewShot):
         part._adapt(self.support_x_[~out], self.support_y_[~out], len(self.classes_))
         return part
 
-    def judge(self, X: ArrayLike) -> tuple[Array, Array]:
-        """What `predict_proba` and `is_known` say, at the price of one."""
-        logits = self._answer(X)
+    def judge(self, X: ArrayLike, *, together: bool = False) -> tuple[Array, Array]:
+        """What `predict_proba` and `is_known` say, at the price of one.
+
+        Args:
+            X: examples, a row each.
+            together: each example shows the others what its class looks like, see
+                `quickstudy.together.answer_together`. Then probabilities are right more often, the
+                more so the fewer examples were fitted, and depend on what else is asked.
+
+        Raises:
+            ValueError: the learner has no space to find heaps in.
+        """
+        self._check_is_fitted()
+        x = _plain(self._read(X, reset=False)[0])
+        logits = self._answer_numbers(x)
         known = self._familiarity(logits) >= (
             -np.inf if self.threshold_ is None else self.threshold_
         )
-        return self._chances(logits, self.temperature_), known
+        if not together:
+            return self._chances(logits, self.temperature_), known
+        scaled = logits / self.temperature_ + self.log_prior()
+        weight = np.eye(len(self.classes_))[self.support_y_]
+        if self.support_weight_ is not None:
+            weight *= self.support_weight_[:, None]
+        support, examples = map(self._embedded, (self.support_x_, x))
+        return answer_together(scaled, support, weight, examples, known), known
+
+    def _embedded(self, x: Array) -> Array:
+        """Examples in the space that the learner compares them in, ``[n,D]``."""
+        encoder = getattr(self.learner_, "encoder", None)
+        if encoder is None:
+            raise ValueError(
+                f"a {type(self.learner_).__name__} has no space that examples are compared in, and "
+                "answers each alone; learn with a head that has one, such as logistic"
+            )
+        with torch.no_grad():
+            parts = torch.split(self._inputs(self._as_before(x)), self.batch_size)
+            z: Array = torch.cat([encoder(part) for part in parts]).cpu().double().numpy()
+        return z
 
     def _chances(self, logits: Array, temperature: float) -> Array:
         """Probabilities ``[n,N]``, by ``prior``."""

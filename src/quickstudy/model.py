@@ -200,21 +200,24 @@ class Model(Shareable):
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
         at_once: int = 64,
+        together: bool = False,
     ) -> Iterator[Answer]:
-        """Answers, one after another as examples come.
+        """Answers, one after another as examples come; or together, when all are there.
 
         Args:
             examples: `Example`s, or items that `as_example` takes: paths, texts, images, arrays; or
                 a DataFrame.
             cache: as in `learn`, also below.
             failed: receives what is wrong with examples that cannot be read.
-            at_once: how many to wait for before they are answered together.
+            at_once: how many to wait for before they are answered, each for itself.
+            together: answer when all are there, by what each shows of its class, see
+                `Classifier.judge`.
 
         Of values in the rows of a table that were not learned, and count as missing, a warning
         tells at the end.
 
         Raises:
-            ValueError: an example cannot be read.
+            ValueError: an example cannot be read; or the head cannot answer them together.
         """
         if isinstance(examples, str | bytes | os.PathLike):
             raise TypeError("predict takes a list of examples; for a single one, give [example]")
@@ -233,7 +236,7 @@ class Model(Shareable):
         stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
         first, count = dict[str, str](), Counter[str]()  # of each column, what was not learned
-        while batch := list(islice(stream, at_once)):
+        while batch := list(islice(stream, None if together else at_once)):
             if isinstance(self.encoder, TableEncoder):
                 for example, z in batch:
                     if np.isnan(z).any() and isinstance(example.item, Mapping):
@@ -241,7 +244,7 @@ class Model(Shareable):
                             first.setdefault(name, value)
                             count[name] += 1
             with one_thread():
-                p, known = self.classifier.judge(np.stack([z for _, z in batch]))
+                p, known = self.classifier.judge(np.stack([z for _, z in batch]), together=together)
             for (example, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
                 yield Answer(

@@ -153,6 +153,10 @@ def predict(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
+    together: Annotated[
+        bool,
+        typer.Option(help="Answer when all are read, by what each shows of its class: for heaps."),
+    ] = False,
     shard: ShardOption = None,
     cache: CacheOption = True,
     encoder: EncoderOption = None,
@@ -161,6 +165,8 @@ def predict(
     """Predict the classes of new examples."""
     if as_json and as_csv:
         raise ValueError("give one of --json and --csv")
+    if together and shard is not None:
+        raise ValueError("--together answers by all examples, and --shard reads some: give one")
     failed: list[str] = []
     examples = _examples(model, files or [], text or [], failed, _share(shard))
     live = "-" in (files or [])
@@ -170,7 +176,7 @@ def predict(
     if as_csv:
         rows.writerow(["example", "label", "probability"])
     answers = loaded.predict(
-        examples, cache=_cache(cache), failed=failed, at_once=1 if live else 64
+        examples, cache=_cache(cache), failed=failed, at_once=1 if live else 64, together=together
     )
     some = False
     for answer in answers:
