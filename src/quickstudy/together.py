@@ -30,7 +30,7 @@ def answer_together(
         c_n = (sum of labelled x + 1/2 sum_q p_qn x_q) / (their number + 1/2 sum_q p_qn)
         f_n = (sum_q p_qn + 5) / (n + 5 N)
 
-    ``v`` is the variance of all examples. What was learned from the labels stays in it as
+    ``v`` is the variance of all of them. What was learned from the labels stays in it as
     ``logits``, and classes need not be alike in number, of which ``f`` keeps count (that they are
     alike is what many such methods suppose: Veilleux et al. 2021, arXiv:2204.11181).
 
@@ -42,12 +42,14 @@ def answer_together(
         support: labelled examples ``[S,D]`` in a space where those of a class are near.
         weight: how much each belongs to each class, ``[S,N]``: one-hot labels.
         examples: in the same space, ``[n,D]``.
-        known: which of them resemble any class ``[n]``; the others move no mean.
+        known: which of them resemble any class ``[n]``; the others count for nothing above.
     """
     alone = probabilities(logits)
     everyone = np.concatenate([support, examples])
-    variance = everyone.var(0).sum()
-    if not variance:
+    counts = np.concatenate([weight.sum(1), known])
+    centre = np.average(everyone, 0, counts)
+    variance = np.average(np.square(everyone - centre).sum(1), weights=counts)
+    if not (variance and known.any()):
         return alone
     p, scores = alone, logits
     for _ in range(STEPS):
@@ -57,7 +59,8 @@ def answer_together(
         distances = _squared(examples, means) / variance
         scores = logits + np.log(frequent / frequent.sum()) - SHARPNESS * distances
         p = probabilities(scores)
-    return probabilities(scores, matching_temperature(scores, float(alone.max(1).mean())))
+    sure = float(alone[known].max(1).mean())
+    return probabilities(scores, matching_temperature(scores[known], sure))
 
 
 def _squared(a: Array, b: Array) -> Array:

@@ -1,0 +1,203 @@
+"""Many examples answered together: the mixture's equations, and what it promises."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from quickstudy.calibration import matching_temperature, probabilities
+from quickstudy.estimator import Classifier
+from quickstudy.examples import Example
+from quickstudy.learners import MAML
+from quickstudy.model import Model
+from quickstudy.nn import MLP
+from quickstudy.together import answer_together
+
+Array = NDArray[Any]
+EVERYONE = np.ones(60, bool)
+
+
+def heaps(seed: int = 0) -> tuple[Array, Array, Array]:
+    """Two heaps of 30 points in the plane, which of them each is in, and a point of each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([0, 1], 30))
+    x = np.array([[-2.0, 0], [2, 0]])[labels] + 0.4 * rng.normal(size=(60, 2))
+    return x, labels, np.array([[-0.2, 1.0], [0.1, -1.0]])
+
+
+def by_loops(logits: Array, support: Array, y: Array, x: Array, known: Array) -> Array:
+    """What the docstring of `answer_together` says, an example and a class at a time."""
+    n, N = logits.shape
+    everyone = [*support, *x[known]]
+    centre = np.mean(everyone, axis=0)
+    v = np.mean([np.sum((z - centre) ** 2) for z in everyone])
+    p = np.array([np.exp(row) / np.exp(row).sum() for row in logits])
+    sure = np.mean(p[known].max(1))
+    for _ in range(10):
+        scores = np.empty((n, N))
+        for c in range(N):
+            mine = [z for z, label in zip(support, y, strict=True) if label == c]
+            others = [(p[q, c], x[q]) for q in range(n) if known[q]]
+            count = len(mine) + sum(share for share, _ in others) / 2
+            mean = (np.sum(mine, axis=0) + sum(share * z for share, z in others) / 2) / count
+            frequency = (sum(share for share, _ in others) + 5) / (known.sum() + 5 * N)
+            for q in range(n):
+                distance = np.sum((x[q] - mean) ** 2)
+                scores[q, c] = logits[q, c] + np.log(frequency) - 20 * distance / v
+        p = probabilities(scores)
+    for temperature in np.geomspace(1, 1e4, 10_000):
+        answers = probabilities(scores, temperature)
+        if answers[known].max(1).mean() <= sure:
+            break
+    return answers
+
+
+@pytest.mark.parametrize("others", [0, 20], ids=["all-known", "some-unknown"])
+def test_equals_its_equations(others: int) -> None:
+    x, _, support = heaps()
+    rng = np.random.default_rng(1)
+    logits, y = 0.3 * rng.normal(size=(60, 3)), np.array([0, 1, 2, 2])
+    support = np.concatenate([support, rng.normal(size=(2, 2))])
+    known = np.arange(60) >= others
+    ours = answer_together(logits, support, np.eye(3)[y], x, known)
+    np.testing.assert_allclose(ours, by_loops(logits, support, y, x, known), atol=1e-3)
+    sure, before = (p[known].max(1).mean() for p in (ours, probabilities(logits)))
+    assert sure == pytest.approx(before, abs=1e-6)
+
+
+def test_unlabelled_examples_show_where_the_heaps_are() -> None:
+    """One example of each is far from the middle of its heap, and misleads; 30 more do not."""
+    found = []
+    for seed in range(10):
+        x, labels, support = heaps(seed)
+        classifier = Classifier("centroid").fit(support, [0, 1])
+        alone, together = (
+            classifier.judge(x, together=each)[0].argmax(1) == labels for each in (False, True)
+        )
+        found.append((alone.mean(), together.mean()))
+    alone, together = np.mean(found, axis=0)
+    assert alone < 0.95
+    assert together > 0.99
+
+
+def test_order_and_names_change_nothing() -> None:
+    x, _, support = heaps()
+    logits = np.random.default_rng(1).normal(size=(60, 2))
+    answers = answer_together(logits, support, np.eye(2), x, EVERYONE)
+    order = np.random.default_rng(2).permutation(60)
+    again = answer_together(logits[order], support, np.eye(2), x[order], EVERYONE)
+    np.testing.assert_allclose(again, answers[order], rtol=1e-9)
+    swapped = answer_together(logits[:, ::-1], support[::-1], np.eye(2), x, EVERYONE)
+    np.testing.assert_allclose(swapped, answers[:, ::-1], rtol=1e-9)
+
+
+def test_examples_that_resemble_no_class_change_no_answer() -> None:
+    x, _, support = heaps()
+    logits = np.random.default_rng(1).normal(size=(60, 2))
+    strange = np.concatenate([x, [[-3.0, 3.0]] * 40])
+    more = np.concatenate([logits, [[9.0, 0.0]] * 40])
+    known = np.arange(100) < 60
+    plain = answer_together(logits, support, np.eye(2), x, EVERYONE)
+    answers = answer_together(more, support, np.eye(2), strange, known)
+    np.testing.assert_allclose(answers[:60], plain, rtol=1e-6)
+    moved = answer_together(more, support, np.eye(2), strange, np.ones(100, bool))
+    assert not np.allclose(moved[:60], plain, rtol=0.05)
+    nobody = answer_together(logits, support, np.eye(2), x, ~EVERYONE)
+    np.testing.assert_array_equal(nobody, probabilities(logits))
+
+
+def test_examples_that_are_all_alike_are_answered_as_alone() -> None:
+    same = np.ones((2, 3))
+    logits = np.array([[1.0, 0.0], [0.0, 2.0]])
+    found = answer_together(logits, same, np.eye(2), same, np.ones(2, bool))
+    np.testing.assert_array_equal(found, probabilities(logits))
+
+
+def test_a_temperature_that_makes_answers_as_sure_as_wanted() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 4)) * 30
+    temperature = matching_temperature(logits, 0.6)
+    assert probabilities(logits, temperature).max(1).mean() == pytest.approx(0.6, abs=1e-5)
+    assert matching_temperature(logits / 1000, 0.6) == pytest.approx(1, abs=1e-5)
+
+
+def test_weights_count_as_repeated_examples() -> None:
+    x, _, support = heaps()
+    three = np.concatenate([support, [[-1.5, 0.5]]])
+    weighted = Classifier("logistic").fit(three, [0, 1, 0], sample_weight=[1, 1, 3])
+    repeated = Classifier("logistic").fit(three[[0, 1, 2, 2, 2]], [0, 1, 0, 0, 0])
+    ours, theirs = (c.judge(x, together=True)[0] for c in (weighted, repeated))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "centroid", "proto-maml", "sentence"])
+def test_every_head_can(head: str) -> None:
+    rng = np.random.default_rng(0)
+    means = 3 * rng.normal(size=(3, 384))
+    labels = np.repeat([0, 1, 2], 20)
+    x = (means[labels] + 2 * rng.normal(size=(60, 384))).astype(np.float32)
+    few = (means + 4 * rng.normal(size=(3, 384))).astype(np.float32)
+    classifier = Classifier(head).fit(few, ["a", "b", "c"])
+    before = classifier.judge(x)[0]
+    p, known = classifier.judge(x, together=True)
+    assert p.shape == (60, 3)
+    assert known.all()
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (p.argmax(1) == labels).mean() >= (before.argmax(1) == labels).mean()
+    np.testing.assert_array_equal(classifier.judge(x)[0], before)
+
+
+def test_rows_of_a_table_with_holes_too() -> None:
+    x, labels, support = heaps()
+    x, support = (np.column_stack([1000 * z[:, 0], z[:, 1]]) for z in (x, support))
+    x[3, 1] = np.nan
+    classifier = Classifier("logistic", table=True).fit(support, [0, 1])
+    p, _ = classifier.judge(x, together=True)
+    assert (p.argmax(1) == labels).mean() > 0.9
+
+
+def test_a_learner_without_a_space_says_so() -> None:
+    classifier = Classifier(MAML(MLP(2, [8], 2), inner_lr=0.1))
+    x, _, support = heaps()
+    classifier.fit(support.astype(np.float32), [0, 1])
+    with pytest.raises(ValueError, match="a MAML has no space that examples are compared in"):
+        classifier.judge(x.astype(np.float32), together=True)
+
+
+class Points:
+    """Texts such as "1 2" as they are."""
+
+    name, kind, fingerprint = "points", "text", "points 1"
+
+    def __call__(self, examples: Any) -> Any:
+        return np.array([[float(v) for v in e.item.split()] for e in examples], np.float32)
+
+
+def test_a_model_and_the_command_answer_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import quickstudy.model as module
+    from quickstudy.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("load_encoder", "built_in_encoder"):
+        monkeypatch.setattr(module, name, lambda name, device=None: Points())
+    x, _, support = heaps()
+    few = [Example(f"{a} {b}", name, "") for (a, b), name in zip(support, "ab", strict=True)]
+    model = Model.learn(few, encoder=Points(), head="centroid")  # type: ignore[arg-type]
+    texts = [f"{a} {b}" for a, b in x]
+    alone, together = ([*model.predict(texts, together=each)] for each in (False, True))
+    assert [a.where for a in together] == texts
+    expected = model.classifier.judge(x.astype(np.float32), together=True)[0]
+    np.testing.assert_allclose([[*a.probabilities.values()] for a in together], expected, rtol=1e-4)
+    assert [a.probability for a in alone] != [a.probability for a in together]
+
+    model.save("m.qs")
+    Path("new.txt").write_text("\n".join(texts))
+    app(["predict", "m.qs", "new.txt", "--together", "--json", "--no-cache"], standalone_mode=False)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["label"] for one in said] == [a.label for a in together]
+    with pytest.raises(ValueError, match="--together answers by all examples, and --shard reads"):
+        app(["predict", "m.qs", "new.txt", "--together", "--shard", "1/2"], standalone_mode=False)
