@@ -656,9 +656,14 @@ class Classifier(_FewShot):
         support, examples = map(self._embedded, (self.support_x_, x))
         return answer_together(scaled, support, weight, examples, known), known
 
+    @property
+    def compares(self) -> bool:
+        """Whether the learner compares examples in a space, and so can answer many together."""
+        return getattr(self.learner_, "encoder", None) is not None
+
     def _embedded(self, x: Array) -> Array:
         """Examples in the space that the learner compares them in, ``[n,D]``."""
-        encoder = getattr(self.learner_, "encoder", None)
+        encoder: Any = self.learner_.encoder if self.compares else None
         if encoder is None:
             raise ValueError(
                 f"a {type(self.learner_).__name__} has no space that examples are compared in, and "

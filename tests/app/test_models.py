@@ -108,6 +108,30 @@ def test_a_model_answers_as_predict_does(folder: Path, printed: Any, tmp_path: P
     assert not all(unknown[:5])
 
 
+def test_a_model_answers_many_together_as_predict_does(folder: Path) -> None:
+    client, model = calling(folder / "symbols.qs"), Model.load(folder / "symbols.qs")
+    images = [drawn(c, e) for c in range(5) for e in (6, 7, 8)]
+    alone, together = (
+        client.post("/api/models/symbols/predict", json={**asked(*images), "together": each}).json()
+        for each in (False, True)
+    )
+    said = [*model.predict(images, together=True)]
+    for answer, own in zip(together["answers"], said, strict=True):
+        assert answer["probabilities"] == pytest.approx([*own.probabilities.values()], abs=1e-9)
+    assert alone != together
+    Model.learn(
+        [(drawn(c, e), f"symbol {c}") for c in range(5) for e in range(2)],
+        encoder="drawing",
+        head="maml-omniglot-5w1s",
+    ).save(folder / "maml.qs")
+    client = calling(folder / "maml.qs")
+    (about,) = client.get("/api/models").json()["models"]
+    assert about["together"] is False
+    refused = client.post("/api/models/maml/predict", json={**asked(*images), "together": True})
+    assert refused.status_code == 422
+    assert "a MAML has no space" in refused.json()["detail"]
+
+
 def test_what_is_served_is_listed(folder: Path) -> None:
     assert calling().get("/api/models").json() == {"models": []}
     symbols, two = (
@@ -121,6 +145,7 @@ def test_what_is_served_is_listed(folder: Path) -> None:
         "classes": classes,
         "examples": 30,
         "unknown": True,
+        "together": True,
     }
     assert (two["name"], two["classes"], two["unknown"]) == ("two", classes[:2], False)
 
@@ -206,7 +231,7 @@ def test_pixels_are_paid_for_before_they_are_decoded(
 ) -> None:
     charged: list[int] = []
 
-    def predict(*_: Any) -> Any:
+    def predict(*_: Any, **__: Any) -> Any:
         assert charged == [3000 * 2000]
         return iter([])
 

@@ -17,6 +17,7 @@ MODEL = {
     "classes": ["a", "b"],
     "examples": 9,
     "unknown": True,
+    "together": True,
 }
 ANSWERS = [
     {"label": "a", "unknown": False, "probabilities": [0.9, 0.1]},
@@ -124,10 +125,12 @@ def test_what_cannot_be_exported_is_said(desk: Any) -> None:
 def test_a_model_that_is_served_is_tried_with_one_and_with_many(
     new_desk: Callable[..., Any],
 ) -> None:
-    desk, asked = new_desk(), []
+    desk, asked, together = new_desk(), [], []
 
     def answer(route: Any) -> None:
-        items = route.request.post_data_json["items"]
+        body = route.request.post_data_json
+        items = body["items"]
+        together.append(body.get("together", False))
         asked.append(len(items))
         answers = [ANSWERS[i % 2] for i in range(len(items))]
         route.fulfill(json={"classes": ["a", "b"], "answers": answers})
@@ -151,6 +154,13 @@ def test_a_model_that_is_served_is_tried_with_one_and_with_many(
     page.fill("#served textarea", "\n".join(map(str, range(70))))
     page.wait_for_selector("#served tbody tr >> nth=69")
     assert asked[-2:] == [64, 6]
+    assert not any(together)
+    page.get_by_text("Let them help one another").click()
+    page.wait_for_selector("#served .toggle[aria-pressed=true]")
+    assert together[-2:] == [True, True]
+    page.fill("#served textarea", "one")
+    page.wait_for_selector("#served .verdict")
+    assert not together[-1], "one item has nobody to help it"
     page.click("[data-kind=drawing]")
     assert page.locator("#teach canvas").is_visible()
     assert not page.locator("#served").is_visible()

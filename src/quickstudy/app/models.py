@@ -65,7 +65,8 @@ class Models:
 
     def about(self) -> list[dict[str, Any]]:
         """Of each model its name, kind, encoder and classes, how many ``examples`` it has learned
-        from, and whether it may answer ``unknown``; of a table also the ``columns`` that it reads.
+        from, whether it may answer ``unknown``, and whether many ``together``; of a table also the
+        ``columns`` that it reads.
         """
         return [
             {
@@ -75,13 +76,18 @@ class Models:
                 "classes": [*served.model.counts],
                 "examples": sum(served.model.counts.values()),
                 "unknown": served.model.classifier.threshold_ is not None,
+                "together": served.model.classifier.compares,
                 **_columns(served.model.encoder),
             }
             for name, served in self._served.items()
         ]
 
     def predict(
-        self, name: str, items: Sequence[Item], charge: Charge | None = None
+        self,
+        name: str,
+        items: Sequence[Item],
+        charge: Charge | None = None,
+        together: bool = False,
     ) -> dict[str, Any]:
         """What a model says of new examples, as `Model.predict` says it.
 
@@ -89,6 +95,7 @@ class Models:
             name: of the model.
             items: the examples.
             charge: told of the pixels of each image before it is decoded.
+            together: as of `Model.predict`.
 
         Returns:
             ``classes``; and ``answers``: for each item the likeliest ``label``, whether it is
@@ -96,7 +103,8 @@ class Models:
 
         Raises:
             KeyError: there is no such model.
-            ValueError: an item cannot be read, or is not of the model's kind.
+            ValueError: an item cannot be read, or is not of the model's kind; or the model cannot
+                answer many together.
         """
         served = self._served[name]
         examples = [
@@ -105,7 +113,7 @@ class Models:
         ]
         with served.lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the server's log is not the place for them
-            answers = [*served.model.predict(examples)]
+            answers = [*served.model.predict(examples, together=together)]
         return {
             "classes": [*served.model.counts],
             "answers": [

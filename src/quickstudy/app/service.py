@@ -76,6 +76,14 @@ class NewItems(_Body):
     items: Annotated[list[NewItem], Field(min_length=1, max_length=64)]
 
 
+class NewBatch(NewItems):
+    """What a model is to predict: each for itself, or all together."""
+
+    together: Annotated[
+        bool, Field(description="Answer by what each item shows of its class, too.")
+    ] = False
+
+
 class NewName(_Body):
     """A class, and what to call it."""
 
@@ -210,11 +218,12 @@ def create_app(
         return {"models": served.about()}
 
     @app.post("/api/models/{model}/predict", tags=["models"], **guarded)
-    async def predict_by_model(model: str, body: NewItems, request: Request) -> Response:
+    async def predict_by_model(model: str, body: NewBatch, request: Request) -> Response:
         """What a model says of new items, and whether it calls them unknown."""
         items, charged = [_item(item) for item in body.items], charge(request)
         with figures.seconds.time():
-            answer = await work(lambda: _json(served.predict(model, items, charged)))
+            together = body.together
+            answer = await work(lambda: _json(served.predict(model, items, charged, together)))
         figures.predictions.inc(len(items))
         return Response(answer, media_type="application/json")
 

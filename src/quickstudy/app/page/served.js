@@ -17,10 +17,11 @@ export async function models() {
   }
 }
 
-let model = null, input = null, busy = false, again = false;
+let model = null, input = null, busy = false, again = false, together = false;
 
 export function open(chosen) {
   model = chosen;
+  together = false;
   input = inputs[model.kind]({ changed: ask, picks: false, unchanged: true,
     centres: model.encoder === "drawing", columns: model.columns });
   $("served-input").replaceChildren(input.node);
@@ -58,7 +59,7 @@ async function predict({ name }, items, progress) {
   for (const portion of portions(items, MOST)) {
     const done = all.answers.length;
     if (done) progress(`Asked about ${done} of ${items.length}…`);
-    const body = { items: portion };
+    const body = { items: portion, ...together && portion.length > 1 && { together } };
     const part = await api("POST", `models/${encodeURIComponent(name)}/predict`, body);
     all.classes = part.classes;
     all.answers.push(...part.answers);
@@ -86,7 +87,12 @@ function table(classes, answers, items) {
   const save = element("button", { textContent: "Save answers (.csv)",
     onclick: () => download(new Blob([csv(classes, answers, items)], { type: "text/csv" }),
       `${model.name}.csv`) });
-  return element("div", {}, save, element("div", { className: "scroll" }, element("table", {},
+  const joint = element("button", { className: "toggle", ariaPressed: String(together),
+    textContent: "Let them help one another", title: "Each shows the others what its class looks "
+      + "like: better with few examples. Then every answer depends on the others.",
+    onclick: () => { together = !together; ask(); } });
+  return element("div", {}, element("div", { className: "row" }, ...model.together ? [joint] : [], save),
+    element("div", { className: "scroll" }, element("table", {},
     element("thead", {}, element("tr", {}, ...["Item", "Answer", "How sure"].map(textContent =>
       element("th", { scope: "col", textContent })))),
     element("tbody", {}, ...answers.map(row)))));
