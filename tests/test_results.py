@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DRAWINGS = "protonet-drawings"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,44 @@ def test_what_is_said_of_calibration_is_what_was_measured(results: ModuleType) -
             errors[part["sizes"] in {"1", "10 and ones"}].append(part["sure"]["ece"])
     assert max(errors[False]) < usual <= max(errors[False]) + 0.01
     assert single - 0.01 < max(errors[True]) <= single
+
+
+def test_what_is_said_of_many_at_once_is_what_was_measured(results: ModuleType) -> None:
+    page = " ".join((ROOT / "docs" / "own.md").read_text().split())
+    parts = results._measured("together")["parts"]
+
+    def gains(heads: set[str], shot: int, *mixes: str) -> list[float]:
+        return [
+            100 * part["gain"]
+            for part in parts
+            if part["head"] in heads and part["shot"] == shot and part["mix"] in mixes
+        ]
+
+    def said(found: list[float], sign: int = 1) -> str:
+        low, high = sorted((sign * min(found), sign * max(found)))
+        return f"{low:.1f} to {high:.1f}"
+
+    usual, photos, sentences, icons = ("alike", "Dirichlet"), {"photo"}, {"sentence"}, {DRAWINGS}
+    one, five = ([gains(h, n, *usual) for h in (photos, sentences, icons)] for n in (1, 5))
+    assert (
+        f"photos gain {said(one[0])} points of accuracy, sentences {said(one[1])} and icons "
+        f"{said(one[2])}. With five examples of each photos gain {said(five[0])}, sentences "
+        f"{said(five[1])} and icons {said(five[2])}:"
+    ) in page
+    strangers = gains(photos | sentences, 1, "half foreign"), gains(icons, 1, "half foreign")
+    assert (
+        f"photos and sentences still gain {said(strangers[0])}, and icons lose "
+        f"{said(strangers[1], -1)};"
+    ) in page
+    worse: dict[bool, list[float]] = {True: [], False: []}
+    for part in parts:
+        foreign = part["mix"] == "half foreign"
+        worse[foreign].append(part["together"]["ece"] - part["alone"]["ece"])
+    most = [f"{max(worse[foreign]):.2f}" for foreign in (False, True)]
+    assert f"higher by no more than {most[0]}, and among strangers {most[1]}." in page
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert "one labelled photo of each class, that is right about five points more often" in readme
+    assert round(sum(one[0]) / len(one[0])) == 5
 
 
 def test_what_is_said_of_sinusoids_is_what_the_cards_say(results: ModuleType) -> None:
