@@ -5,9 +5,10 @@
 writes ``benchmarks/results/together.json``, from which ``tools/results.py`` makes a table of
 docs/results/real.md. The data, their classes and features are those of ``benchmarks/real.py``: of
 photos, sentences and icons, classes by which nothing was chosen. A task has 1 or 5 examples of each
-class, and ten times as many as it has classes to answer: 10 of each; or of classes as frequent as a
-Dirichlet distribution of concentration 2 says (Veilleux et al. 2021, arXiv:2204.11181); or all of
-one class; or 10 of each, and as many of classes that the task does not have, which are not counted.
+class. To be answered are 10 of each; or as many in all, of classes as frequent as a Dirichlet
+distribution of concentration 2 says, as far as there are so many (Veilleux et al. 2021,
+arXiv:2204.11181); or 10 that are all of one class; or 10 of each, and as many of classes that the
+task does not have, which are not counted.
 """
 
 import json

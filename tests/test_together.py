@@ -1,6 +1,8 @@
 """Many examples answered together: the mixture's equations, and what it promises."""
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from numpy.typing import NDArray
 from quickstudy.calibration import matching_temperature, probabilities
 from quickstudy.estimator import Classifier
 from quickstudy.examples import Example
-from quickstudy.learners import MAML
+from quickstudy.experiments.spec import LearnerSpec
+from quickstudy.heads import load_learner
+from quickstudy.learners import MAML, ProtoNet
 from quickstudy.model import Model
 from quickstudy.nn import MLP
 from quickstudy.together import answer_together
 
 Array = NDArray[Any]
-EVERYONE = np.ones(60, bool)
+EVERYONE, ALIKE = np.ones(60, bool), np.array([0.5, 0.5])
 
 
 def heaps(seed: int = 0) -> tuple[Array, Array, Array]:
@@ -28,13 +32,16 @@ def heaps(seed: int = 0) -> tuple[Array, Array, Array]:
     return x, labels, np.array([[-0.2, 1.0], [0.1, -1.0]])
 
 
-def by_loops(logits: Array, support: Array, y: Array, x: Array, known: Array) -> Array:
+def by_loops(
+    logits: Array, support: Array, y: Array, x: Array, known: Array, share: Array
+) -> Array:
     """What the docstring of `answer_together` says, an example and a class at a time."""
     n, N = logits.shape
     everyone = [*support, *x[known]]
     centre = np.mean(everyone, axis=0)
     v = np.mean([np.sum((z - centre) ** 2) for z in everyone])
-    p = np.array([np.exp(row) / np.exp(row).sum() for row in logits])
+    prior = logits + np.log(share)
+    p = np.array([np.exp(row) / np.exp(row).sum() for row in prior])
     sure = np.mean(p[known].max(1))
     for _ in range(10):
         scores = np.empty((n, N))
@@ -43,28 +50,35 @@ def by_loops(logits: Array, support: Array, y: Array, x: Array, known: Array) ->
             others = [(p[q, c], x[q]) for q in range(n) if known[q]]
             count = len(mine) + sum(share for share, _ in others) / 2
             mean = (np.sum(mine, axis=0) + sum(share * z for share, z in others) / 2) / count
-            frequency = (sum(share for share, _ in others) + 5) / (known.sum() + 5 * N)
+            frequency = (sum(share for share, _ in others) + 5 * N * share[c]) / (
+                known.sum() + 5 * N
+            )
             for q in range(n):
                 distance = np.sum((x[q] - mean) ** 2)
                 scores[q, c] = logits[q, c] + np.log(frequency) - 20 * distance / v
         p = probabilities(scores)
-    for temperature in np.geomspace(1, 1e4, 10_000):
-        answers = probabilities(scores, temperature)
-        if answers[known].max(1).mean() <= sure:
-            break
-    return answers
+    low, high = 1.0, 1e4
+    for _ in range(60):
+        middle = (low + high) / 2
+        surer = probabilities(scores, middle)[known].max(1).mean() > sure
+        low, high = (middle, high) if surer else (low, middle)
+    return probabilities(scores, low)
 
 
 @pytest.mark.parametrize("others", [0, 20], ids=["all-known", "some-unknown"])
 def test_equals_its_equations(others: int) -> None:
-    x, _, support = heaps()
     rng = np.random.default_rng(1)
-    logits, y = 0.3 * rng.normal(size=(60, 3)), np.array([0, 1, 2, 2])
-    support = np.concatenate([support, rng.normal(size=(2, 2))])
+    labels = np.repeat([0, 1, 2], 20)
+    centres = np.array([[0, 0], [2, 0], [0, 2.5]])
+    x = centres[labels] + rng.normal(size=(60, 2))
+    y = np.array([0, 1, 2, 2])
+    support = centres[y] + rng.normal(size=(4, 2))
+    logits, share = 0.3 * rng.normal(size=(60, 3)), np.array([0.5, 0.2, 0.3])
     known = np.arange(60) >= others
-    ours = answer_together(logits, support, np.eye(3)[y], x, known)
-    np.testing.assert_allclose(ours, by_loops(logits, support, y, x, known), atol=1e-3)
-    sure, before = (p[known].max(1).mean() for p in (ours, probabilities(logits)))
+    ours = answer_together(logits, support, np.eye(3)[y], x, known, share)
+    theirs = by_loops(logits, support, y, x, known, share)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    sure, before = (p[known].max(1).mean() for p in (ours, probabilities(logits + np.log(share))))
     assert sure == pytest.approx(before, abs=1e-6)
 
 
@@ -86,11 +100,11 @@ def test_unlabelled_examples_show_where_the_heaps_are() -> None:
 def test_order_and_names_change_nothing() -> None:
     x, _, support = heaps()
     logits = np.random.default_rng(1).normal(size=(60, 2))
-    answers = answer_together(logits, support, np.eye(2), x, EVERYONE)
+    answers = answer_together(logits, support, np.eye(2), x, EVERYONE, ALIKE)
     order = np.random.default_rng(2).permutation(60)
-    again = answer_together(logits[order], support, np.eye(2), x[order], EVERYONE)
+    again = answer_together(logits[order], support, np.eye(2), x[order], EVERYONE, ALIKE)
     np.testing.assert_allclose(again, answers[order], rtol=1e-9)
-    swapped = answer_together(logits[:, ::-1], support[::-1], np.eye(2), x, EVERYONE)
+    swapped = answer_together(logits[:, ::-1], support[::-1], np.eye(2), x, EVERYONE, ALIKE)
     np.testing.assert_allclose(swapped, answers[:, ::-1], rtol=1e-9)
 
 
@@ -100,20 +114,20 @@ def test_examples_that_resemble_no_class_change_no_answer() -> None:
     strange = np.concatenate([x, [[-3.0, 3.0]] * 40])
     more = np.concatenate([logits, [[9.0, 0.0]] * 40])
     known = np.arange(100) < 60
-    plain = answer_together(logits, support, np.eye(2), x, EVERYONE)
-    answers = answer_together(more, support, np.eye(2), strange, known)
+    plain = answer_together(logits, support, np.eye(2), x, EVERYONE, ALIKE)
+    answers = answer_together(more, support, np.eye(2), strange, known, ALIKE)
     np.testing.assert_allclose(answers[:60], plain, rtol=1e-6)
-    moved = answer_together(more, support, np.eye(2), strange, np.ones(100, bool))
+    moved = answer_together(more, support, np.eye(2), strange, np.ones(100, bool), ALIKE)
     assert not np.allclose(moved[:60], plain, rtol=0.05)
-    nobody = answer_together(logits, support, np.eye(2), x, ~EVERYONE)
-    np.testing.assert_array_equal(nobody, probabilities(logits))
+    nobody = answer_together(logits, support, np.eye(2), x, ~EVERYONE, ALIKE)
+    np.testing.assert_allclose(nobody, probabilities(logits))
 
 
 def test_examples_that_are_all_alike_are_answered_as_alone() -> None:
     same = np.ones((2, 3))
     logits = np.array([[1.0, 0.0], [0.0, 2.0]])
-    found = answer_together(logits, same, np.eye(2), same, np.ones(2, bool))
-    np.testing.assert_array_equal(found, probabilities(logits))
+    found = answer_together(logits, same, np.eye(2), same, np.ones(2, bool), ALIKE)
+    np.testing.assert_allclose(found, probabilities(logits))
 
 
 def test_a_temperature_that_makes_answers_as_sure_as_wanted() -> None:
@@ -158,11 +172,78 @@ def test_rows_of_a_table_with_holes_too() -> None:
     assert (p.argmax(1) == labels).mean() > 0.9
 
 
+def test_a_frequent_class_counts_once() -> None:
+    """The share that is expected is where counting begins, and is in nothing else."""
+    x, _, support = heaps()
+    few = np.concatenate([support, support[:1] + 0.1, support[:1] - 0.1])
+    y = np.array([0, 1, 0, 0])
+    frequent = Classifier("logistic", table=True, prior="examples").fit(few, y)
+    alike = Classifier("logistic", table=True).fit(few, y)
+    logits = alike._answer(x) / alike.temperature_
+    support_z, z = alike._embedded(few), alike._embedded(x)
+    p = answer_together(logits, support_z, np.eye(2)[y], z, EVERYONE, np.array([0.75, 0.25]))
+    np.testing.assert_allclose(frequent.judge(x, together=True)[0], p)
+
+
+def test_files_are_let_go_when_they_are_encoded() -> None:
+    """However many are answered together: only their features are kept."""
+    x, _, support = heaps()
+    few = [Example(f"{a} {b}", name, "") for (a, b), name in zip(support, "ab", strict=True)]
+    model = Model.learn(few, encoder=Points(), head="centroid")  # type: ignore[arg-type]
+    living: weakref.WeakSet[Example] = weakref.WeakSet()
+    most = 0
+
+    def items() -> Iterator[Example]:
+        nonlocal most
+        for i in range(300):
+            a, b = x[i % 60]
+            example = Example(f"{a} {b}", None, str(i))
+            living.add(example)
+            most = max(most, len(living))
+            yield example
+            del example
+
+    assert len([*model.predict(items(), together=True, at_once=10)]) == 300
+    assert most < 60
+
+
+def test_a_head_that_cannot_says_so_before_anything_is_read() -> None:
+    rows = [({"a": str(i)}, "xy"[i % 2]) for i in range(6)]
+    model = Model.learn(rows)
+
+    def items() -> Iterator[Any]:
+        raise AssertionError("read")
+        yield
+
+    with pytest.raises(ValueError, match="the head tables has no encoder"):
+        next(model.predict(items(), together=True))
+
+
+def test_a_learner_whose_tests_were_refined_answers_each_alone_as_a_head(tmp_path: Path) -> None:
+    spec = LearnerSpec(learner="protonet", size=16, filters=4, options={"refine": 5})
+    spec.build().save_pretrained(tmp_path / "p")
+    assert isinstance(load_learner(str(tmp_path / "p")), ProtoNet)
+    assert load_learner(str(tmp_path / "p")).refine == 0
+
+
+def test_files_of_before_answer_as_they_did_and_together(tmp_path: Path) -> None:
+    """Those of a ProtoNet did not keep how many examples each mean is of."""
+    x, _, support = heaps()
+    classifier = Classifier("centroid").fit(support, ["a", "b"])
+    before = classifier.judge(x)[0], classifier.judge(x, together=True)[0]
+    assert classifier.phi_.pop("sizes").tolist() == [[1, 1]]
+    classifier.save(tmp_path / "old.qs")
+    old = Classifier.load(tmp_path / "old.qs")
+    assert "sizes" not in old.phi_
+    np.testing.assert_allclose(old.judge(x)[0], before[0])
+    np.testing.assert_allclose(old.judge(x, together=True)[0], before[1])
+
+
 def test_a_learner_without_a_space_says_so() -> None:
     classifier = Classifier(MAML(MLP(2, [8], 2), inner_lr=0.1))
     x, _, support = heaps()
     classifier.fit(support.astype(np.float32), [0, 1])
-    with pytest.raises(ValueError, match="a MAML has no space that examples are compared in"):
+    with pytest.raises(ValueError, match="the head MAML has no encoder that is the same for every"):
         classifier.judge(x.astype(np.float32), together=True)
 
 

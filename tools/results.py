@@ -104,12 +104,13 @@ discriminant analysis, which takes seconds each, answers 15).
 python benchmarks/real.py DATA_FOLDER
 ```"""
 TOGETHER = """`quickstudy predict --together` beside answers to each example alone, by the first
-head of each table above, on classes by which its constants were not chosen. A task has 10 examples
-to answer for each of its classes: 10 of each; or as many of each as a Dirichlet distribution of
-concentration 2 says, as in Veilleux et al. 2021 (arXiv:2204.11181); or 10 that are all of one
-class; or 10 of each and as many again of classes that it does not have, which are not counted.
-Accuracy in %, alone and together, and in brackets what the same tasks gained. Then the expected
-calibration error, alone and together, of the first of the four. 200 tasks, 50 of 20 ways.
+head of each table above, on classes by which its constants were not chosen. To be answered are 10
+of each class of a task; or as many in all, of classes as frequent as a Dirichlet distribution of
+concentration 2 says, as far as there are so many (Veilleux et al. 2021, arXiv:2204.11181); or 10
+that are all of one class; or 10 of each and as many again of classes that it does not have, which
+are not counted. Accuracy in %, alone and together, and in brackets what the same tasks gained. Then
+the expected calibration error, alone and together, of the first of the four. 200 tasks, 50 of 20
+ways.
 
 ```
 python benchmarks/together.py DATA_FOLDER

@@ -639,9 +639,11 @@ class Classifier(_FewShot):
                 more so the fewer examples were fitted, and depend on what else is asked.
 
         Raises:
-            ValueError: the learner has no space to find heaps in.
+            ValueError: the learner has no encoder to find heaps with.
         """
         self._check_is_fitted()
+        if together:
+            self.check_compares()
         x = _plain(self._read(X, reset=False)[0])
         logits = self._answer_numbers(x)
         known = self._familiarity(logits) >= (
@@ -649,26 +651,34 @@ class Classifier(_FewShot):
         )
         if not together:
             return self._chances(logits, self.temperature_), known
-        scaled = logits / self.temperature_ + self.log_prior()
+        scaled, share = logits / self.temperature_, np.exp(self.log_prior())
         weight = np.eye(len(self.classes_))[self.support_y_]
         if self.support_weight_ is not None:
             weight *= self.support_weight_[:, None]
         support, examples = map(self._embedded, (self.support_x_, x))
-        return answer_together(scaled, support, weight, examples, known), known
+        share = share / share.sum()
+        return answer_together(scaled, support, weight, examples, known, share), known
 
     @property
     def compares(self) -> bool:
-        """Whether the learner compares examples in a space, and so can answer many together."""
-        return getattr(self.learner_, "encoder", None) is not None
+        """Whether the learner has an encoder that is the same for every task, and so can answer
+        many together.
+        """
+        encoder = getattr(self.learner_, "encoder", None)
+        return encoder is not None and "network" not in self.phi_
+
+    def check_compares(self) -> None:
+        """Refuse with a ``ValueError`` if this cannot answer many together."""
+        if not self.compares:
+            name = self.learner if isinstance(self.learner, str) else type(self.learner_).__name__
+            raise ValueError(
+                f"the head {name} has no encoder that is the same for every task, and answers each "
+                "example alone; learn with another head, such as logistic, to answer many together"
+            )
 
     def _embedded(self, x: Array) -> Array:
-        """Examples in the space that the learner compares them in, ``[n,D]``."""
-        encoder: Any = self.learner_.encoder if self.compares else None
-        if encoder is None:
-            raise ValueError(
-                f"a {type(self.learner_).__name__} has no space that examples are compared in, and "
-                "answers each alone; learn with a head that has one, such as logistic"
-            )
+        """Examples as the learner's encoder has them, ``[n,D]``."""
+        encoder: Any = self.learner_.encoder
         with torch.no_grad():
             parts = torch.split(self._inputs(self._as_before(x)), self.batch_size)
             z: Array = torch.cat([encoder(part) for part in parts]).cpu().double().numpy()

@@ -48,7 +48,8 @@ class Evaluation:
         batch_norm: ``"inductive"``, ``"transductive"`` or ``None`` (no batch norm). It is
             ``"transductive"`` wherever a query's answer changes with the other queries of its task,
             whatever layer did that.
-        about: what was evaluated on what; free text and numbers for the reader.
+        about: what was evaluated on what; free text and numbers for the reader. ``refine`` of a
+            `ProtoNet` is there: queries then move its means, whatever batch norm does.
     """
 
     scores: tuple[float, ...]
@@ -77,6 +78,7 @@ class Evaluation:
         unit = self.metric.unit
         text = f"{self.figure}{unit}" if unit else f"{self.metric} {self.figure}"
         policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
+        policy += ", queries together" if self.about.get("refine") else ""
         n = len(self.scores)
         return f"{text} ({n} task{'s' * (n != 1)}{policy})"
 
@@ -181,22 +183,23 @@ def evaluate(
                 scores += task_scores(answers, task.query_y).tolist()
     if none:
         warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
-    return Evaluation(tuple(scores[:n_tasks]), metric, policy, about or {})
+    refined = {"refine": refine} if (refine := getattr(learner, "refine", 0)) else {}
+    return Evaluation(tuple(scores[:n_tasks]), metric, policy, {**refined, **(about or {})})
 
 
 def _queries_meet(learner: nn.Module, task: Task) -> bool:
-    """Whether a learner says so, or answers the first query differently alone."""
+    """Whether its layers answer the first query differently alone than in company."""
     if not isinstance(learner, MetaLearner) or task.query_x.shape[1] < 2:
         return False
-    if learner.transductive:
-        return True
-    with torch.random.fork_rng():
-        phi = learner.adapt(task.support_x, task.support_y, task.n_way)
-    together = learner.predict(phi, task.query_x)[:, :1]
-    try:
-        alone = learner.predict(phi, task.query_x[:, :1])
-    except ValueError:  # one example cannot be normalised by its own batch
-        return True
+    plain: dict[str, Any] = {"refine": 0} if hasattr(learner, "refine") else {}
+    with temporarily(learner, **plain):
+        with torch.random.fork_rng():
+            phi = learner.adapt(task.support_x, task.support_y, task.n_way)
+        together = learner.predict(phi, task.query_x)[:, :1]
+        try:
+            alone = learner.predict(phi, task.query_x[:, :1])
+        except ValueError:  # one example cannot be normalised by its own batch
+            return True
     return not torch.allclose(alone, together, rtol=1e-2, atol=1e-2, equal_nan=True)
 
 

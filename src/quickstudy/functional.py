@@ -11,11 +11,9 @@ from quickstudy._moved import names_from
 __all__ = [
     "class_means",
     "class_sizes",
-    "class_spread",
     "class_weights",
     "example_loss",
     "linear_logits",
-    "offsets_of",
     "size_offsets",
     "squared_distances",
     "vote",
@@ -67,26 +65,15 @@ def size_offsets(z: Tensor, y: Tensor, n_way: int) -> Tensor:
     """What distances to class means owe to the sizes of classes: ``[T,S,D], [T,S] -> [T,N]``.
 
     The mean of ``n`` examples lies ``s^2 / n`` further, in squared distance, from a new example
-    than the class's true mean does, ``s^2`` being the `class_spread`. Here that is, less its mean
-    over classes: 0 where they are of one size.
+    than the class's true mean does, ``s^2`` being the variance within classes, summed over
+    features and estimated from all classes of two or more. Here that is, less its mean over
+    classes: 0 where they are of one size.
     """
-    return offsets_of(class_sizes(y, n_way), class_spread(z, y, n_way))
-
-
-def offsets_of(sizes: Tensor, spread: Tensor) -> Tensor:
-    """`size_offsets` of classes of such sizes ``[T,N]`` and such a spread ``[T]``: ``[T,N]``."""
-    share = 1 / sizes.to(spread.dtype)
-    return spread.unsqueeze(1) * (share - share.mean(1, keepdim=True))
-
-
-def class_spread(z: Tensor, y: Tensor, n_way: int) -> Tensor:
-    """The variance within classes, summed over features: ``[T,S,D], [T,S] -> [T]``.
-
-    It is estimated from all classes of two examples or more, and 0 where there is none.
-    """
+    sizes = class_sizes(y, n_way).to(z.dtype)
     own = class_means(z, y, n_way).gather(1, y.unsqueeze(-1).expand_as(z))
-    freedom = (class_sizes(y, n_way) - 1).sum(1).clamp_min(1)
-    return (z - own).square().sum((1, 2)) / freedom
+    spread = (z - own).square().sum((1, 2)) / (sizes - 1).sum(1).clamp_min(1)
+    share = 1 / sizes
+    return spread.unsqueeze(1) * (share - share.mean(1, keepdim=True))
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -204,8 +204,7 @@ def describe_learner(
     from quickstudy.experiments.pretrained import load_described
 
     spec, learner = load_described(name)
-    set_batch_norm_policy(learner, "inductive")
-    return spec.model_dump(), learner
+    return spec.model_dump(), _each_alone(learner)
 
 
 def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLearner:
@@ -222,8 +221,14 @@ def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLe
         return _rebuilt_head(at_most, **about)
     from quickstudy.experiments.spec import LearnerSpec
 
-    learner = LearnerSpec(**about).build(at_most=at_most).eval()
+    return _each_alone(LearnerSpec(**about).build(at_most=at_most).eval())
+
+
+def _each_alone(learner: MetaLearner) -> MetaLearner:
+    """It answers each example for itself, however it was trained."""
     set_batch_norm_policy(learner, "inductive")
+    if isinstance(learner, ProtoNet):
+        learner.refine = 0
     return learner
 
 

@@ -221,6 +221,8 @@ class Model(Shareable):
         """
         if isinstance(examples, str | bytes | os.PathLike):
             raise TypeError("predict takes a list of examples; for a single one, give [example]")
+        if together:
+            self.classifier.check_compares()
         rows = rows_of(examples)
         asked = examples if rows is None else rows
 
@@ -233,22 +235,28 @@ class Model(Shareable):
                         raise
                     failed.append(str(fault))
 
-        stream = encode(self.encoder, items(), cache=cache, failed=failed, at_once=at_once)
         classes = [str(name) for name in self.classifier.classes_]
         first, count = dict[str, str](), Counter[str]()  # of each column, what was not learned
+
+        def encoded() -> Iterator[tuple[str, Any]]:
+            for example, z in encode(
+                self.encoder, items(), cache=cache, failed=failed, at_once=at_once
+            ):
+                if isinstance(self.encoder, TableEncoder) and np.isnan(z).any():
+                    row = example.item if isinstance(example.item, Mapping) else {}
+                    for name, value in self.encoder.columns.unread(row):
+                        first.setdefault(name, value)
+                        count[name] += 1
+                yield example.where, z
+
+        stream = encoded()
         while batch := list(islice(stream, None if together else at_once)):
-            if isinstance(self.encoder, TableEncoder):
-                for example, z in batch:
-                    if np.isnan(z).any() and isinstance(example.item, Mapping):
-                        for name, value in self.encoder.columns.unread(example.item):
-                            first.setdefault(name, value)
-                            count[name] += 1
             with one_thread():
                 p, known = self.classifier.judge(np.stack([z for _, z in batch]), together=together)
-            for (example, _), row, sure in zip(batch, p, known, strict=True):
+            for (where, _), row, sure in zip(batch, p, known, strict=True):
                 best = int(row.argmax())
                 yield Answer(
-                    example.where,
+                    where,
                     classes[best] if sure else None,
                     float(row[best]),
                     dict(zip(classes, map(float, row), strict=True)),

@@ -17,7 +17,7 @@ ALIKE = 5.0
 
 
 def answer_together(
-    logits: Array, support: Array, weight: Array, examples: Array, known: Array
+    logits: Array, support: Array, weight: Array, examples: Array, known: Array, share: Array
 ) -> Array:
     """Probabilities ``[n,N]`` of ``n`` examples whose classes nobody knows, by a mixture model.
 
@@ -28,14 +28,15 @@ def answer_together(
 
         p   = softmax( logits + log f - 20 ||x - c||^2 / v )
         c_n = (sum of labelled x + 1/2 sum_q p_qn x_q) / (their number + 1/2 sum_q p_qn)
-        f_n = (sum_q p_qn + 5) / (n + 5 N)
+        f_n = (sum_q p_qn + 5 N s_n) / (n + 5 N)
 
-    ``v`` is the variance of all of them. What was learned from the labels stays in it as
-    ``logits``, and classes need not be alike in number, of which ``f`` keeps count (that they are
-    alike is what many such methods suppose: Veilleux et al. 2021, arXiv:2204.11181).
+    ``v`` is the variance of all of them, ``s`` the share of each class that is expected. What was
+    learned from the labels stays in it as ``logits``, and classes need not be alike in number, of
+    which ``f`` keeps count (that they are alike is what many such methods suppose: Veilleux et al.
+    2021, arXiv:2204.11181).
 
     Such answers are right more often and far too sure. So all are divided by the one temperature
-    that makes them as sure, on the average, as ``logits`` alone are.
+    that makes them no surer, on the average, than ``logits`` and ``s`` alone are.
 
     Args:
         logits: what the head says, ``[n,N]``, divided by its temperature.
@@ -43,8 +44,9 @@ def answer_together(
         weight: how much each belongs to each class, ``[S,N]``: one-hot labels.
         examples: in the same space, ``[n,D]``.
         known: which of them resemble any class ``[n]``; the others count for nothing above.
+        share: ``s``, ``[N]``.
     """
-    alone = probabilities(logits)
+    alone = probabilities(logits + np.log(share))
     everyone = np.concatenate([support, examples])
     counts = np.concatenate([weight.sum(1), known])
     centre = np.average(everyone, 0, counts)
@@ -55,7 +57,7 @@ def answer_together(
     for _ in range(STEPS):
         belongs = np.concatenate([weight, WEIGHT * known[:, None] * p])
         means = belongs.T @ everyone / belongs.sum(0)[:, None]
-        frequent = (known[:, None] * p).sum(0) + ALIKE
+        frequent = (known[:, None] * p).sum(0) + ALIKE * len(share) * share
         distances = _squared(examples, means) / variance
         scores = logits + np.log(frequent / frequent.sum()) - SHARPNESS * distances
         p = probabilities(scores)

@@ -129,7 +129,7 @@ def test_a_model_answers_many_together_as_predict_does(folder: Path) -> None:
     assert about["together"] is False
     refused = client.post("/api/models/maml/predict", json={**asked(*images), "together": True})
     assert refused.status_code == 422
-    assert "a MAML has no space" in refused.json()["detail"]
+    assert "the head maml-omniglot-5w1s has no encoder" in refused.json()["detail"]
 
 
 def test_what_is_served_is_listed(folder: Path) -> None:

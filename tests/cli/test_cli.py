@@ -308,8 +308,14 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         for more in ((), ("--refine", "5"))
     )
     assert refined["about"]["refine"] == 5
-    assert (plain["batch_norm"], refined["batch_norm"]) == (None, "transductive")
-    assert refined["file"].endswith("test-3-1-refine5-transductive.json")
+    assert (plain["batch_norm"], refined["batch_norm"]) == (None, None)
+    assert refined["file"].endswith("test-3-1-refine5-plain.json")
+    status, out, err = run("evaluate", "p", "--tasks", "9", "--refine", "5")
+    assert status == 0, err
+    assert "(9 tasks, queries together)" in out
+    status, _, err = run("evaluate", "p", "--tasks", "9", "--refine", "-3")
+    assert status == 2
+    assert "refine is -3; expected a whole number, at least 0" in err
     assert plain["scores"] != refined["scores"]
 
 

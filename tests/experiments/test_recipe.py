@@ -142,6 +142,17 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("[protocol]", "[runs]\na = " + 9999 * "[" + "\n[protocol]", "is not TOML"),
         ('"protonet"', '"maml"\noptions = { inner_lr = 0.1 }', "inner_lr and inner_loss belong"),
         ("steps = 4", "steps = 4\ncolumns = 9", "columns is for tables, and would do nothing here"),
+        (
+            "{ shot = 1 }",
+            "{ shot = 1, at_test = { refine = -3 } }",
+            "refine is -3; expected",
+        ),
+        ("{ shot = 1 }", "{ shot = 1, at_test = { refine = 2.5 } }", "refine is 2.5; expected"),
+        (
+            "steps = 4",
+            "steps = 4\noptions = { refine = 5 }",
+            "at_test of every cell should",
+        ),
         ("{ shot = 1 }", "{ shot = 1, at_test = { k = [1, 3] } }", "k is to be chosen, but there"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quickstudy.evaluation import evaluate
-from quickstudy.learner import MetaLearner
+from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.learners import (
     R2D2,
     MatchingNetwork,
@@ -380,7 +380,6 @@ def test_refined_means_equal_numpy() -> None:
         z, q = (encoded(encoder, x[t]) for x in (task.support_x, task.query_x))
         y = task.support_y[t].numpy()
         sizes, sums = np.bincount(y), np.stack([z[y == n].sum(0) for n in range(3)])
-        spread = sum(distance(a, z[y == n].mean(0)) for a, n in zip(z, y, strict=True)) / 3
         logits = size_offsets(z, y, 3) - np.array(
             [[distance(a, sums[n] / sizes[n]) for n in range(3)] for a in q]
         )
@@ -388,8 +387,7 @@ def test_refined_means_equal_numpy() -> None:
             p = np.stack([softmax(row) for row in logits])
             more = sizes + p.sum(0)
             means = (sums + p.T @ q) / more[:, None]
-            offset = spread * (1 / more - (1 / more).mean())
-            logits = offset - [[distance(a, m) for m in means] for a in q]
+            logits = -np.array([[distance(a, m) for m in means] for a in q])
             np.testing.assert_allclose(found[t], logits, rtol=1e-9)
 
 
@@ -405,7 +403,11 @@ def test_queries_of_a_heap_are_found_by_the_others_of_it() -> None:
     assert (refined(task)[0].argmax(-1) == labels).all()
     assert refined.transductive
     assert not plain.transductive
-    assert evaluate(refined, [task], n_tasks=1).batch_norm == "transductive"
+    assert "queries together" in str(evaluate(refined, [task], n_tasks=1))
+    assert "together" not in str(evaluate(plain, [task], n_tasks=1))
+    with pytest.raises(ValueError, match=r"refine is 2\.5"), temporarily(plain, refine=2.5):
+        pass
+    assert plain.refine == 0
 
 
 def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
@@ -420,7 +422,7 @@ def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
         q = centres[labels] + torch.randn(40, 30, generator=rng, dtype=torch.float64)
         learner = ProtoNet(nn.Identity())
         phi = learner.adapt(x.unsqueeze(0), y.unsqueeze(0), 2)
-        plain = {**phi, "spread": torch.zeros(1, dtype=torch.float64)}
+        plain = {**phi, "offset": torch.zeros(1, 2, dtype=torch.float64)}
         for p in (phi, plain):
             right = learner.predict(p, q.unsqueeze(0))[0].argmax(-1) == labels
             found.append([right[labels == n].double().mean() for n in range(2)])
@@ -447,7 +449,7 @@ def test_linear_protonet_is_a_linear_classifier() -> None:
         (lambda e: MatchingNetwork(e, reading_steps=-1), "reading_steps is -1"),
         (lambda e: MatchingNetwork(e, scale=0), "scale is 0"),
         (lambda e: MatchingNetwork(e, scale=-2.0), "scale is -2.0"),
-        (lambda e: ProtoNet(e, refine=-1), "refine is -1; expected at least 0"),
+        (lambda e: ProtoNet(e, refine=-1), "refine is -1; expected a whole number, at least 0"),
         (lambda e: NearestNeighbour(e, k=0), "k is 0"),
         (lambda e: NearestNeighbour(k=-3), "k is -3"),
     ],

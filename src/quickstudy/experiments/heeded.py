@@ -41,7 +41,7 @@ HEEDED: dict[str, tuple[str, Heeds]] = {
     "skip_corrupt": ("folders", lambda e: e.data == "folder"),
     "frequency_spread": ("sinusoids", lambda e: e.regression),
     **dict.fromkeys(("columns", "numbers"), _TABLES),
-    "halve_every": ("--schedule halve", lambda e: e.schedule == "halve"),
+    "halve_every": ("the schedule halve", lambda e: e.schedule == "halve"),
 }
 """Fields that not every training heeds: what they belong to, and whether this is it."""
 

@@ -198,6 +198,7 @@ class Recipe(_Strict):
             raise ValueError(f"{lists[0]} is to be chosen, but there is no validation")
         if not self.protocol.steps and self.protocol.learner not in BASELINES:
             raise ValueError(f"steps is 0, and {self.protocol.learner} has to be trained")
+        self._check_refined()
         given = self.protocol.model_dump(exclude_unset=True, exclude_none=True)
         check_heeded(self.experiment(), given)
         return self
@@ -211,6 +212,18 @@ class Recipe(_Strict):
         stated["protocol"] = ordered | protocol
         text = json.dumps(stated)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _check_refined(self) -> None:
+        """A figure of queries together is marked as such, see `Cell.label`."""
+        for cell in self.cells:
+            steps = cell.at_test.get("refine", self.protocol.options.get("refine", 0))
+            if type(steps) is not int or steps < 0:
+                raise ValueError(f"refine is {steps!r}; expected a whole number, at least 0")
+            if "refine" in self.protocol.options and "refine" not in cell.at_test:
+                raise ValueError(
+                    "options has refine, so at_test of every cell should have it, too (0 for a "
+                    "test without it)"
+                )
 
     def experiment(self, root: str | None = None, seed: int = 0) -> Experiment:
         """The run that the protocol describes, on data in ``root``."""

@@ -3,13 +3,7 @@
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed, embed_jointly
-from quickstudy.functional import (
-    class_means,
-    class_sizes,
-    class_spread,
-    offsets_of,
-    squared_distances,
-)
+from quickstudy.functional import class_means, class_sizes, size_offsets, squared_distances
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -28,12 +22,14 @@ class ProtoNet(MetaLearner):
 
         c_n = (sum of e(x_s) + sum_q p(n | x_q) e(x_q)) / (number of them + sum_q p(n | x_q))
 
-    An answer then depends on the other queries of its task.
+    An answer then depends on the other queries of its task. It is right more often where the
+    classes are about alike among the queries, and less often where some are absent.
 
     Any number of ways and shots, in training and at test; a larger way in training helps. Where
     classes are of unequal size, what a distance owes to that is taken off
     (`quickstudy.functional.size_offsets`); else the class of ten examples would be nearer to
-    everything than the class of one, whose mean is noisier.
+    everything than the class of one, whose mean is noisier. (Means that queries have moved are
+    taken as they are.)
 
     Args:
         encoder: ``e``, a module ``[n,...] -> [n,D]``; its training is the only meta-learning.
@@ -42,8 +38,8 @@ class ProtoNet(MetaLearner):
             that is transductive normalises them apart either way.
         refine: how often the means are moved by the queries; 0 for none.
 
-    ``phi``: ``{"prototypes": [T,N,D], "sizes": [T,N], "spread": [T]}``, the last two for
-    classes of unequal size. At evaluation running averages are used, as in the authors' code.
+    ``phi``: ``{"prototypes": [T,N,D], "offset": [T,N], "sizes": [T,N]}``. At evaluation running
+    averages are used, as in the authors' code.
 
     Example:
         >>> from quickstudy.nn import Conv4
@@ -52,10 +48,18 @@ class ProtoNet(MetaLearner):
 
     def __init__(self, encoder: nn.Module, *, joint_norm: bool = False, refine: int = 0) -> None:
         super().__init__()
-        if refine < 0:
-            raise ValueError(f"refine is {refine}; expected at least 0")
         self.encoder = encoder
         self.joint_norm, self.refine = joint_norm, refine
+
+    @property
+    def refine(self) -> int:
+        return self._refine
+
+    @refine.setter
+    def refine(self, steps: int) -> None:
+        if type(steps) is not int or steps < 0:
+            raise ValueError(f"refine is {steps!r}; expected a whole number, at least 0")
+        self._refine = steps
 
     @property
     def transductive(self) -> bool:
@@ -76,28 +80,24 @@ class ProtoNet(MetaLearner):
         return self._answers(_prototypes(support, task.support_y, task.n_way or 0), query)
 
     def _answers(self, phi: Phi, z: Tensor) -> Tensor:
-        logits = _nearness(z, phi)
+        offset: Tensor = phi["offset"]
+        logits = offset.unsqueeze(1) - squared_distances(z, phi["prototypes"])
         for _ in range(self.refine):
-            logits = _nearness(z, _joined(phi, z, logits.softmax(-1)))
+            logits = -squared_distances(z, _moved(phi, z, logits.softmax(-1)))
         return logits
 
 
 def _prototypes(z: Tensor, y: Tensor, n_way: int) -> Phi:
-    sizes = class_sizes(y, n_way).to(z.dtype)
     return {
         "prototypes": class_means(z, y, n_way),
-        "sizes": sizes,
-        "spread": class_spread(z, y, n_way),
+        "offset": size_offsets(z, y, n_way),
+        "sizes": class_sizes(y, n_way).to(z.dtype),
     }
 
 
-def _nearness(z: Tensor, phi: Phi) -> Tensor:
-    offset = offsets_of(phi["sizes"], phi["spread"])
-    return offset.unsqueeze(1) - squared_distances(z, phi["prototypes"])
-
-
-def _joined(phi: Phi, z: Tensor, member: Tensor) -> Phi:
-    """The classes with examples ``z [T,Q,D]`` that belong to each by so much, ``[T,Q,N]``."""
-    sizes = phi["sizes"] + member.sum(1)
-    sums = phi["sizes"].unsqueeze(-1) * phi["prototypes"] + member.mT @ z
-    return {**phi, "prototypes": sums / sizes.unsqueeze(-1), "sizes": sizes}
+def _moved(phi: Phi, z: Tensor, member: Tensor) -> Tensor:
+    """The means with examples ``z [T,Q,D]`` that belong to each class by so much, ``[T,Q,N]``."""
+    sizes: Tensor = phi["sizes"]
+    sums = sizes.unsqueeze(-1) * phi["prototypes"] + member.mT @ z
+    moved: Tensor = sums / (sizes + member.sum(1)).unsqueeze(-1)
+    return moved

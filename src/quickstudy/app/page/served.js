@@ -89,7 +89,8 @@ function table(classes, answers, items) {
       `${model.name}.csv`) });
   const joint = element("button", { className: "toggle", ariaPressed: String(together),
     textContent: "Let them help one another", title: "Each shows the others what its class looks "
-      + "like: better with few examples. Then every answer depends on the others.",
+      + "like: better with few examples. Then every answer depends on the others, up to "
+      + `${MOST} at a time.`,
     onclick: () => { together = !together; ask(); } });
   return element("div", {}, element("div", { className: "row" }, ...model.together ? [joint] : [], save),
     element("div", { className: "scroll" }, element("table", {},
