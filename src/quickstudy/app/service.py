@@ -222,8 +222,7 @@ def create_app(
         """What a model says of new items, and whether it calls them unknown."""
         items, charged = [_item(item) for item in body.items], charge(request)
         with figures.seconds.time():
-            together = body.together
-            answer = await work(lambda: _json(served.predict(model, items, charged, together)))
+            answer = await work(lambda: _json(served.predict(model, items, charged, body.together)))
         figures.predictions.inc(len(items))
         return Response(answer, media_type="application/json")
 

@@ -155,7 +155,9 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     together: Annotated[
         bool,
-        typer.Option(help="Answer when all are read, by what each shows of its class: for heaps."),
+        typer.Option(
+            help="Answer when all are read: each shows the others what its class looks like."
+        ),
     ] = False,
     shard: ShardOption = None,
     cache: CacheOption = True,
