@@ -27,10 +27,9 @@ from quickstudy.checkpoint import write_atomically
 from quickstudy.estimator import Classifier
 from quickstudy.evaluation import Evaluation
 from quickstudy.experiments.reproduce import code_commit
-from real import DATA, HEADS, Floats, features
+from real import DATA, HEADS, TASKS, Floats, features
 
 OUT = Path(__file__).parent / "results" / "together.json"
-TASKS = {5: 200, 20: 50}
 EACH = 10
 Numbers = NDArray[np.int64]
 

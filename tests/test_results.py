@@ -181,6 +181,14 @@ def test_what_is_said_of_many_at_once_is_what_was_measured(results: ModuleType) 
         f"photos and sentences still gain {said(strangers[0])}, and icons lose "
         f"{said(strangers[1], -1)};"
     ) in page
+    strangers = gains(photos, 5, "half foreign"), gains(icons, 5, "half foreign")
+    lost = [said(each, -1) for each in strangers]
+    assert f"with five of each photos lose {lost[0]} and icons {lost[1]}." in page
+    single = [gains(heads, 1, "one class") for heads in (photos, sentences, icons)]
+    assert (
+        f"all ten are of one class, with one example of each photos gain {said(single[0])}, "
+        f"sentences {said(single[1])}, and icons lose {said(single[2], -1)}."
+    ) in page
     worse: dict[bool, list[float]] = {True: [], False: []}
     for part in parts:
         foreign = part["mix"] == "half foreign"
@@ -190,6 +198,15 @@ def test_what_is_said_of_many_at_once_is_what_was_measured(results: ModuleType) 
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "one labelled photo of each class, that is right about five points more often" in readme
     assert round(sum(one[0]) / len(one[0])) == 5
+
+
+def test_what_is_said_of_pretraining_is_what_the_cards_say(results: ModuleType) -> None:
+    assert (
+        "*Omniglot is easy by now.* Nine minutes of ordinary pretraining"
+        in (ROOT / "docs" / "lecture.md").read_text()
+    )
+    for name in ("baseline-omniglot", "simpleshot-omniglot"):
+        assert round(results.load_cards()[name].training_minutes) == 9
 
 
 def test_what_is_said_of_sinusoids_is_what_the_cards_say(results: ModuleType) -> None:

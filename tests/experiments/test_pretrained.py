@@ -40,6 +40,16 @@ def test_shipped_weights_reach_their_card(name: str, omniglot_root: Path) -> Non
     assert abs(100 * found.mean - result.mean) <= 100 * found.ci95, (found, result.figure)
 
 
+def test_which_shipped_weights_have_seen_which_alphabets() -> None:
+    """As docs/recipes.md says."""
+    splits = {n: load_recipe(n).protocol.split for n in shipped() if not n.startswith("table")}
+    assert splits.pop("protonet-unseen-alphabets") == "published"
+    assert load_recipe("protonet-synthetic").protocol.data == "alphabets"
+    assert splits.pop("protonet-synthetic") is None
+    assert {n for n in splits if "omniglot" not in n} == {"protonet-drawings"}
+    assert {*splits.values()} <= {"vinyals", "maml"}
+
+
 def test_the_lstm_that_ships_is_above_90() -> None:
     card = load_cards()["lstm-omniglot-5w1s"]
     result = next(r for r in card.results if r.column == "inductive")

@@ -410,6 +410,27 @@ def test_queries_of_a_heap_are_found_by_the_others_of_it() -> None:
     assert plain.refine == 0
 
 
+def test_refined_means_help_where_classes_are_alike_and_harm_where_some_are_absent() -> None:
+    rng = torch.Generator().manual_seed(0)
+    right: dict[tuple[int, bool], list[float]] = {}
+    for _ in range(60):
+        centres = 1.2 * torch.randn(5, 8, generator=rng)
+        y = torch.arange(5).repeat_interleave(5)
+        for alike in (True, False):
+            labels = torch.arange(5).repeat(15) if alike else torch.zeros(75, dtype=torch.int64)
+            x, q = (
+                (centres[n] + 2 * torch.randn(len(n), 8, generator=rng)).unsqueeze(0)
+                for n in (y, labels)
+            )
+            task = Task(x, y.unsqueeze(0), q, labels.unsqueeze(0), 5)
+            for refine in (0, 10):
+                found = ProtoNet(nn.Identity(), refine=refine)(task)[0].argmax(-1) == labels
+                right.setdefault((refine, alike), []).append(found.double().mean().item())
+    mean = {key: float(np.mean(values)) for key, values in right.items()}
+    assert mean[10, True] > mean[0, True] + 0.01
+    assert mean[10, False] < mean[0, False] - 0.01
+
+
 def test_distances_to_small_classes_are_as_if_their_means_were_true() -> None:
     """Examples of a class of one and of a class of 20 are found alike, though means differ."""
     rng = torch.Generator().manual_seed(0)
