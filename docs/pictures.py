@@ -254,6 +254,26 @@ def _simpleshot(canvas: Canvas) -> None:
 # -- gradients
 
 
+def _ensemble(canvas: Canvas) -> None:
+    middle = 17.6
+    for k, (name, heights) in enumerate(
+        (("ProtoNet", (1.0, 2.6, 0.6)), ("matching", (0.6, 2.2, 1.4)), ("MAML", (1.8, 1.6, 0.7)))
+    ):
+        y = 23.4 - 5.8 * k
+        canvas.block(23.0, y - 1.7, 8.4, 3.4, name)
+        canvas.arrow((31.8, y), (34.0, y), color=GREY)
+        canvas.box(34.4, y - 1.5, 5.2, 3.0, facecolor=AMBER, linewidth=0.8)
+        canvas.text(37.0, y, f"phi{'₁₂₃'[k]}")
+        canvas.arrow((40.0, y), (42.2, y), color=GREY)
+        for label, height in enumerate(heights):
+            canvas.cell(42.8 + 1.5 * label, y - 1.3, 1.1, height, CLASSES[label])
+        canvas.line([(42.4, y - 1.3), (47.4, y - 1.3)])
+        canvas.arrow((48.0, y), (51.2, middle + 0.35 * (y - middle)), color=GREY)
+    for label, height in enumerate((1.4, 3.4, 1.0)):
+        canvas.cell(51.8 + 1.5 * label, middle - 1.7, 1.1, height, CLASSES[label])
+    canvas.line([(51.4, middle - 1.7), (56.4, middle - 1.7)])
+
+
 def _valley(canvas: Canvas, centre: Point, *, angle: float = 30, scale: float = 1.0) -> None:
     for size in (1.0, 0.74, 0.5, 0.28):
         canvas.oval(centre, 15 * size * scale, 9.5 * size * scale, angle, edgecolor="#c3cbd3")
@@ -829,6 +849,13 @@ PICTURES: dict[str, Picture] = {
         "minus squared\ndistance to the\ncentroid",
         "the encoder e, by telling all training classes apart; the mean feature m",
         _simpleshot,
+    ),
+    "ensemble": Picture(
+        "what each member makes of the support",
+        (("members", "{number: phi of each}"), ("classes", "[T,N]")),
+        "mean of the members'\nlog p(y | x)",
+        "each member what it learns alone",
+        _ensemble,
     ),
 }
 

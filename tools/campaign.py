@@ -81,6 +81,7 @@ QUEUE = (
     "protonet-omniglot-beyond",
     "matching-omniglot-beyond",
     "r2d2-omniglot-beyond",
+    "ensemble-omniglot-beyond",
     "soft-nearest-omniglot",
     "matching-omniglot",
     "transformer-omniglot-20way",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from quickstudy import functional
 from quickstudy.checkpoint import load_state, reading, save_state, write_atomically
 from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
@@ -49,7 +50,8 @@ class Evaluation:
             ``"transductive"`` wherever a query's answer changes with the other queries of its task,
             whatever layer did that.
         about: what was evaluated on what; free text and numbers for the reader. ``refine`` of a
-            `ProtoNet` is there: queries then move its means, whatever batch norm does.
+            `ProtoNet` is there, with which queries move its means, and ``balanced``: whatever batch
+            norm does, queries are then answered together.
     """
 
     scores: tuple[float, ...]
@@ -78,7 +80,9 @@ class Evaluation:
         unit = self.metric.unit
         text = f"{self.figure}{unit}" if unit else f"{self.metric} {self.figure}"
         policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
-        policy += ", queries together" if self.about.get("refine") else ""
+        together = self.about.get("refine") or self.about.get("balanced")
+        policy += ", queries together" if together else ""
+        policy += ", balanced" if self.about.get("balanced") else ""
         n = len(self.scores)
         return f"{text} ({n} task{'s' * (n != 1)}{policy})"
 
@@ -141,6 +145,7 @@ def evaluate(
     *,
     n_tasks: int = 600,
     batch_norm: Policy | None = None,
+    balanced: bool = False,
     about: dict[str, Any] | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> Evaluation:
@@ -154,12 +159,16 @@ def evaluate(
         tasks: batches of any size; the last batch is cut to fit.
         n_tasks: at least 600 for a figure to publish.
         batch_norm: evaluate with this policy instead of the learner's own.
+        balanced: let answers make use of it that all classes are equally many among the queries
+            of a task, see `quickstudy.functional.balanced`. Nobody knows that of what is to be
+            sorted; many published figures suppose it.
         about: kept with the result.
         on_batch: called before each batch with the number of tasks scored so far, to show it, or
             to end the evaluation by raising.
 
     Raises:
-        ValueError: ``n_tasks`` is not positive, or a learner without batch norm gets a policy.
+        ValueError: ``n_tasks`` is not positive, a learner without batch norm gets a policy, or the
+            tasks of a balanced evaluation are not.
         Exception: what ``on_batch`` raised.
     """
     if n_tasks < 1:
@@ -180,11 +189,26 @@ def evaluate(
                     policy = "transductive"
                 answers = learner(task)
                 none = none or bool(answers.isnan().any())
+                if balanced:
+                    _check_balanced(task)
+                    answers = functional.balanced(answers)
                 scores += task_scores(answers, task.query_y).tolist()
     if none:
         warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
     refined = {"refine": refine} if (refine := getattr(learner, "refine", 0)) else {}
-    return Evaluation(tuple(scores[:n_tasks]), metric, policy, {**refined, **(about or {})})
+    known = {**refined, **({"balanced": True} if balanced else {}), **(about or {})}
+    return Evaluation(tuple(scores[:n_tasks]), metric, policy, known)
+
+
+def _check_balanced(task: Task) -> None:
+    if task.n_way is None:
+        raise ValueError("balanced is of classes; these tasks ask for numbers")
+    counts = functional.class_sizes(task.query_y, task.n_way)
+    if (counts != counts[:, :1]).any():
+        some = ", ".join(map(str, sorted({*counts.flatten().tolist()})))
+        raise ValueError(
+            f"balanced: the classes of a task have {some} queries; expected as many of each"
+        )
 
 
 def _queries_meet(learner: nn.Module, task: Task) -> bool:
@@ -217,7 +241,8 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         result: its ``about`` says of what: ``part``, ``way`` and ``shot``, and ``inner_steps``,
-            ``refine`` and ``nearest`` if the learner was tested with values other than in training.
+            ``refine`` and ``nearest`` if the learner was tested with values other than in training,
+            ``with`` and ``balanced``.
         folder: of the run.
 
     Example:
@@ -228,6 +253,8 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
     about = result.about
     parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
     parts += [f"{k}{about[k]}" for k in ("inner_steps", "refine", "nearest") if k in about]
+    parts += ["with", *about["with"]] if "with" in about else []
+    parts += ["balanced"] if about.get("balanced") else []
     name = re.sub(r"[^\w.+-]", "_", "-".join([*parts, result.batch_norm or "plain"]))[:200]
     return Path(folder) / "evaluations" / f"{name}.json"
 

@@ -1,5 +1,6 @@
 """The pure mathematics that learners share. Shapes follow the legend in `quickstudy.task`."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from quickstudy._moved import names_from
 
 __all__ = [
+    "balanced",
     "class_means",
     "class_sizes",
     "class_weights",
@@ -39,6 +41,9 @@ __getattr__ = names_from(
         ),
     },
 )
+
+_TURNS = 50
+_HARDLY = 1e4  # of a probability of 0 the logarithm is none
 
 
 def class_sizes(y: Tensor, n_way: int) -> Tensor:
@@ -80,6 +85,21 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distance of each pair: ``[T,A,D], [T,B,D] -> [T,A,B]``."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (squares - 2 * a @ b.mT).clamp_min(0)
+
+
+def balanced(logits: Tensor) -> Tensor:
+    """Class logits where all classes are known to be equally many among the queries of a task.
+
+    ``[T,Q,N] -> [T,Q,N]``. By turns the probabilities of each class are scaled to sum to ``Q/N``
+    and those of each query to 1 (Sinkhorn & Knopp 1967), as Hu et al. 2021 (arXiv:2006.03806) do in
+    few-shot learning. Every answer then depends on all queries.
+    """
+    each = math.log(logits.shape[1] / logits.shape[2])
+    scaled = logits.log_softmax(-1).clamp_min(-_HARDLY)
+    for _ in range(_TURNS):
+        scaled = scaled - scaled.logsumexp(1, keepdim=True) + each
+        scaled = scaled.log_softmax(-1)
+    return scaled
 
 
 def vote(score: Tensor, labels: Tensor, n_way: int) -> Tensor:

@@ -227,8 +227,9 @@ def rebuild_learner(about: dict[str, Any], at_most: int | None = None) -> MetaLe
 def _each_alone(learner: MetaLearner) -> MetaLearner:
     """It answers each example for itself, however it was trained."""
     set_batch_norm_policy(learner, "inductive")
-    if isinstance(learner, ProtoNet):
-        learner.refine = 0
+    for module in learner.modules():
+        if isinstance(module, ProtoNet):
+            module.refine = 0
     return learner
 
 

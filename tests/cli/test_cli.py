@@ -317,6 +317,21 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     assert status == 2
     assert "refine is -3; expected a whole number, at least 0" in err
     assert plain["scores"] != refined["scores"]
+    both = ("evaluate", "p", "--with", "r", "--tasks", "9")
+    asked = json.loads(run(*both, "--refine", "5", "--balanced", "--json")[1])
+    assert asked["about"]["with"] == ["r"]
+    assert asked["file"].endswith("test-3-1-refine5-with-r-balanced-plain.json")
+    assert asked["scores"] != refined["scores"]
+    status, out, err = run(*both, "--balanced")
+    assert status == 0, err
+    assert out.startswith("p + r: ")
+    assert "(9 tasks, queries together, balanced)" in out
+    status, _, err = run("evaluate", "p", "--with", "nobody")
+    assert status == 2
+    assert "nobody is no run folder" in err
+    status, _, err = run("evaluate", "p", "--with", "tables")
+    assert status == 2
+    assert "tables does not fit: inputs is 'tables', and here 'images'" in err
 
 
 UNHEEDED = {

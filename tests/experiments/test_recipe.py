@@ -127,6 +127,11 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("steps = 4", "steps = 4\nstep = 5", "protocol.step: Extra inputs"),
         ("steps = 4", "stps = 4", "protocol.stps: Extra inputs"),
         ("steps = 4", "steps = 0", "steps is 0, and protonet has to be trained"),
+        (
+            "cells =",
+            "members = ['a', 'b']\ncells =",
+            "members have been trained: steps should be 0",
+        ),
         ('"protonet"', '"protonets"', "protocol.learner"),
         ("steps = 4", "steps = 4\nsplit = 'vinyals'", "has its own split"),
         ('"alphabets"', '"omniglot"', "needs a split"),

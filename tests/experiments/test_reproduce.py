@@ -10,8 +10,13 @@ import torch
 from quickstudy.checkpoint import load_weights
 from quickstudy.evaluation import evaluate
 from quickstudy.experiments.card import Card, Result, Verdict
+from quickstudy.experiments.pretrained import load
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe
 from quickstudy.experiments.reproduce import reproduce
+from quickstudy.experiments.run import Machine, run_experiment
+from quickstudy.experiments.spec import Experiment
+from quickstudy.learner import temporarily
+from quickstudy.learners import Ensemble
 
 RECIPE = """
 title = "Tiny"
@@ -269,3 +274,81 @@ def test_a_card_that_was_tampered_with_is_no_card(tmp_path: Path) -> None:
     path.write_text(re.sub(r'"mean": [\d.]+', '"mean": "high"', path.read_text()))
     with pytest.raises(ValueError, match=r"not a result card: results.0.mean"):
         Card.load(path)
+
+
+TOGETHER = """
+title = "Together"
+kind = "beyond"
+paper = "nobody"
+members = [{members}]
+cells = [
+  {{ way = 3, shot = 1, query = 3, tasks = 6 }},
+  {{ way = 3, shot = 1, query = 3, tasks = 6, at_test = {{ refine = 4 }}, balanced = true }},
+]
+[protocol]
+learner = "protonet"
+data = "alphabets"
+size = 28
+classes = 40
+shot = 1
+query = 3
+tasks = 2
+steps = 0
+"""
+
+
+def together(folder: Path, *members: str) -> Recipe:
+    path = folder / "together.toml"
+    path.write_text(TOGETHER.format(members=", ".join(f'"{m}"' for m in members)))
+    return load_recipe(str(path))
+
+
+def test_a_recipe_may_ask_trained_learners_together(tmp_path: Path) -> None:
+    names = ("protonet-omniglot", "matching-omniglot")
+    own = together(tmp_path, *names)
+    card = reproduce(own, tmp_path / "r", quiet=True, say=quiet)
+    assert (card.steps, card.protocol_steps, card.training_minutes) == (0, 0, 0)
+    assert card.complete
+    labels = ["3w1s", "3w1s, queries together, balanced"]
+    assert [result.cell.label for result in card.results] == labels
+    learner = load(tmp_path / "r" / "weights.safetensors")
+    assert isinstance(learner, Ensemble)
+    tasks = own.experiment().sampler("test", way=3, shot=1, query=3, tasks=1)
+    for known in (learner, Ensemble([load(name) for name in names])):
+        alone = evaluate(known, tasks, n_tasks=6)
+        assert card.results[0].mean == pytest.approx(100 * alone.mean)
+        with temporarily(known, refine=4):
+            both = evaluate(known, tasks, n_tasks=6, balanced=True)
+        assert card.results[1].mean == pytest.approx(100 * both.mean)
+    fewer = reproduce(together(tmp_path, names[0]), tmp_path / "r", quiet=True, say=quiet)
+    assert fewer.weights != card.weights
+    assert fewer.digest != card.digest
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["nobody"], "nobody is no run folder, and none of nearest"),
+        (
+            ["protonet-omniglot", "tables"],
+            "tables does not fit: inputs is 'tables', and here 'images'",
+        ),
+        (["SMALL"], "SMALL does not fit: size is 20, and here 28"),
+        (["SEEN"], "SEEN was trained on 80 of the classes that this split"),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(
+    members: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = {"data": "alphabets", "filters": 4, "steps": 1}
+    for name, changes in {
+        "SMALL": {"size": 20},
+        "SEEN": {"classes": 400},
+    }.items():
+        if name in members:
+            machine = Machine(accelerator="cpu", validation=None)
+            experiment = Experiment("protonet", **{**quick, **changes})
+            run_experiment(experiment, tmp_path / name, machine, quiet=True)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        reproduce(together(tmp_path, *members), tmp_path / "r", quiet=True, say=quiet)

@@ -17,6 +17,7 @@ from quickstudy.learners import (
     Baseline,
     BlackBoxLSTM,
     ConditionalNeuralProcess,
+    Ensemble,
     InContextTransformer,
     Logistic,
     MAMLPlusPlus,
@@ -129,6 +130,27 @@ CASES = {
     "proto-maml": Case(lambda: ProtoMAML(conv(), inner_lr=0.1, inner_steps=3), IMAGE),
     "logistic": Case(lambda: Logistic(conv()), IMAGE),
     "simpleshot": Case(lambda: SimpleShot(conv(), classes=3), IMAGE),
+    "ensemble": Case(
+        lambda: Ensemble([ProtoNet(conv()), MatchingNetwork(conv()), R2D2(conv())]), IMAGE
+    ),
+    "ensemble-gradient": Case(
+        lambda: Ensemble([MAML(classifier(), inner_lr=0.1), ProtoNet(conv())]), IMAGE
+    ),
+    "ensemble-refined": Case(
+        lambda: Ensemble([ProtoNet(conv(), refine=2), SoftNearestNeighbour(conv())]), IMAGE
+    ),
+    "ensemble-black-boxes": Case(
+        lambda: Ensemble(
+            [
+                BlackBoxLSTM(conv(), outputs=3, hidden=16, layers=1),
+                ConditionalNeuralProcess(conv(), outputs=4, width=16),
+            ]
+        ),
+        IMAGE,
+    ),
+    "ensemble-regression": Case(
+        lambda: Ensemble([MAML(MLP(1, [20], 1), inner_lr=0.01), R2D2(MLP(1, [20], 9))]), (1,), None
+    ),
     "mann": Case(lambda: MANN(conv(), outputs=3, hidden=16, slots=12, width=6), IMAGE),
     "mann-offset": Case(
         lambda: MANN(conv(), outputs=4, hidden=16, slots=12, width=6, protocol="offset"), IMAGE

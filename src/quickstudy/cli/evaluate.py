@@ -42,6 +42,14 @@ def evaluate(
         int | None,
         typer.Option(help="Answer by this many nearest neighbours in the learner's feature space."),
     ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Ask this one, too, and answer together; may be repeated."),
+    ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(help="Let answers use that all classes have as many queries in a task."),
+    ] = False,
     by_instance: Annotated[
         bool, typer.Option(help="MANN (offset): accuracy at each example of a class.")
     ] = False,
@@ -65,19 +73,25 @@ def evaluate(
     from quickstudy.cli.tables import instance_table
     from quickstudy.experiments import targets
 
-    targets.check_target(target)
+    for name in (target, *(others or ())):
+        targets.check_target(name)
     with busy("starting"):
         from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
         from quickstudy.evaluation import evaluate as run
         from quickstudy.experiments.run import changed_data
+        from quickstudy.experiments.start import ask_together
         from quickstudy.learner import temporarily
 
         experiment, learner = targets.find_target(target, weights)
     options = {"inner_steps": inner_steps, "refine": refine, "nearest": nearest}
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
+    if others:
+        names = [target, *others]
+        learner = ask_together(experiment, names, weights=weights, unseen=frozen is None)
+        chosen["with"] = others
     if nearest is not None:
         learner = targets.nearest_in_space(learner, nearest)
-    experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
     if frozen is None and data is None and split is None and Path(target, "run.json").exists():
         difference = changed_data(experiment, target)
         if difference:
@@ -100,7 +114,9 @@ def evaluate(
         tasks = stored = FrozenTasks.freeze(tasks, n_tasks, about)
         stored.save(freeze)
         about = {**about, "tasks": stored.fingerprint}
-    at_test: dict[str, Any] = {name: value for name, value in chosen.items() if name != "nearest"}
+    at_test: dict[str, Any] = {
+        name: value for name, value in chosen.items() if name not in ("nearest", "with")
+    }
     with temporarily(learner, **at_test), busy(f"evaluating on {n_tasks} tasks") as show:
         if by_instance:
             instance_table(accuracy_by_instance(learner, tasks, n_tasks=n_tasks), as_json)
@@ -110,6 +126,7 @@ def evaluate(
             tasks,
             n_tasks=n_tasks,
             batch_norm=batch_norm,
+            balanced=balanced,
             about={"learner": experiment.learner, "run": target, **chosen, **about},
             on_batch=lambda done: show(f"evaluating {done}/{n_tasks} tasks"),
         )
@@ -118,5 +135,5 @@ def evaluate(
     if as_json:
         print(to_json({**result.as_dict(), "file": os.fspath(out)}))
     else:
-        print(f"{experiment.learner}: {result}")
+        print(f"{' + '.join([target, *others]) if others else experiment.learner}: {result}")
         say(f"scores of each task: {out}")

@@ -5,7 +5,7 @@ Names become objects here and nowhere else; the library itself is configured by 
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_type_hints
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from quickstudy.experiments.schema import Fields, Schema
 from quickstudy.policy import Policy
@@ -83,6 +83,7 @@ _MOST = {
     "reads": 1000,
 }
 """Of options; 100,000 of any other. A file from a stranger may ask for what no machine can do."""
+_MOST_OTHERS = 20
 
 
 class Architecture(Fields):
@@ -170,6 +171,21 @@ class LearnerSpec(Architecture, Schema):
         Literal["images", "sinusoid", "tables"],
         Field(description="Images, numbers to regress on, or the columns of tables."),
     ] = "images"
+    others: Annotated["list[LearnerSpec]", BeforeValidator(lambda value: _described(value))] = (
+        Field(
+            default_factory=list,
+            description="Asked together with it: what is built is an `Ensemble`.",
+        )
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_input(self) -> Self:
+        for other in self.others:
+            for name in ("inputs", "size", "channels"):
+                own, its = getattr(self, name), getattr(other, name)
+                if own != its:
+                    raise ValueError(f"{name} is {own!r} of one member and {its!r} of another")
+        return self
 
     def build(
         self,
@@ -192,20 +208,35 @@ class LearnerSpec(Architecture, Schema):
         """
         import torch
 
-        if at_most is not None and self.backbone != "efficientnet-lite0":
-            with torch.device("meta"):
-                empty = self._learner(pretrained=False)
-                count = sum(value.numel() for value in empty.state_dict().values())
-            if count > at_most:
-                raise ValueError(
-                    f"its description is of a {self.learner} with {count:,} numbers, and it has "
-                    f"weights for {at_most:,}"
-                )
+        alone = self.replace(others=[]) if self.others else self
+        if (
+            at_most is not None
+            and (count := sum(m._count() for m in (alone, *self.others))) > at_most
+        ):
+            raise ValueError(
+                f"its description is of a {self.learner} with {count:,} numbers, and it has "
+                f"weights for {at_most:,}"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             learner = self._learner(encoder, pretrained=at_most is None)
-        learner.described = self
-        return learner
+        learner.described = alone
+        if not self.others:
+            return learner
+        from quickstudy.learners import Ensemble
+
+        several = (other.build(seed + i, at_most=at_most) for i, other in enumerate(self.others, 1))
+        return Ensemble([learner, *several])
+
+    def _count(self) -> int:
+        """How many numbers its learner has; 0 for the one whose size no description decides."""
+        import torch
+
+        if self.backbone == "efficientnet-lite0":
+            return 0
+        with torch.device("meta"):
+            empty = self._learner(pretrained=False)
+        return sum(value.numel() for value in empty.state_dict().values())
 
     def _learner(
         self, weights: "Mapping[str, Tensor] | None" = None, *, pretrained: bool
@@ -300,6 +331,16 @@ class LearnerSpec(Architecture, Schema):
             batch_norm=self.batch_norm,
             norm_scale=self.norm_scale,
         )
+
+
+def _described(members: Any) -> Any:
+    """Members of an ensemble, from plain values."""
+    if not isinstance(members, list) or len(members) > _MOST_OTHERS:
+        raise ValueError(f"others is {members!r:.80}; expected at most {_MOST_OTHERS} learners")
+    members = [m.model_dump() if isinstance(m, LearnerSpec) else m for m in members]
+    if any(not isinstance(m, dict) or m.get("others") for m in members):
+        raise ValueError("others has what is no learner, or is an ensemble itself")
+    return [LearnerSpec(**m) for m in members]
 
 
 def learner_options(name: LearnerName) -> dict[str, Any]:

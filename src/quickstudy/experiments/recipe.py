@@ -126,6 +126,7 @@ class Cell(_Strict):
         at_test: what the learner's attributes are in a test, such as ``{"inner_steps": 3}``; of
             a list, the value that does best on the validation tasks.
         within_group: tasks within one alphabet.
+        balanced: answers make use of it that all classes have as many queries.
     """
 
     way: Count = 5
@@ -136,6 +137,7 @@ class Cell(_Strict):
     at_test: dict[str, int | float | list[int | float]] = {}
     instance: Count | None = None
     within_group: bool = False
+    balanced: bool = False
     data: DataName | None = None
     split: SplitName | None = None
     rotations: bool | None = None
@@ -151,7 +153,8 @@ class Cell(_Strict):
         if self.data == "sinusoid":
             return f"{self.shot} points"
         words = " within one alphabet" if self.within_group else ""
-        words += ", queries together" if self.at_test.get("refine") else ""
+        words += ", queries together" if self.at_test.get("refine") or self.balanced else ""
+        words += ", balanced" if self.balanced else ""
         return f"{self.way}w{self.shot}s{words}"
 
     @property
@@ -175,6 +178,9 @@ class Recipe(_Strict):
         code: the reference implementation, and the place in it that settles what the paper leaves
             open.
         differs: what is known to differ from the paper.
+        members: trained learners, by the names that `quickstudy evaluate` takes, that are asked
+            together, see `quickstudy.learners.Ensemble`; nothing is trained then, and the protocol
+            says on what they are tested.
         ships: its weights come with quickstudy, see `quickstudy.load`.
         digest: of its protocol, validation and cells, and not of words about them; a card of
             another digest is of another recipe.
@@ -187,6 +193,7 @@ class Recipe(_Strict):
     code: str | None = None
     differs: list[str] = []
     ships: bool = False
+    members: list[str] = []
     protocol: TrainingProtocol
     validation: Validation | None = None
     cells: Annotated[list[Cell], Field(min_length=1)]
@@ -196,7 +203,10 @@ class Recipe(_Strict):
         lists = [n for c in self.cells for n, value in c.at_test.items() if isinstance(value, list)]
         if lists and self.validation is None:
             raise ValueError(f"{lists[0]} is to be chosen, but there is no validation")
-        if not self.protocol.steps and self.protocol.learner not in BASELINES:
+        if self.members and self.protocol.steps:
+            raise ValueError("members have been trained: steps should be 0")
+        trains = self.protocol.learner not in BASELINES and not self.members
+        if trains and not self.protocol.steps:
             raise ValueError(f"steps is 0, and {self.protocol.learner} has to be trained")
         self._check_refined()
         given = self.protocol.model_dump(exclude_unset=True, exclude_none=True)

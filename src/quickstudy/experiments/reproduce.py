@@ -22,6 +22,7 @@ from quickstudy.experiments.card import Card, Result
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.start import ask_together
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
@@ -83,7 +84,12 @@ def reproduce(
         validate_every=1000 if chosen is None else chosen.every,
         patience=_patience(recipe) if experiment.has_validation else None,
     )
-    trained = run_experiment(experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes)
+    if recipe.members:
+        trained = TrainResult(0, 0.0)
+    else:
+        trained = run_experiment(
+            experiment, folder, machine, resume=True, quiet=quiet, minutes=minutes
+        )
     with first_goes() as first:
         if first:
             weights, results = _judge(recipe, experiment, trained, folder, machine, say)
@@ -123,8 +129,11 @@ def _judge(
     say: Callable[[str], None],
 ) -> tuple[str, list[Result]]:
     """The hash of the weights, and what they reach in every cell."""
-    _, learner = load_run(folder)
-    about = experiment.learner_spec().model_dump()
+    learner: MetaLearner = (
+        ask_together(experiment, recipe.members) if recipe.members else load_run(folder)[1]
+    )
+    described = learner.described or experiment.learner_spec()
+    about = described.model_dump()
     save_weights(folder / WEIGHTS, learner, half=recipe.ships, about=about)
     load_weights(folder / WEIGHTS, learner)
     weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -207,7 +216,14 @@ class _Scorer:
         with temporarily(self.learner, **attributes):  # puts back what is set within
             chosen = {name: self._set(name, value, cell) for name, value in cell.at_test.items()}
             about = {"at_test": chosen}
-            return evaluate(self.learner, tasks, n_tasks=cell.tasks, batch_norm=column, about=about)
+            return evaluate(
+                self.learner,
+                tasks,
+                n_tasks=cell.tasks,
+                batch_norm=column,
+                balanced=cell.balanced,
+                about=about,
+            )
 
     def _set(self, name: str, value: Any, cell: Cell) -> Any:
         """Give the learner a value, or the best of several; which one."""

@@ -264,6 +264,11 @@ class Experiment(Setup, Schema):
         return self.data not in ("sinusoid", "tables")
 
     @property
+    def inputs(self) -> str:
+        """What its learner takes: images, or what is invented."""
+        return "images" if self.has_classes else self.data
+
+    @property
     def has_validation(self) -> bool:
         """Whether there are tasks to choose weights by."""
         return self.data == "tables" or (self.has_classes and self.splits.validation is not None)
@@ -380,7 +385,7 @@ class Experiment(Setup, Schema):
 
     def _spec(self) -> LearnerSpec:
         fields = self.model_dump(include={*Architecture.model_fields})
-        inputs: Any = "images" if self.has_classes else self.data
+        inputs: Any = self.inputs
         return LearnerSpec(**fields, inputs=inputs)
 
     def build_optimizer(

@@ -1,5 +1,9 @@
-"""Learners that begin with the trained encoder of another: the ``start`` of an `Experiment`."""
+"""Learners made of others that are trained: that begin with an encoder, or ask several.
 
+The first is the ``start`` of an `Experiment`, the second the ``members`` of a recipe.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,13 +11,14 @@ from torch import nn
 
 from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.run import changed_data
-from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.experiments.targets import find_target
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
+    from quickstudy.learners import Ensemble
 
-__all__ = ["build_started", "keep_encoder"]
+__all__ = ["ask_together", "build_started", "check_unseen", "keep_encoder"]
 
 _ENCODER = ("backbone", "size", "channels", "filters", "downsample", "norm_scale", "fit_ink")
 
@@ -46,11 +51,41 @@ def build_started(experiment: Experiment, start: str) -> "MetaLearner":
                 f"the encoder of {start} does not fit: its {name} is {theirs!r}, and here it is "
                 f"{ours!r}"
             )
-    _check_unseen(experiment, start)
+    check_unseen(experiment, start)
     learner = experiment.learner_spec().build(experiment.seed, encoder=weights)
     if not _learns(learner):
         raise ValueError(f"{experiment.learner} trains nothing that could begin with {start}")
     return learner
+
+
+def ask_together(
+    experiment: Experiment, names: Sequence[str], *, weights: Weights = "auto", unseen: bool = True
+) -> "Ensemble":
+    """Trained learners as one, to be tested on the data of an experiment.
+
+    Args:
+        experiment: on whose data.
+        names: run folders, or weights that come with quickstudy.
+        weights: which of a run's, see `load_run`.
+        unseen: make sure that none of them was trained on classes that the experiment holds out.
+
+    Raises:
+        FileNotFoundError: a name stands for nothing; lists the names there are.
+        ValueError: one takes other images, or has seen classes that are held out.
+    """
+    from quickstudy.learners import Ensemble
+
+    members = []
+    for name in names:
+        source, learner = find_target(name, weights)
+        for field in ("inputs", "size", "channels", "invert"):
+            its, expected = getattr(source, field), getattr(experiment, field)
+            if its != expected:
+                raise ValueError(f"{name} does not fit: {field} is {its!r}, and here {expected!r}")
+        if unseen and experiment.has_classes and _learns(learner):
+            check_unseen(experiment, name)
+        members.append(learner)
+    return Ensemble(members)
 
 
 def keep_encoder(learner: "MetaLearner") -> None:
@@ -87,7 +122,7 @@ def _learns(learner: "MetaLearner") -> bool:
     return any(p.requires_grad for p in learner.parameters())
 
 
-def _check_unseen(experiment: Experiment, start: str | None) -> None:
+def check_unseen(experiment: Experiment, start: str | None) -> None:
     """Raise ``ValueError`` if ``start``, or what it began with, was trained on classes held out."""
     parts = experiment.splits.parts().items()
     held_out = {root for part, classes in parts if part != "train" for root in classes.roots}

@@ -3,6 +3,7 @@
 from quickstudy.learners.anil import ANIL
 from quickstudy.learners.baseline import Baseline
 from quickstudy.learners.cnp import ConditionalNeuralProcess
+from quickstudy.learners.ensemble import Ensemble
 from quickstudy.learners.logistic import Logistic
 from quickstudy.learners.lstm import BlackBoxLSTM
 from quickstudy.learners.maml import MAML
@@ -31,6 +32,7 @@ __all__ = [
     "Baseline",
     "BlackBoxLSTM",
     "ConditionalNeuralProcess",
+    "Ensemble",
     "InContextTransformer",
     "Logistic",
     "MAMLPlusPlus",

@@ -1,0 +1,124 @@
+"""Ensembles: several learners are asked, and answer together."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.learner import MetaLearner, Phi, class_labels, ways
+from quickstudy.task import Task
+
+if TYPE_CHECKING:
+    from quickstudy.experiments.architecture import LearnerSpec
+
+__all__ = ["Ensemble"]
+
+
+def _of_members(name: str) -> Any:
+    """An attribute that is that of all members which have one, such as ``inner_steps``."""
+
+    def get(self: "Ensemble") -> Any:
+        return getattr(self._with(name)[0], name)
+
+    def set_all(self: "Ensemble", value: Any) -> None:
+        for member in self._with(name):
+            setattr(member, name, value)
+
+    return property(get, set_all)
+
+
+class Ensemble(MetaLearner):
+    """Learners that were trained apart, asked together (Lakshminarayanan et al. 2017,
+    arXiv:1612.01474, who train one network from several first weights)::
+
+        phi            = (phi_1, ..., phi_K), each member's own
+        log p(y | x)   = 1/K sum_k log p_k(y | x) + constant
+        f(x)           = 1/K sum_k f_k(x)                                          (regression)
+
+    Where members make different mistakes, together they make fewer, whatever kinds they are of.
+    The paper averages probabilities; the mean of their logarithms (a logarithmic opinion pool) is
+    as good for each query alone, and better where queries are answered together.
+
+    Trained as one, each member learns as it would alone: the loss is the sum of theirs.
+
+    Args:
+        members: learners of the same inputs. What one of them does not promise, the ensemble does
+            not, and it takes as many classes as the one that takes fewest.
+
+    ``phi``: ``{"members": {"0": phi_0, "1": phi_1, ...}, "classes": [T,N]}``.
+
+    Raises:
+        ValueError: there is no member, or ``refine`` or ``inner_steps`` of those that have it
+            differ.
+
+    Example:
+        >>> from quickstudy.learners import MatchingNetwork, ProtoNet
+        >>> from quickstudy.nn import Conv4
+        >>> learner = Ensemble([ProtoNet(Conv4()), MatchingNetwork(Conv4())])
+    """
+
+    refine = _of_members("refine")
+    inner_steps = _of_members("inner_steps")
+
+    def __init__(self, members: Sequence[MetaLearner]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble has at least one member")
+        self.members = nn.ModuleList(members)
+        for name in ("refine", "inner_steps"):
+            values = {getattr(member, name) for member in self._all if hasattr(member, name)}
+            if len(values) > 1:
+                some = ", ".join(map(str, sorted(values)))
+                raise ValueError(f"{name} is {some} among the members; expected one for all")
+        self.order_invariant = all(member.order_invariant for member in self._all)
+        self.label_equivariant = all(member.label_equivariant for member in self._all)
+        self.class_balanced = all(member.class_balanced for member in self._all)
+        self.takes_missing = all(member.takes_missing for member in self._all)
+
+    @property
+    def _all(self) -> list[MetaLearner]:
+        members: Any = self.members
+        return [*members]
+
+    def _with(self, name: str) -> list[MetaLearner]:
+        found = [member for member in self._all if hasattr(member, name)]
+        if not found:
+            raise AttributeError(f"no member of this ensemble has {name}")
+        return found
+
+    @property
+    def described(self) -> "LearnerSpec | None":  # type: ignore[override]
+        """Its members' descriptions, if all have one and none is an ensemble."""
+        first, *others = (member.described for member in self._all)
+        if first is None or None in others or any(spec.others for spec in (first, *others) if spec):
+            return None
+        return first.replace(others=[spec.model_dump() for spec in others if spec])
+
+    @property
+    def max_way(self) -> int | None:
+        return min((m.max_way for m in self._all if m.max_way is not None), default=None)
+
+    @property
+    def transductive(self) -> bool:
+        return any(member.transductive for member in self._all)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+        adapted = (member.adapt(support_x, support_y, n_way) for member in self._all)
+        members = {str(i): phi for i, phi in enumerate(adapted)}
+        return {"members": members, **class_labels(support_y, n_way)}
+
+    def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+        answers = [
+            member.predict(phi["members"][str(i)], query_x) for i, member in enumerate(self._all)
+        ]
+        if ways(phi) is None:
+            return torch.stack(answers).mean(0)
+        return torch.stack([logits.log_softmax(-1) for logits in answers]).mean(0)
+
+    def loss(self, task: Task) -> Tensor:
+        """The sum of the members' own losses."""
+        return torch.stack([member.loss(task) for member in self._all]).sum()
+
+    def tasks_in_memory(self, task: Task) -> int:
+        return max(member.tasks_in_memory(task) for member in self._all)
