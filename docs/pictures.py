@@ -853,7 +853,7 @@ PICTURES: dict[str, Picture] = {
     "ensemble": Picture(
         "what each member makes of the support",
         (("members", "{number: phi of each}"), ("classes", "[T,N]")),
-        "mean of the members'\nlog p(y | x)",
+        "mean of the members'\np(y | x)",
         "each member what it learns alone",
         _ensemble,
     ),

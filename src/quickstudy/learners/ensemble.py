@@ -1,5 +1,6 @@
 """Ensembles: several learners are asked, and answer together."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,11 @@ class Ensemble(MetaLearner):
     """Learners that were trained apart, asked together (Lakshminarayanan et al. 2017,
     arXiv:1612.01474, who train one network from several first weights)::
 
-        phi            = (phi_1, ..., phi_K), each member's own
-        log p(y | x)   = 1/K sum_k log p_k(y | x) + constant
-        f(x)           = 1/K sum_k f_k(x)                                          (regression)
+        phi       = (phi_1, ..., phi_K), each member's own
+        p(y | x)  = 1/K sum_k p_k(y | x)                                         (section 2.4)
+        f(x)      = 1/K sum_k f_k(x)                                             (regression)
 
     Where members make different mistakes, together they make fewer, whatever kinds they are of.
-    The paper averages probabilities; the mean of their logarithms (a logarithmic opinion pool) is
-    as good for each query alone, and better where queries are answered together.
 
     Trained as one, each member learns as it would alone: the loss is the sum of theirs.
 
@@ -114,7 +113,8 @@ class Ensemble(MetaLearner):
         ]
         if ways(phi) is None:
             return torch.stack(answers).mean(0)
-        return torch.stack([logits.log_softmax(-1) for logits in answers]).mean(0)
+        logs = torch.stack([logits.log_softmax(-1) for logits in answers])
+        return logs.logsumexp(0) - math.log(len(answers))
 
     def loss(self, task: Task) -> Tensor:
         """The sum of the members' own losses."""
