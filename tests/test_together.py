@@ -1,5 +1,6 @@
 """Many examples answered together: the mixture's equations, and what it promises."""
 
+import io
 import json
 import weakref
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from quickstudy.calibration import matching_temperature, probabilities
 from quickstudy.estimator import Classifier
@@ -18,6 +20,7 @@ from quickstudy.heads import load_learner
 from quickstudy.learners import MAML, ProtoNet
 from quickstudy.model import Model
 from quickstudy.nn import MLP
+from quickstudy.report import Report
 from quickstudy.together import answer_together
 
 Array = NDArray[Any]
@@ -282,3 +285,72 @@ def test_a_model_and_the_command_answer_together(
     assert [one["label"] for one in said] == [a.label for a in together]
     with pytest.raises(ValueError, match="--together answers by all examples, and --shard reads"):
         app(["predict", "m.qs", "new.txt", "--together", "--shard", "1/2"], standalone_mode=False)
+
+
+def test_a_report_of_what_was_answered_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import quickstudy.model as module
+    from quickstudy.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("load_encoder", "built_in_encoder"):
+        monkeypatch.setattr(module, name, lambda name, device=None: Points())
+    x, y, support = heaps()
+    few = [Example(f"{a} {b}", name, "") for (a, b), name in zip(support, "ab", strict=True)]
+    model = Model.learn(few, encoder=Points(), head="centroid")  # type: ignore[arg-type]
+    texts = [f"{a} {b}" for a, b in x]
+    truth = ["ab"[label] for label in y]
+    test = [Example(*each, str(i)) for i, each in enumerate(zip(texts, truth, strict=True))]
+    for together in (False, True):
+        report = Report.of(model, test, together=together)
+        right = [
+            answer.label == name
+            for answer, name in zip(model.predict(texts, together=together), truth, strict=True)
+        ]
+        assert report.accuracy == sum(right) / len(right)
+        assert ("answered together" in report.html("m")) is together
+    model.save("m.qs")
+    rows = "".join(f"{text},{name}\n" for text, name in zip(texts, truth, strict=True))
+    Path("test.csv").write_text("text,label\n" + rows)
+    app(["report", "m.qs", "test.csv", "--together", "--no-cache"], standalone_mode=False)
+    assert f"accuracy {report.accuracy:.1%} on {len(x)} examples" in capsys.readouterr().out
+    assert "answered together" in Path("report.html").read_text()
+
+
+def test_a_report_together_keeps_no_more_of_an_image_than_it_shows(tmp_path: Path) -> None:
+    """Nor does one that cannot be read stop it."""
+    rng = np.random.default_rng(0)
+    paint = {"dark": 60, "bright": 200}
+
+    def photo(level: int) -> bytes:
+        pixels = np.clip(rng.normal(level, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    few = [Example(photo(level), name, "") for name, level in paint.items()]
+    model = Model.learn(few, encoder="pixels:8", head="centroid")
+    living: weakref.WeakSet[Example] = weakref.WeakSet()
+    most = 0
+
+    def test() -> Iterator[Example]:
+        nonlocal most
+        for i in range(200):
+            name = "dark" if i % 2 else "bright"
+            data = b"no image" if i == 5 else photo(paint[name])
+            example = Example(data, "bright" if i == 9 else name, f"photo {i}")
+            living.add(example)
+            most = max(most, len(living))
+            yield example
+            del example
+
+    failed: list[str] = []
+    report = Report.of(model, test(), failed=failed, together=True)
+    assert [line.split(":")[0] for line in failed] == ["photo 5"]
+    assert (report.tested, report.accuracy) == (199, 198 / 199)
+    (mistake,) = report.worst
+    assert (mistake.truth, mistake.answer.where) == ("bright", "photo 9")
+    assert mistake.picture is not None
+    assert Image.open(io.BytesIO(mistake.picture)).size == (96, 96)
+    assert most < 100

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Report:
         worst: the wrong answers it was surest of.
         failed: examples that could not be read.
         about: what there is to know of the model, see `Model.about`.
+        together: whether the examples were answered together, see `Model.predict`.
     """
 
     classes: list[str]
@@ -52,6 +53,7 @@ class Report:
     worst: list[Mistake]
     failed: list[str]
     about: dict[str, Any]
+    together: bool = False
 
     @classmethod
     def of(
@@ -61,11 +63,16 @@ class Report:
         *,
         cache: FeatureCache | None = None,
         failed: list[str] | None = None,
+        together: bool = False,
     ) -> "Report":
         """Test a model on labelled examples; arguments as in `Model.learn`.
 
+        With ``together`` they are answered when all are read, as `Model.predict` does; their labels
+        are not looked at before.
+
         Raises:
-            ValueError: there is nothing to test on, or an example has no label.
+            ValueError: there is nothing to test on, or an example has no label; or the head cannot
+                answer many together.
         """
         failed = [] if failed is None else failed
         classes = [*model.counts]
@@ -78,10 +85,10 @@ class Report:
             for example in as_examples(examples, failed):
                 if example.label is None:
                     raise ValueError(f"{example.where} has no label")
-                pending.append(example)
+                pending.append(_shrunk(example) if together else example)
                 yield example
 
-        for answer in model.predict(remember(), cache=cache, failed=failed):
+        for answer in model.predict(remember(), cache=cache, failed=failed, together=together):
             while pending[0].where != answer.where:
                 pending.popleft()  # could not be read
             example = pending.popleft()
@@ -109,7 +116,7 @@ class Report:
         confusion = np.zeros((len(classes), known + 1), np.int64)
         for cell, count in counts.items():
             confusion[cell] = count
-        return cls(classes, confusion, worst, failed, model.about())
+        return cls(classes, confusion, worst, failed, model.about(), together)
 
     @property
     def tested(self) -> int:
@@ -177,6 +184,7 @@ class Report:
             head=html.escape(self.about["head"]),
             learned=sum(learned.values()),
             known=known,
+            together=_TOGETHER if self.together else "",
             wide=_WIDE,
             tested=self.tested,
             columns=head,
@@ -193,14 +201,30 @@ def _mistake(answer: Answer, example: Example, truth: str) -> Mistake:
     if not isinstance(example.item, bytes):
         row = ", ".join(f"{name}: {value}" for name, value in example.item.items())
         return Mistake(answer, truth, None, f"{example.where} ({row})")
+    return Mistake(answer, truth, _picture(example.item, example.where), None)
+
+
+def _picture(image: bytes, where: str) -> bytes:
+    """An image as it is shown, small."""
     from PIL import Image
 
     from quickstudy.images import decode_image
 
-    pixels = decode_image(example.item, example.where, (_SIDE, _SIDE), 3)
     file = io.BytesIO()
+    pixels = decode_image(image, where, (_SIDE, _SIDE), 3)
     Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, "PNG")
-    return Mistake(answer, truth, file.getvalue(), None)
+    return file.getvalue()
+
+
+def _shrunk(example: Example) -> Example:
+    """What of an example is kept until all are read; of an image, the picture to show of it."""
+    if not isinstance(example.item, bytes):
+        return example
+    try:
+        picture = _picture(example.item, example.where)
+    except ValueError:  # which whoever encodes it will say
+        picture = b""
+    return replace(example, item=picture)
 
 
 def _figure(mistake: Mistake) -> str:
@@ -218,6 +242,10 @@ def _figure(mistake: Mistake) -> str:
     )
 
 
+_TOGETHER = (
+    " The examples were answered together: each showed the others what its class looks like, so "
+    "that one alone, or others, may be answered otherwise."
+)
 _WIDE = '<div class="wide" role="region" aria-label="Table" tabindex="0">'
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -246,7 +274,7 @@ blockquote {{ margin: 0; padding: .4rem .6rem; background: #f3f3f3; border-radiu
 <p>of {tested} examples were called by their right name. With 95% confidence that is {interval}
 of all such examples.</p>
 <p>The model: encoder {encoder}, head {head}, learned from {learned} examples of {known}
-classes.</p>
+classes.{together}</p>
 <h2>What was called what</h2>
 <p>A row is a true class, a column what the model said.</p>
 {wide}<table class="confusion"><thead><tr><th></th>{columns}</tr></thead>

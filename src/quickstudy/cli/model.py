@@ -46,6 +46,10 @@ ShardOption = Annotated[
     str | None,
     typer.Option(help="3/16: only the third of 16 shares of the examples, for many processes."),
 ]
+TogetherOption = Annotated[
+    bool,
+    typer.Option(help="Answer when all are read: each shows the others what its class looks like."),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse it all if one example cannot be read.")
 ]
@@ -153,12 +157,7 @@ def predict(
     text: Annotated[list[str] | None, typer.Option(help="A sentence; may be repeated.")] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
-    together: Annotated[
-        bool,
-        typer.Option(
-            help="Answer when all are read: each shows the others what its class looks like."
-        ),
-    ] = False,
+    together: TogetherOption = False,
     shard: ShardOption = None,
     cache: CacheOption = True,
     encoder: EncoderOption = None,
@@ -301,6 +300,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
+    together: TogetherOption = False,
     strict: StrictOption = False,
     cache: CacheOption = True,
     encoder: EncoderOption = None,
@@ -318,7 +318,7 @@ def report(
     from quickstudy.report import Report
 
     progress = _progress(examples, "testing")
-    result = Report.of(loaded, progress, cache=_cache(cache), failed=failed)
+    result = Report.of(loaded, progress, cache=_cache(cache), failed=failed, together=together)
     _say_failed(failed, strict)
     write_atomically(out, result.html(model.name).encode(errors="xmlcharrefreplace"))
     print(f"accuracy {result.accuracy:.1%} on {result.tested} examples")
