@@ -347,7 +347,7 @@ def test_a_report_together_keeps_no_more_of_an_image_than_it_shows(tmp_path: Pat
 
     failed: list[str] = []
     report = Report.of(model, test(), failed=failed, together=True)
-    assert [line.split(":")[0] for line in failed] == ["photo 5"]
+    assert [line.split(":")[0] for line in failed] == ["cannot read the image photo 5"]
     assert (report.tested, report.accuracy) == (199, 198 / 199)
     (mistake,) = report.worst
     assert (mistake.truth, mistake.answer.where) == ("bright", "photo 9")
