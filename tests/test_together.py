@@ -321,15 +321,15 @@ def test_a_report_of_what_was_answered_together(
 def test_a_report_together_keeps_no_more_of_an_image_than_it_shows(tmp_path: Path) -> None:
     """Nor does one that cannot be read stop it."""
     rng = np.random.default_rng(0)
-    paint = {"dark": 60, "bright": 200}
+    paint = {"red": (200, 60, 60), "blue": (60, 60, 200)}
 
-    def photo(level: int) -> bytes:
-        pixels = np.clip(rng.normal(level, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
+    def photo(colour: tuple[int, int, int]) -> bytes:
+        pixels = np.clip(rng.normal(colour, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
         return file.getvalue()
 
-    few = [Example(photo(level), name, "") for name, level in paint.items()]
+    few = [Example(photo(colour), name, "") for name, colour in paint.items()]
     model = Model.learn(few, encoder="pixels:8", head="centroid")
     living: weakref.WeakSet[Example] = weakref.WeakSet()
     most = 0
@@ -337,9 +337,9 @@ def test_a_report_together_keeps_no_more_of_an_image_than_it_shows(tmp_path: Pat
     def test() -> Iterator[Example]:
         nonlocal most
         for i in range(200):
-            name = "dark" if i % 2 else "bright"
+            name = "red" if i % 2 else "blue"
             data = b"no image" if i == 5 else photo(paint[name])
-            example = Example(data, "bright" if i == 9 else name, f"photo {i}")
+            example = Example(data, "blue" if i == 9 else name, f"photo {i}")
             living.add(example)
             most = max(most, len(living))
             yield example
@@ -350,7 +350,7 @@ def test_a_report_together_keeps_no_more_of_an_image_than_it_shows(tmp_path: Pat
     assert [line.split(":")[0] for line in failed] == ["cannot read the image photo 5"]
     assert (report.tested, report.accuracy) == (199, 198 / 199)
     (mistake,) = report.worst
-    assert (mistake.truth, mistake.answer.where) == ("bright", "photo 9")
+    assert (mistake.truth, mistake.answer.where) == ("blue", "photo 9")
     assert mistake.picture is not None
     assert Image.open(io.BytesIO(mistake.picture)).size == (96, 96)
     assert most < 100
