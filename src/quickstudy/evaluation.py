@@ -188,10 +188,10 @@ def evaluate(
                 if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
                     policy = "transductive"
                 answers = learner(task)
-                none = none or bool(answers.isnan().any())
                 if balanced:
                     _check_balanced(task)
                     answers = functional.balanced(answers)
+                none = none or bool(answers.isnan().any())
                 scores += task_scores(answers, task.query_y).tolist()
     if none:
         warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
