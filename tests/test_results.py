@@ -7,6 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from quickstudy.experiments.pretrained import load
+from quickstudy.experiments.recipe import load_recipe
+from quickstudy.experiments.reproduce import digest
+
 ROOT = Path(__file__).parents[1]
 DRAWINGS = "protonet-drawings"
 
@@ -18,7 +22,7 @@ def results(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_the_pages_are_built_from_the_cards(results: ModuleType) -> None:
     pages = results.pages()
-    assert len(pages) == 35
+    assert len(pages) == 36
     for page, text in pages.items():
         assert page.read_text() == text, f"{page} differs: python tools/results.py writes it"
 
@@ -264,3 +268,23 @@ def test_what_is_said_of_speed_is_what_was_measured(results: ModuleType) -> None
         in page
     )
     assert f"1.4 times | **{time[0]:.2f}** and **{time[1]:.2f}**" in page
+
+
+def test_what_is_said_of_ensembles_is_what_the_cards_say(results: ModuleType) -> None:
+    cards = results.load_cards()
+    recipe, card = load_recipe("ensemble-omniglot-beyond"), cards["ensemble-omniglot-beyond"]
+    for result in card.results[:4]:
+        alone = [
+            other.mean
+            for member in recipe.members
+            for other in cards[member].results
+            if (other.cell.label, other.column) == (result.cell.label, result.column)
+        ]
+        assert len(alone) >= 3
+        assert result.mean > max(alone)
+    gap = {r.cell.label[:6].strip(","): r.mean - r.cell.published for r in card.results[4:]}
+    assert gap["20w1s"] > card.results[6].ci95
+    assert all(-0.02 <= round(gap[label], 2) <= 0.02 for label in ("5w5s", "20w5s"))
+    assert gap["5w1s"] < -card.results[4].ci95
+    for name in recipe.members:
+        assert card.members[name] == digest(load(name)), f"{name} has changed: run it again"

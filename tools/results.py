@@ -793,8 +793,12 @@ def block(words: list[str], cards: dict[str, Card]) -> str:
     if words == ["counts"]:
         return counts(cards) + "\n"
     recipes = [load_recipe(name) for name in recipe_names() if name in cards]
-    own = [recipe for recipe in recipes if recipe.protocol.learner in words]
+    own = [recipe for recipe in recipes if _learner(recipe) in words]
     return "\n".join(table(own, cards, links=False)) + "\n" if own else "Not yet run by a recipe.\n"
+
+
+def _learner(recipe: Recipe) -> str:
+    return "ensemble" if recipe.members else recipe.protocol.learner
 
 
 def anchor(name: str) -> str:

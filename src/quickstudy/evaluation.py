@@ -19,7 +19,7 @@ from quickstudy.checkpoint import load_state, reading, save_state, write_atomica
 from quickstudy.data.sampler import TaskSource, to_float
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
-from quickstudy.nn.norm import Policy, batch_norm_policy
+from quickstudy.nn.norm import Policy, batch_norm_policies
 from quickstudy.plain import read_file, to_json
 from quickstudy.task import Task
 
@@ -76,13 +76,18 @@ class Evaluation:
         """Mean and half its interval as text, in % if an accuracy, without the unit."""
         return self.metric.figure(self.mean, self.ci95)
 
+    @property
+    def company(self) -> str:
+        """How queries saw each other beside batch norm, such as ``queries together``; or empty."""
+        together = self.about.get("refine") or self.about.get("balanced")
+        balanced = ", balanced" if self.about.get("balanced") else ""
+        return f"queries together{balanced}" if together else ""
+
     def __str__(self) -> str:
         unit = self.metric.unit
         text = f"{self.figure}{unit}" if unit else f"{self.metric} {self.figure}"
         policy = f", batch norm {self.batch_norm}" if self.batch_norm else ""
-        together = self.about.get("refine") or self.about.get("balanced")
-        policy += ", queries together" if together else ""
-        policy += ", balanced" if self.about.get("balanced") else ""
+        policy += f", {self.company}" if self.company else ""
         n = len(self.scores)
         return f"{text} ({n} task{'s' * (n != 1)}{policy})"
 
@@ -178,7 +183,8 @@ def evaluate(
     scores: list[float] = []
     none, metric = False, Metric.ACCURACY
     with temporarily(learner, training=False, batch_norm=batch_norm):
-        policy: str | None = batch_norm_policy(learner)
+        policies = {*batch_norm_policies(learner).values()}  # an ensemble may have both
+        policy: str | None = max(policies, default=None)
         with torch.no_grad(), torch.random.fork_rng():
             for batch in _batches(tasks, n_tasks):
                 if on_batch is not None:
@@ -195,8 +201,11 @@ def evaluate(
                 scores += task_scores(answers, task.query_y).tolist()
     if none:
         warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
-    refined = {"refine": refine} if (refine := getattr(learner, "refine", 0)) else {}
-    known = {**refined, **({"balanced": True} if balanced else {}), **(about or {})}
+    known = dict(about or {})
+    for name, value in (("refine", getattr(learner, "refine", 0)), ("balanced", balanced)):
+        known.pop(name, None)  # what was done counts, not what is said of the tasks
+        if value:
+            known[name] = value
     return Evaluation(tuple(scores[:n_tasks]), metric, policy, known)
 
 
@@ -253,9 +262,12 @@ def result_path(result: Evaluation, folder: str | os.PathLike[str]) -> Path:
     about = result.about
     parts = [str(about[k]) for k in ("part", "way", "shot") if k in about] or ["frozen"]
     parts += [f"{k}{about[k]}" for k in ("inner_steps", "refine", "nearest") if k in about]
-    parts += ["with", *about["with"]] if "with" in about else []
     parts += ["balanced"] if about.get("balanced") else []
-    name = re.sub(r"[^\w.+-]", "_", "-".join([*parts, result.batch_norm or "plain"]))[:200]
+    parts += [result.batch_norm or "plain"]
+    parts += ["with", *about["with"]] if "with" in about else []
+    name = re.sub(r"[^\w.+-]", "_", "-".join(parts))
+    if len(name) > 200 or "with" in about:  # several lists of names may read alike
+        name = f"{name[:180]}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
     return Path(folder) / "evaluations" / f"{name}.json"
 
 

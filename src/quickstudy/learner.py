@@ -13,7 +13,9 @@ from quickstudy.checkpoint import save_weights
 from quickstudy.functional import example_loss
 from quickstudy.hub import Shareable
 from quickstudy.nn.norm import (
+    BatchNorm,
     Policy,
+    batch_norm_policies,
     batch_norm_policy,
     mixes_examples,
     set_batch_norm_policy,
@@ -229,12 +231,12 @@ def temporarily(
             afterwards.callback(_set_modes, learner, {m: m.training for m in learner.modules()})
             learner.train(training)
         if batch_norm is not None:
-            policy = batch_norm_policy(learner)
-            if policy is None:
+            policies = batch_norm_policies(learner)
+            if not policies:
                 raise ValueError(
                     "this learner has no quickstudy.nn.BatchNorm: batch_norm does not apply"
                 )
-            afterwards.callback(set_batch_norm_policy, learner, policy)
+            afterwards.callback(_set_policies, policies)
             set_batch_norm_policy(learner, batch_norm)
         for name, value in attributes.items():
             inherited = hasattr(type(learner), name) and name not in vars(learner)
@@ -244,6 +246,11 @@ def temporarily(
                 afterwards.callback(setattr, learner, name, getattr(learner, name))
             setattr(learner, name, value)
         yield
+
+
+def _set_policies(policies: dict[BatchNorm, Policy]) -> None:
+    for layer, policy in policies.items():
+        layer.policy = policy
 
 
 def _set_modes(learner: nn.Module, modes: dict[nn.Module, bool]) -> None:

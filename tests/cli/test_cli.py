@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -320,7 +321,23 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
     both = ("evaluate", "p", "--with", "r", "--tasks", "9")
     asked = json.loads(run(*both, "--refine", "5", "--balanced", "--json")[1])
     assert asked["about"]["with"] == ["r"]
-    assert asked["file"].endswith("test-3-1-refine5-with-r-balanced-plain.json")
+    assert "/test-3-1-refine5-balanced-plain-with-r-" in asked["file"]
+    for more in ("--nearest", "2"), ("--by-instance",):
+        status, _, err = run(*both, *more)
+        assert (status, "are of one learner: leave out --with" in err) == (2, True)
+    digits = ("nearest", "--data", "digits", "--way", "2", "--no-rotations")
+    for tasks, of, warned in (("same", ("p",), False), ("other", digits, True)):
+        status, _, err = run("evaluate", *of, "--tasks", "3", "--freeze", tasks)
+        assert status == 0, err
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert run("evaluate", "p", "--with", "r", "--tasks", "3", "--frozen", tasks)[0] == 0
+        seen = [w for w in said if "which may have seen their classes" in str(w.message)]
+        assert len(seen) == 2 * warned
+    status, _, err = run("evaluate", "p", "--by-instance", "--balanced")
+    assert (status, "no queries to be --balanced" in err) == (2, True)
+    status, _, err = run("compare", asked["file"], plain["file"])
+    assert status == 0, err
     assert asked["scores"] != refined["scores"]
     status, out, err = run(*both, "--balanced")
     assert status == 0, err

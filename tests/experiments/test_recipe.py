@@ -128,6 +128,11 @@ def test_the_digest_follows_the_protocol_and_not_the_words(tmp_path: Path) -> No
         ("steps = 4", "stps = 4", "protocol.stps: Extra inputs"),
         ("steps = 4", "steps = 0", "steps is 0, and protonet has to be trained"),
         (
+            "{ shot = 1 }",
+            "{ shot = 1, balanced = true, instance = 2 }",
+            "balanced is of queries of classes; 5-way, 2nd instance has none",
+        ),
+        (
             "cells =",
             "members = ['a', 'b']\ncells =",
             "members have been trained: steps should be 0",

@@ -11,8 +11,8 @@ from quickstudy.checkpoint import load_weights
 from quickstudy.evaluation import evaluate
 from quickstudy.experiments.card import Card, Result, Verdict
 from quickstudy.experiments.pretrained import load
-from quickstudy.experiments.recipe import Cell, Recipe, load_recipe
-from quickstudy.experiments.reproduce import reproduce
+from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, shipped
+from quickstudy.experiments.reproduce import digest, reproduce
 from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import temporarily
@@ -282,7 +282,7 @@ kind = "beyond"
 paper = "nobody"
 members = [{members}]
 cells = [
-  {{ way = 3, shot = 1, query = 3, tasks = 6 }},
+  {{ way = 3, shot = 1, query = 3, tasks = 6 {cell} }},
   {{ way = 3, shot = 1, query = 3, tasks = 6, at_test = {{ refine = 4 }}, balanced = true }},
 ]
 [protocol]
@@ -297,9 +297,9 @@ steps = 0
 """
 
 
-def together(folder: Path, *members: str) -> Recipe:
+def together(folder: Path, *members: str, cell: str = "") -> Recipe:
     path = folder / "together.toml"
-    path.write_text(TOGETHER.format(members=", ".join(f'"{m}"' for m in members)))
+    path.write_text(TOGETHER.format(members=", ".join(f'"{m}"' for m in members), cell=cell))
     return load_recipe(str(path))
 
 
@@ -309,6 +309,12 @@ def test_a_recipe_may_ask_trained_learners_together(tmp_path: Path) -> None:
     card = reproduce(own, tmp_path / "r", quiet=True, say=quiet)
     assert (card.steps, card.protocol_steps, card.training_minutes) == (0, 0, 0)
     assert card.complete
+    page = (tmp_path / "r" / "card.md").read_text()
+    assert card.members == {name: digest(load(name)) for name in names}
+    assert len({*card.members.values()}) == 2
+    for name, code in card.members.items():
+        assert f"{name} (`{code}`)" in page
+    assert "Trained for" not in page
     labels = ["3w1s", "3w1s, queries together, balanced"]
     assert [result.cell.label for result in card.results] == labels
     learner = load(tmp_path / "r" / "weights.safetensors")
@@ -335,6 +341,9 @@ def test_a_recipe_may_ask_trained_learners_together(tmp_path: Path) -> None:
         ),
         (["SMALL"], "SMALL does not fit: size is 20, and here 28"),
         (["SEEN"], "SEEN was trained on 80 of the classes that this split"),
+        (["protonet-drawings"], "protonet-drawings was trained on 80 of the classes"),
+        (["REFINED"], "a member was trained with refine 3: at_test of every cell should"),
+        (["protonet-omniglot", "protonet-omniglot"], "protonet-omniglot is named twice"),
     ],
 )
 def test_members_that_do_not_fit_are_refused(
@@ -345,6 +354,7 @@ def test_members_that_do_not_fit_are_refused(
     for name, changes in {
         "SMALL": {"size": 20},
         "SEEN": {"classes": 400},
+        "REFINED": {"classes": 40, "options": {"refine": 3}},
     }.items():
         if name in members:
             machine = Machine(accelerator="cpu", validation=None)
@@ -352,3 +362,16 @@ def test_members_that_do_not_fit_are_refused(
             run_experiment(experiment, tmp_path / name, machine, quiet=True)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         reproduce(together(tmp_path, *members), tmp_path / "r", quiet=True, say=quiet)
+
+
+def test_no_member_has_seen_what_any_cell_tests_on(tmp_path: Path, omniglot_root: Path) -> None:
+    cell = ", data = 'omniglot', split = 'maml', rotations = true"
+    own = together(tmp_path, "protonet-omniglot", cell=cell)
+    with pytest.raises(
+        ValueError, match=r"was trained on \d+ of the classes that this split \(maml"
+    ):
+        reproduce(own, tmp_path / "r", root=omniglot_root, quiet=True, say=quiet)
+
+
+def test_the_ensemble_that_comes_along_asks_what_comes_along() -> None:
+    assert {*load_recipe("ensemble-omniglot-beyond").members} <= {*shipped()}

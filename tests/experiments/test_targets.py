@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from quickstudy.evaluation import Evaluation, evaluate, result_path
+from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.run import Machine, run_experiment
-from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.spec import Experiment, LearnerSpec
 from quickstudy.experiments.targets import (
     BASELINES,
     build_baseline,
@@ -15,9 +16,10 @@ from quickstudy.experiments.targets import (
     nearest_in_space,
     run_folder,
     tasks_to_test,
+    trained_on,
     with_data,
 )
-from quickstudy.learners import MAML, NearestNeighbour, ProtoNet, Scratch
+from quickstudy.learners import MAML, Ensemble, NearestNeighbour, ProtoNet, Scratch
 from quickstudy.nn import MLP
 
 
@@ -92,3 +94,31 @@ def test_test_tasks_say_whether_they_are_the_same() -> None:
     assert not torch.equal(one[0].query_x, other[0].query_x)
     assert (about["way"], about["shot"], about["part"]) == (5, 1, "test")
     assert evaluate(learner, one, n_tasks=2, about=about).about == about
+
+
+def test_weights_alone_are_a_target_of_which_nobody_knows_what_they_have_seen(
+    tmp_path: Path,
+) -> None:
+    spec = LearnerSpec(learner="protonet", size=16, filters=4)
+    both = Ensemble([spec.build(1), spec.build(2)])
+    both.save_pretrained(tmp_path / "both")
+    for place in (tmp_path / "both", tmp_path / "both" / "model.safetensors"):
+        with pytest.warns(UserWarning, match="nothing says on which classes .* was trained"):
+            experiment, learner = find_target(place)
+        assert isinstance(learner, Ensemble)
+        assert (experiment.learner, experiment.size, experiment.data) == (
+            "protonet",
+            16,
+            "omniglot",
+        )
+    assert run_folder(tmp_path / "both") == tmp_path / "both"
+    assert run_folder(tmp_path / "both" / "model.safetensors") == Path("runs/model")
+
+
+def test_what_split_a_target_was_trained_on(tmp_path: Path) -> None:
+    run = Experiment("protonet", data="alphabets", classes=30, size=16, filters=4, steps=1)
+    run_experiment(run, tmp_path / "r", Machine(accelerator="cpu", validation=None), quiet=True)
+    assert trained_on(tmp_path / "r") == run.splits.fingerprint
+    assert trained_on("protonet-omniglot") == load_cards()["protonet-omniglot"].fingerprint
+    assert trained_on("protonet-omniglot") != trained_on("maml-omniglot-5w1s")
+    assert trained_on("nearest") is None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.checkpoint import count_weights
-from quickstudy.evaluation import evaluate
+from quickstudy.evaluation import Evaluation, evaluate, result_path
 from quickstudy.experiments.architecture import LearnerSpec
 from quickstudy.experiments.pretrained import load
 from quickstudy.functional import balanced
@@ -106,8 +106,12 @@ def test_what_a_member_does_not_promise_the_ensemble_does_not() -> None:
     with pytest.raises(ValueError, match="ProtoNet classifies"):
         free(make_task((8,), None).to(torch.float32))
     assert Ensemble([ProtoNet(net(), refine=3), R2D2(net())]).transductive
-    with pytest.raises(ValueError, match="at least one member"):
-        Ensemble([])
+    same = ProtoNet(net())
+    for members in ([], iter([]), [same, same]):
+        with pytest.raises(ValueError, match="expected one or more, all distinct"):
+            Ensemble(members)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a member is a str; expected a MetaLearner"):
+        Ensemble(["protonet-omniglot"])  # type: ignore[list-item]
 
 
 def test_refine_and_inner_steps_are_of_all_members_that_have_them() -> None:
@@ -122,14 +126,19 @@ def test_refine_and_inner_steps_are_of_all_members_that_have_them() -> None:
     assert (one.refine, two.refine) == (0, 0)
     with pytest.raises(ValueError, match="Ensemble takes no inner steps"):
         temporarily(learner, inner_steps=3).__enter__()
-    with pytest.raises(ValueError, match="refine is 0, 2 among the members; expected one for all"):
-        Ensemble([ProtoNet(net()), ProtoNet(net(), refine=2)])
+    one.refine = 2
+    assert learner.refine == (2, 0)
+    with temporarily(learner, refine=5):
+        assert (one.refine, two.refine) == (5, 5)
+    assert (one.refine, two.refine) == (2, 0)
+    assert evaluate(learner, [make_task((8,), way=3).to(torch.float32)], n_tasks=2).company
+    one.refine = 0
     about = evaluate(learner, [make_task((8,), way=3).to(torch.float32)], n_tasks=2).about
     assert "refine" not in about
 
 
 def spec(learner: str = "protonet", **values: object) -> LearnerSpec:
-    return LearnerSpec(learner=learner, size=16, filters=4, **values)  # type: ignore[arg-type]
+    return LearnerSpec(**{"learner": learner, "size": 16, "filters": 4, **values})  # type: ignore[arg-type]
 
 
 def test_it_is_saved_as_one_file_that_says_what_it_holds(tmp_path: Path) -> None:
@@ -144,6 +153,8 @@ def test_it_is_saved_as_one_file_that_says_what_it_holds(tmp_path: Path) -> None
     assert again.described == learner.described
     assert Ensemble([spec().build(), ProtoNet(net())]).described is None
     assert Ensemble([learner, spec().build()]).described is None
+    assert Ensemble([spec().build(), spec(size=20).build()]).described is None
+    assert Ensemble([spec("nearest").build() for _ in range(22)]).described is None
     with pytest.raises(ValueError, match="nothing says how to build this Ensemble again"):
         Ensemble([ProtoNet(net())]).save_pretrained(tmp_path / "f")
 
@@ -157,6 +168,9 @@ def test_a_description_may_ask_for_no_more_than_its_file_holds(tmp_path: Path) -
     greedy = {**about, "others": [spec().model_dump() for _ in range(2)]}
     with pytest.raises(ValueError, match=f"and it has weights for {held:,}"):
         rebuild_learner(greedy, held)
+    photo = LearnerSpec(learner="protonet", backbone="efficientnet-lite0", channels=3)
+    with pytest.raises(ValueError, match="numbers in all, and it has weights for 5,000,000"):
+        photo.replace(others=[photo.model_dump()]).build(at_most=5_000_000)
 
 
 @pytest.mark.parametrize(
@@ -238,3 +252,35 @@ def test_a_member_that_is_sure_without_reason_is_one_voice_among_others() -> Non
     sure, good = NearestNeighbour(Noise()), [ProtoNet(nn.Identity()) for _ in range(2)]
     assert evaluate(sure, [task], n_tasks=40).mean < 0.4
     assert evaluate(Ensemble([sure, *good]), [task], n_tasks=40).mean > 0.9
+
+
+def test_members_may_have_batch_norm_of_either_policy() -> None:
+    policies = ("inductive", "transductive")
+    members = [spec(batch_norm=policy).build() for policy in policies]
+    learner, task = Ensemble(members).eval(), make_task((1, 16, 16), way=3).to(torch.float32)
+    assert learner.transductive
+    assert evaluate(learner, [task], n_tasks=2).batch_norm == "transductive"
+    assert evaluate(learner, [task], n_tasks=2, batch_norm="inductive").batch_norm == "inductive"
+    assert [member.transductive for member in members] == [False, True]
+
+
+def test_what_was_done_counts_and_not_what_is_said_of_the_tasks() -> None:
+    task = make_task((8,), way=3).to(torch.float32)
+    said = {"balanced": False, "refine": 0, "way": 3}
+    done = evaluate(ProtoNet(net(), refine=2), [task], n_tasks=2, balanced=True, about=said)
+    assert done.about == {"balanced": True, "refine": 2, "way": 3}
+    said = {"balanced": True, "refine": 5}
+    assert evaluate(ProtoNet(net()), [task], n_tasks=2, about=said).about == {}
+
+
+def test_results_of_long_lists_of_members_stay_apart() -> None:
+    names = ["meta-sgd-omniglot-5w1s"] * 9
+    lists = (names, [*names, "x"], ["sub/A"], ["sub_A"])
+    paths = {
+        result_path(Evaluation((1.0,), batch_norm=norm, about={"with": each, **more}), "r")
+        for each in lists
+        for more in ({}, {"balanced": True})
+        for norm in ("inductive", None)
+    }
+    assert len(paths) == 16
+    assert max(len(path.name) for path in paths) < 255

@@ -20,7 +20,8 @@ __all__ = ["evaluate"]
 
 def evaluate(
     target: Annotated[
-        str, typer.Argument(help="A run folder, shipped weights, or: nearest, scratch.")
+        str,
+        typer.Argument(help="A run folder, weights that ship or in a file, or: nearest, scratch."),
     ],
     way: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
     shot: Annotated[int | None, typer.Option(help="Default: as trained.")] = None,
@@ -44,7 +45,10 @@ def evaluate(
     ] = None,
     others: Annotated[
         list[str] | None,
-        typer.Option("--with", help="Ask this one, too, and answer together; may be repeated."),
+        typer.Option(
+            "--with",
+            help="Ask this one, too, about the first one's tasks, and answer together. Repeatable.",
+        ),
     ] = None,
     balanced: Annotated[
         bool,
@@ -75,6 +79,10 @@ def evaluate(
 
     for name in (target, *(others or ())):
         targets.check_target(name)
+    if others and (nearest is not None or by_instance):
+        raise ValueError("--nearest and --by-instance are of one learner: leave out --with")
+    if balanced and by_instance:
+        raise ValueError("--by-instance has no queries to be --balanced")
     with busy("starting"):
         from quickstudy.evaluation import FrozenTasks, accuracy_by_instance, result_path
         from quickstudy.evaluation import evaluate as run
@@ -100,6 +108,14 @@ def evaluate(
     if frozen is not None:
         tasks = stored = FrozenTasks.load(frozen)
         about = {**stored.about, "tasks": stored.fingerprint}
+        of_split = stored.about.get("split_fingerprint")
+        for name in (target, *(others or ())):
+            if None not in (of_split, own := targets.trained_on(name)) and own != of_split:
+                warnings.warn(
+                    f"the tasks of {frozen} are of another split than {name} was trained on, "
+                    "which may have seen their classes",
+                    stacklevel=2,
+                )
     else:
         tasks, about = targets.tasks_to_test(
             experiment,
@@ -127,7 +143,7 @@ def evaluate(
             n_tasks=n_tasks,
             batch_norm=batch_norm,
             balanced=balanced,
-            about={"learner": experiment.learner, "run": target, **chosen, **about},
+            about={**about, "learner": experiment.learner, "run": target, **chosen},
             on_batch=lambda done: show(f"evaluating {done}/{n_tasks} tasks"),
         )
     out = out or result_path(result, targets.run_folder(target))

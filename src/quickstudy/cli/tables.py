@@ -55,7 +55,7 @@ def saved_table(
         return
     table = Table("", pairs[0][0].metric, "batch norm", Column(_words(f"against {names[0]}")))
     for i, (name, (result, difference)) in enumerate(zip(names, pairs, strict=True)):
-        norm = _words(result.batch_norm or "-")
+        norm = _words(", ".join(filter(None, (result.batch_norm, result.company))) or "-")
         table.add_row(_words(name), figure(result), norm, str(difference) if i else "")
     Console().print(table)
 
@@ -179,7 +179,8 @@ def card_table(card: "Card", recipe: "Recipe") -> None:
         table.add_row(*(row[head] for head in heads))
     print(printable(card.recipe))
     Console().print(table)
-    print(
-        f"{card.steps} of the protocol's {card.protocol_steps} steps, "
-        f"{card.training_minutes:.1f} minutes of training"
-    )
+    if card.protocol_steps:
+        print(
+            f"{card.steps} of the protocol's {card.protocol_steps} steps, "
+            f"{card.training_minutes:.1f} minutes of training"
+        )

@@ -84,6 +84,7 @@ _MOST = {
 }
 """Of options; 100,000 of any other. A file from a stranger may ask for what no machine can do."""
 _MOST_OTHERS = 20
+_LITE0 = 4_000_000  # numbers, and some
 
 
 class Architecture(Fields):
@@ -209,14 +210,15 @@ class LearnerSpec(Architecture, Schema):
         import torch
 
         alone = self.replace(others=[]) if self.others else self
-        if (
-            at_most is not None
-            and (count := sum(m._count() for m in (alone, *self.others))) > at_most
-        ):
-            raise ValueError(
-                f"its description is of a {self.learner} with {count:,} numbers, and it has "
-                f"weights for {at_most:,}"
-            )
+        if at_most is not None:
+            count = 0
+            for member in (alone, *self.others):
+                count += member._count()
+                if count > at_most:
+                    raise ValueError(
+                        f"its description is of a {member.learner} with {count:,} numbers"
+                        f"{' in all' if self.others else ''}, and it has weights for {at_most:,}"
+                    )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             learner = self._learner(encoder, pretrained=at_most is None)
@@ -229,11 +231,11 @@ class LearnerSpec(Architecture, Schema):
         return Ensemble([learner, *several])
 
     def _count(self) -> int:
-        """How many numbers its learner has; 0 for the one whose size no description decides."""
+        """How many numbers its learner has."""
         import torch
 
-        if self.backbone == "efficientnet-lite0":
-            return 0
+        if self.backbone == "efficientnet-lite0":  # which is read from a file, not built
+            return _LITE0
         with torch.device("meta"):
             empty = self._learner(pretrained=False)
         return sum(value.numel() for value in empty.state_dict().values())

@@ -91,6 +91,8 @@ class Card(_Model):
         settled: training ended before the protocol because validation had long brought nothing new.
         best_step: where validation chose the weights, ``None`` for the last step.
         weights: SHA-256 of the weights file evaluated.
+        members: of a recipe that asks several together, what the weights of each were: SHA-256 (16
+            hex digits) of their numbers.
         versions: of Python and the libraries.
         machine: what it ran on.
         results: a figure for each cell and column.
@@ -110,6 +112,7 @@ class Card(_Model):
     settled: bool = False
     best_step: int | None
     weights: str
+    members: dict[str, str] = {}
     versions: dict[str, str]
     machine: str
     results: list[Result]
@@ -181,14 +184,10 @@ class Card(_Model):
             said = (result.difference, self.verdict(result, recipe) or "")
             row = (test, result.column or "none", result.paper, result.figure, *said)
             lines.append(f"| {' | '.join(row)} |")
-        chosen = "the last step" if self.best_step is None else f"step {self.best_step}"
         versions = ", ".join(f"{name} {value}" for name, value in self.versions.items())
         lines += [
             "",
-            f"- Trained for {self.steps} of the protocol's {self.protocol_steps} steps in "
-            f"{self.training_minutes:.1f} minutes"
-            + ", ended when validation had long brought nothing new" * self.settled
-            + f"; weights of {chosen}.",
+            f"- {self._training(recipe)}.",
             f"- Data: {self.data}"
             + (f", fingerprint `{self.fingerprint}`." * bool(self.fingerprint)),
             f"- Seed {self.seed}, commit `{self.commit}`, {self.date}.",
@@ -201,6 +200,20 @@ class Card(_Model):
             "```",
         ]
         return "\n".join(lines) + "\n"
+
+    def _training(self, recipe: Recipe) -> str:
+        """How it came to its weights, in a sentence."""
+        if recipe.members:
+            said = (f"{name} (`{self.members.get(name, '')}`)" for name in recipe.members)
+            return f"Asked together, and not trained any more: {', '.join(said)}"
+        if not self.protocol_steps:
+            return "Nothing is trained"
+        chosen = "the last step" if self.best_step is None else f"step {self.best_step}"
+        early = ", ended when validation had long brought nothing new" * self.settled
+        return (
+            f"Trained for {self.steps} of the protocol's {self.protocol_steps} steps in "
+            f"{self.training_minutes:.1f} minutes{early}; weights of {chosen}"
+        )
 
 
 def _without(values: Any, name: str) -> Any:

@@ -209,6 +209,10 @@ class Recipe(_Strict):
         if trains and not self.protocol.steps:
             raise ValueError(f"steps is 0, and {self.protocol.learner} has to be trained")
         self._check_refined()
+        for cell in self.cells:
+            numbers = (cell.data or self.protocol.data) == "sinusoid"
+            if cell.balanced and (numbers or cell.instance is not None):
+                raise ValueError(f"balanced is of queries of classes; {cell.label} has none")
         given = self.protocol.model_dump(exclude_unset=True, exclude_none=True)
         check_heeded(self.experiment(), given)
         return self
@@ -246,10 +250,14 @@ class Recipe(_Strict):
 
     def test_tasks(self, cell: Cell, experiment: Experiment) -> "TaskSource":
         """The tasks that a cell is measured on, one per batch."""
-        source = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
         shape = cell.model_dump(include={"way", "shot", "query", "within_group"})
-        tested_on = experiment.replace(**source) if source else experiment
+        tested_on = self.tested_on(cell, experiment)
         return tested_on.sampler("test", **shape, tasks=1, seed=experiment.seed)
+
+    def tested_on(self, cell: Cell, experiment: Experiment) -> Experiment:
+        """The experiment on the data of a cell, which may be others."""
+        source = cell.model_dump(include={"data", "split", "rotations"}, exclude_none=True)
+        return experiment.replace(**source) if source else experiment
 
 
 def recipe_names() -> list[str]:

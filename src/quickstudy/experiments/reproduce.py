@@ -28,7 +28,7 @@ from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
 from quickstudy.training import TrainResult
 
-__all__ = ["WEIGHTS", "code_commit", "reproduce"]
+__all__ = ["WEIGHTS", "code_commit", "digest", "reproduce"]
 
 WEIGHTS = "weights.safetensors"
 CODE = (".", ":!experiments/recipes/cards", ":!experiments/recipes/weights")
@@ -92,7 +92,9 @@ def reproduce(
         )
     with first_goes() as first:
         if first:
-            weights, results = _judge(recipe, experiment, trained, folder, machine, say)
+            learner = _members(recipe, experiment) if recipe.members else load_run(folder)[1]
+            members = zip(recipe.members, getattr(learner, "members", ()), strict=True)
+            weights, results = _judge(recipe, experiment, learner, folder, machine, say)
             about = experiment.about_data()
             card = Card(
                 recipe=recipe.name,
@@ -109,6 +111,7 @@ def reproduce(
                 settled=trained.stopped == "patience",
                 best_step=trained.best_step,
                 weights=weights,
+                members={name: digest(member) for name, member in members},
                 versions={
                     "python": platform.python_version(),
                     **{name: version(name) for name in ("quickstudy", "torch", "numpy")},
@@ -123,15 +126,12 @@ def reproduce(
 def _judge(
     recipe: Recipe,
     experiment: Experiment,
-    trained: TrainResult,
+    learner: MetaLearner,
     folder: Path,
     machine: Machine,
     say: Callable[[str], None],
 ) -> tuple[str, list[Result]]:
     """The hash of the weights, and what they reach in every cell."""
-    learner: MetaLearner = (
-        ask_together(experiment, recipe.members) if recipe.members else load_run(folder)[1]
-    )
     described = learner.described or experiment.learner_spec()
     about = described.model_dump()
     save_weights(folder / WEIGHTS, learner, half=recipe.ships, about=about)
@@ -148,6 +148,28 @@ def _judge(
             policy: Any = column or scores.batch_norm
             results.append(Result(cell=cell, column=policy, mean=mean, ci95=ci95, tasks=n))
     return weights, results
+
+
+def digest(learner: torch.nn.Module) -> str:
+    """SHA-256 (16 hex digits) of its weights."""
+    found = hashlib.sha256()
+    for name, value in sorted(learner.state_dict().items()):
+        found.update(f"{name} {value.dtype} {[*value.shape]}".encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _members(recipe: Recipe, experiment: Experiment) -> MetaLearner:
+    """Its trained members as one, none of which has seen what any cell tests on."""
+    for tested_on in (recipe.tested_on(cell, experiment) for cell in recipe.cells):
+        learner = ask_together(tested_on, recipe.members)
+    refine = getattr(learner, "refine", 0)
+    if refine and any("refine" not in cell.at_test for cell in recipe.cells):
+        raise ValueError(
+            f"a member was trained with refine {refine}: at_test of every cell should have it "
+            "(0 for a test without it)"
+        )
+    return learner
 
 
 def _check_same(folder: Path, experiment: Experiment, precision: str) -> None:

@@ -75,6 +75,8 @@ def ask_together(
     """
     from quickstudy.learners import Ensemble
 
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise ValueError(f"{twice} is named twice")
     members = []
     for name in names:
         source, learner = find_target(name, weights)
@@ -128,15 +130,28 @@ def check_unseen(experiment: Experiment, start: str | None) -> None:
     held_out = {root for part, classes in parts if part != "train" for root in classes.roots}
     while start is not None:
         source, _ = find_target(start)
+        if source.invented and experiment.data == "alphabets":
+            _refuse(held_out & {*_invented(source)}, start, experiment)
         if source.data == experiment.data:
             if source.data == "omniglot":
                 source = source.replace(root=experiment.root)
             if Path(start).exists() and (difference := changed_data(source, start)):
                 raise ValueError(f"{difference}; what it has seen cannot be told")
-            if seen := sorted(held_out & {*source.splits.train.roots}):
-                raise ValueError(
-                    f"{start} was trained on {len(seen)} of the classes that this split "
-                    f"({experiment.splits.name}) holds out, such as {seen[0]!r}: take one that was "
-                    "trained on the same split"
-                )
+            _refuse(held_out & {*source.splits.train.roots}, start, experiment)
         start = source.start
+
+
+def _invented(source: Experiment) -> tuple[str, ...]:
+    """The synthetic characters that were added to what it was trained on."""
+    from quickstudy.data import alphabets
+
+    return alphabets(source.invented, size=8, seed=source.seed).roots
+
+
+def _refuse(seen: set[str], start: str, experiment: Experiment) -> None:
+    if seen:
+        raise ValueError(
+            f"{start} was trained on {len(seen)} of the classes that this split "
+            f"({experiment.splits.name}) holds out, such as {min(seen)!r}: take one that was "
+            "trained on the same split"
+        )

@@ -1,14 +1,16 @@
-"""What a name stands for: a run folder, shipped weights or a baseline; and the tasks to test it on.
+"""What a name stands for: a run, weights or a baseline; and the tasks to test it on.
 
 The command line and Python find learners by the same names here.
 """
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from quickstudy.experiments.spec import DataName, Experiment, PartName, SplitName, Weights
+from quickstudy.plain import read_file
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -23,6 +25,7 @@ __all__ = [
     "nearest_in_space",
     "run_folder",
     "tasks_to_test",
+    "trained_on",
     "with_data",
 ]
 
@@ -39,8 +42,10 @@ def find_target(
     """The experiment and the learner that a name stands for, as on the command line.
 
     Args:
-        name: a run folder, weights that come with quickstudy (``"protonet-omniglot"``), or an
-            untrained baseline: ``"nearest"`` or ``"scratch"``.
+        name: a run folder, weights that come with quickstudy (``"protonet-omniglot"``), what
+            `quickstudy.load` opens beside these, or an untrained baseline: ``"nearest"`` or
+            ``"scratch"``. Of a file of weights alone nothing says on which classes it was trained;
+            a warning tells.
         weights: which of a run's, see `load_run`.
 
     Raises:
@@ -58,6 +63,11 @@ def find_target(
     from quickstudy.experiments.run import load_run
 
     if Path(name).exists() and (Path(name, "run.json").exists() or name not in shipped()):
+        from quickstudy.hub import WEIGHTS
+
+        alone = Path(name, WEIGHTS).is_file() and not Path(name, "run.json").exists()
+        if alone or Path(name).is_file():
+            return _of_weights(name)
         return load_run(name, weights)
     for baseline in BASELINES:
         if name == baseline:
@@ -65,6 +75,31 @@ def find_target(
             return experiment, experiment.build_learner()
     name = os.fspath(name)
     return load_recipe(name).experiment(), load(name)
+
+
+def _of_weights(name: str | os.PathLike[str]) -> tuple[Experiment, "MetaLearner"]:
+    from quickstudy.experiments.pretrained import load_described
+
+    spec, learner = load_described(name)
+    warnings.warn(
+        f"nothing says on which classes {os.fspath(name)} was trained: see to it that they are not "
+        "those it is tested on",
+        stacklevel=3,
+    )
+    data = "omniglot" if spec.inputs == "images" else spec.inputs
+    return Experiment(**spec.model_dump(exclude={"inputs", "others"}), data=data), learner
+
+
+def trained_on(name: str | os.PathLike[str]) -> str | None:
+    """The fingerprint of the split that a target was trained on, if anything says it."""
+    from quickstudy.experiments.card import load_cards
+
+    run = Path(name, "run.json")
+    if run.is_file():
+        found: str | None = json.loads(read_file(run)).get("split_fingerprint")
+        return found
+    card = load_cards().get(os.fspath(name))
+    return None if card is None else card.fingerprint
 
 
 def check_target(name: str | os.PathLike[str]) -> None:
@@ -77,7 +112,7 @@ def check_target(name: str | os.PathLike[str]) -> None:
 
 def run_folder(name: str | os.PathLike[str]) -> Path:
     """The folder for what is measured on a target: the run's own, or ``runs/NAME``."""
-    return Path(name) if Path(name).exists() else Path("runs", name)
+    return Path(name) if Path(name).is_dir() else Path("runs", Path(name).stem)
 
 
 def build_baseline(name: BaselineName, experiment: Experiment) -> "MetaLearner":

@@ -1,7 +1,7 @@
 """Ensembles: several learners are asked, and answer together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,14 +17,20 @@ __all__ = ["Ensemble"]
 
 
 def _of_members(name: str) -> Any:
-    """An attribute that is that of all members which have one, such as ``inner_steps``."""
+    """An attribute that is that of all members which have one, such as ``inner_steps``.
+
+    It is a tuple of theirs if they differ, and may be set to one.
+    """
 
     def get(self: "Ensemble") -> Any:
-        return getattr(self._with(name)[0], name)
+        values = tuple(getattr(member, name) for member in self._with(name))
+        return values[0] if len({*values}) == 1 else values
 
     def set_all(self: "Ensemble", value: Any) -> None:
-        for member in self._with(name):
-            setattr(member, name, value)
+        members = self._with(name)
+        values = value if isinstance(value, tuple) else (value,) * len(members)
+        for member, own in zip(members, values, strict=True):
+            setattr(member, name, own)
 
     return property(get, set_all)
 
@@ -48,8 +54,8 @@ class Ensemble(MetaLearner):
     ``phi``: ``{"members": {"0": phi_0, "1": phi_1, ...}, "classes": [T,N]}``.
 
     Raises:
-        ValueError: there is no member, or ``refine`` or ``inner_steps`` of those that have it
-            differ.
+        TypeError: a member is no learner.
+        ValueError: there is no member, or one is there twice.
 
     Example:
         >>> from quickstudy.learners import MatchingNetwork, ProtoNet
@@ -60,16 +66,17 @@ class Ensemble(MetaLearner):
     refine = _of_members("refine")
     inner_steps = _of_members("inner_steps")
 
-    def __init__(self, members: Sequence[MetaLearner]) -> None:
+    def __init__(self, members: Iterable[MetaLearner]) -> None:
         super().__init__()
-        if not members:
-            raise ValueError("an ensemble has at least one member")
+        members = list(members)
+        for member in members:
+            if not isinstance(member, MetaLearner):
+                raise TypeError(f"a member is a {type(member).__name__}; expected a MetaLearner")
+        if len({*map(id, members)}) != len(members) or not members:
+            raise ValueError(
+                f"there are {len(members)} members; expected one or more, all distinct"
+            )
         self.members = nn.ModuleList(members)
-        for name in ("refine", "inner_steps"):
-            values = {getattr(member, name) for member in self._all if hasattr(member, name)}
-            if len(values) > 1:
-                some = ", ".join(map(str, sorted(values)))
-                raise ValueError(f"{name} is {some} among the members; expected one for all")
         self.order_invariant = all(member.order_invariant for member in self._all)
         self.label_equivariant = all(member.label_equivariant for member in self._all)
         self.class_balanced = all(member.class_balanced for member in self._all)
@@ -88,11 +95,14 @@ class Ensemble(MetaLearner):
 
     @property
     def described(self) -> "LearnerSpec | None":  # type: ignore[override]
-        """Its members' descriptions, if all have one and none is an ensemble."""
+        """Its members' descriptions as one; ``None`` if that cannot be had."""
         first, *others = (member.described for member in self._all)
-        if first is None or None in others or any(spec.others for spec in (first, *others) if spec):
+        if first is None or first.others:
             return None
-        return first.replace(others=[spec.model_dump() for spec in others if spec])
+        try:
+            return first.replace(others=[spec and spec.model_dump() for spec in others])
+        except ValueError:  # another is not described, takes other images or is an ensemble itself
+            return None
 
     @property
     def max_way(self) -> int | None:

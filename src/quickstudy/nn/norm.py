@@ -15,6 +15,7 @@ __all__ = [
     "Policy",
     "Source",
     "adopt_batch_norm",
+    "batch_norm_policies",
     "batch_norm_policy",
     "mixes_examples",
     "norm_parameters",
@@ -138,9 +139,14 @@ def norm_parameters(module: nn.Module) -> set[str]:
     }
 
 
+def batch_norm_policies(module: nn.Module) -> dict[BatchNorm, Policy]:
+    """The policy of each `BatchNorm` layer inside ``module``, which may be of several networks."""
+    return {layer: layer.policy for layer in _layers(module)}
+
+
 def batch_norm_policy(module: nn.Module) -> Policy | None:
     """The policy of the `BatchNorm` layers inside ``module``; ``None`` if it has none."""
-    policies = {layer.policy for layer in _layers(module)}
+    policies = {*batch_norm_policies(module).values()}
     if len(policies) > 1:
         raise ValueError("the batch norm layers of one network follow different policies")
     return policies.pop() if policies else None
