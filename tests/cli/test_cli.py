@@ -336,8 +336,9 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         assert len(seen) == 2 * warned
     status, _, err = run("evaluate", "p", "--by-instance", "--balanced")
     assert (status, "no queries to be --balanced" in err) == (2, True)
-    status, _, err = run("compare", asked["file"], plain["file"])
+    status, out, err = run("compare", refined["file"], asked["file"])
     assert status == 0, err
+    assert re.search("queries together.*queries together,.*balanced", out, re.S), out
     assert asked["scores"] != refined["scores"]
     status, out, err = run(*both, "--balanced")
     assert status == 0, err

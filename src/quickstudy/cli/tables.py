@@ -178,7 +178,7 @@ def card_table(card: "Card", recipe: "Recipe") -> None:
     for row in rows:
         table.add_row(*(row[head] for head in heads))
     print(printable(card.recipe))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
     if card.protocol_steps:
         print(
             f"{card.steps} of the protocol's {card.protocol_steps} steps, "

@@ -161,8 +161,9 @@ def digest(learner: torch.nn.Module) -> str:
 
 def _members(recipe: Recipe, experiment: Experiment) -> MetaLearner:
     """Its trained members as one, none of which has seen what any cell tests on."""
-    for tested_on in (recipe.tested_on(cell, experiment) for cell in recipe.cells):
-        learner = ask_together(tested_on, recipe.members)
+    tested_on = (recipe.tested_on(cell, experiment) for cell in recipe.cells)
+    for each in {own.model_dump_json(): own for own in tested_on}.values():
+        learner = ask_together(each, recipe.members)
     refine = getattr(learner, "refine", 0)
     if refine and any("refine" not in cell.at_test for cell in recipe.cells):
         raise ValueError(
