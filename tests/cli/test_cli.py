@@ -21,7 +21,8 @@ from quickstudy.cli import app, main
 from quickstudy.evaluation import Evaluation
 from quickstudy.experiments.heeded import HEEDED
 from quickstudy.experiments.run import Machine
-from quickstudy.experiments.spec import Experiment, LearnerName
+from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
+from quickstudy.learners import Ensemble
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["--data", "alphabets", "--classes", "30", "--way", "3", "--backbone", "mlp", "--quiet"]
@@ -336,6 +337,14 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         assert len(seen) == 2 * warned
     status, _, err = run("evaluate", "p", "--by-instance", "--balanced")
     assert (status, "no queries to be --balanced" in err) == (2, True)
+    spec = LearnerSpec(learner="protonet", backbone="mlp")
+    Ensemble([spec.build(1), spec.build(2)]).save_pretrained("both")
+    with pytest.warns(UserWarning, match="nothing says on which classes both was trained"):
+        status, out, err = run(
+            *("evaluate", "both", "--data", "alphabets", "--way", "3", "--tasks", "3")
+        )
+    assert status == 0, err
+    assert out.startswith("both: ")
     status, out, err = run("compare", refined["file"], asked["file"])
     assert status == 0, err
     assert re.search("queries together.*queries together,.*balanced", out, re.S), out

@@ -151,5 +151,8 @@ def evaluate(
     if as_json:
         print(to_json({**result.as_dict(), "file": os.fspath(out)}))
     else:
-        print(f"{' + '.join([target, *others]) if others else experiment.learner}: {result}")
+        several = hasattr(learner, "members")
+        print(
+            f"{' + '.join([target, *(others or ())]) if several else experiment.learner}: {result}"
+        )
         say(f"scores of each task: {out}")
