@@ -19,6 +19,7 @@ from quickstudy.learners import (
     Baseline,
     BlackBoxLSTM,
     ConditionalNeuralProcess,
+    Ensemble,
     InContextTransformer,
     Logistic,
     MAMLPlusPlus,
@@ -66,6 +67,7 @@ ENCODER_BASED: dict[str, Build] = {
     "ProtoMAML": ProtoMAML,
     "ProtoNet": ProtoNet,
     "R2D2": R2D2,
+    "ensemble": lambda e: Ensemble([ProtoNet(e)]),
 }
 LEARNERS = {**NETWORK_BASED, **ENCODER_BASED}
 BOUNDED = [*NETWORK_BASED, "ANIL", "LSTM", "MANN", "MANN-offset", "transformer", "CNP"]
@@ -76,6 +78,7 @@ CLASSIFIERS = [
     "ProtoMAML",
     "ProtoNet",
     "SimpleShot",
+    "ensemble",
     "logistic",
     "matching",
     "matching-full-context",
