@@ -95,7 +95,7 @@ class Session:
         self.averaged = _moving_average(learner, average) if average else None
         self.to_keep: MetaLearner = learner if self.averaged is None else self.averaged.module
         self.step = 0
-        self.began = time.monotonic()
+        self.began, self.seconds = time.monotonic(), 0.0
         self.until = math.inf if minutes is None else self.began + 60 * minutes
         self.described: dict[str, Any] | None = None
         self.begun_row: dict[str, Any] | None = None
@@ -116,7 +116,8 @@ class Session:
                 f"one on {self.fabric.world_size}; start as many as before"
             )
         self.step = saved["step"]
-        self.began -= saved["seconds"]
+        self.seconds = saved["seconds"]
+        self.began -= self.seconds
         self.validation.restore(saved)
         self.begun_row = saved.get("log")  # older checkpoints have none
         self.unvalidated = saved.get("unvalidated")
@@ -132,13 +133,14 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint: everything needed to go on exactly."""
+        self.seconds = time.monotonic() - self.began
         everyone = self._gather_rng()
         if self.folder is None:
             return
         scheduler, averaged = self.scheduler, self.averaged
         state = {
             "step": self.step,
-            "seconds": time.monotonic() - self.began,
+            "seconds": self.seconds,
             **self.validation.state(),
             "log": self.log.state(),
             "unvalidated": self.unvalidated,
@@ -256,8 +258,7 @@ class Session:
         if self.folder is not None and self.stopped != "minutes":
             save_weights(self.folder / FINAL, self.learner, about=self.described)
         best_step, best = self.validation.best or (None, None)
-        seconds = time.monotonic() - self.began
-        return TrainResult(self.step, seconds, best_step, best, self.stopped)
+        return TrainResult(self.step, self.seconds, best_step, best, self.stopped)
 
     @property
     def chief(self) -> bool:
