@@ -259,15 +259,22 @@ class Points:
         return np.array([[float(v) for v in e.item.split()] for e in examples], np.float32)
 
 
-def test_a_model_and_the_command_answer_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of points in the plane can be saved and read, in a folder of their own."""
     import quickstudy.model as module
-    from quickstudy.cli import app
 
     monkeypatch.chdir(tmp_path)
     for name in ("load_encoder", "built_in_encoder"):
         monkeypatch.setattr(module, name, lambda name, device=None: Points())
+
+
+@pytest.mark.usefixtures("points")
+def test_a_model_and_the_command_answer_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from quickstudy.cli import app
+
     x, _, support = heaps()
     few = [Example(f"{a} {b}", name, "") for (a, b), name in zip(support, "ab", strict=True)]
     model = Model.learn(few, encoder=Points(), head="centroid")  # type: ignore[arg-type]
@@ -287,15 +294,12 @@ def test_a_model_and_the_command_answer_together(
         app(["predict", "m.qs", "new.txt", "--together", "--shard", "1/2"], standalone_mode=False)
 
 
+@pytest.mark.usefixtures("points")
 def test_a_report_of_what_was_answered_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import quickstudy.model as module
     from quickstudy.cli import app
 
-    monkeypatch.chdir(tmp_path)
-    for name in ("load_encoder", "built_in_encoder"):
-        monkeypatch.setattr(module, name, lambda name, device=None: Points())
     x, y, support = heaps()
     few = [Example(f"{a} {b}", name, "") for (a, b), name in zip(support, "ab", strict=True)]
     model = Model.learn(few, encoder=Points(), head="centroid")  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
 from quickstudy.nn.norm import Policy, batch_norm_policies
 from quickstudy.plain import read_file, to_json
+from quickstudy.policy import company
 from quickstudy.task import Task
 
 __all__ = [
@@ -79,9 +80,7 @@ class Evaluation:
     @property
     def company(self) -> str:
         """How queries saw each other beside batch norm, such as ``queries together``; or empty."""
-        together = self.about.get("refine") or self.about.get("balanced")
-        balanced = ", balanced" if self.about.get("balanced") else ""
-        return f"queries together{balanced}" if together else ""
+        return company(self.about.get("refine"), self.about.get("balanced"))
 
     def __str__(self) -> str:
         unit = self.metric.unit
@@ -201,11 +200,9 @@ def evaluate(
                 scores += task_scores(answers, task.query_y).tolist()
     if none:
         warnings.warn("some answers are no numbers (NaN): the figure means nothing", stacklevel=2)
-    known = dict(about or {})
-    for name, value in (("refine", getattr(learner, "refine", 0)), ("balanced", balanced)):
-        known.pop(name, None)  # what was done counts, not what is said of the tasks
-        if value:
-            known[name] = value
+    done = {"refine": getattr(learner, "refine", 0), "balanced": balanced}
+    said = {**(about or {}), **done}  # what was done counts, not what is said of the tasks
+    known = {name: value for name, value in said.items() if value or name not in done}
     return Evaluation(tuple(scores[:n_tasks]), metric, policy, known)
 
 

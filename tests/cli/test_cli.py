@@ -345,6 +345,8 @@ def test_nearest_in_a_learned_space_and_instances(run: Run) -> None:
         )
     assert status == 0, err
     assert out.startswith("both: ")
+    with pytest.warns(UserWarning, match="nothing says on which classes both was trained"):
+        assert run("evaluate", "p", "--with", "both", "--tasks", "3")[0] == 0
     status, out, err = run("compare", refined["file"], asked["file"])
     assert status == 0, err
     assert re.search("queries together.*queries together,.*balanced", out, re.S), out

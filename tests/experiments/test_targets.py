@@ -16,6 +16,7 @@ from quickstudy.experiments.targets import (
     nearest_in_space,
     run_folder,
     tasks_to_test,
+    trained_by,
     trained_on,
     with_data,
 )
@@ -122,3 +123,9 @@ def test_what_split_a_target_was_trained_on(tmp_path: Path) -> None:
     assert trained_on("protonet-omniglot") == load_cards()["protonet-omniglot"].fingerprint
     assert trained_on("protonet-omniglot") != trained_on("maml-omniglot-5w1s")
     assert trained_on("nearest") is None
+    assert trained_by(tmp_path / "r") == run
+    by_recipe = trained_by("protonet-omniglot")
+    assert by_recipe is not None
+    assert (by_recipe.learner, by_recipe.split) == ("protonet", "vinyals")
+    (tmp_path / "weights.safetensors").touch()
+    assert trained_by("nearest") is trained_by(tmp_path / "weights.safetensors") is None

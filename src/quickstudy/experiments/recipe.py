@@ -32,7 +32,7 @@ from quickstudy.experiments.spec import (
 )
 from quickstudy.experiments.targets import BASELINES
 from quickstudy.plain import read_file, reading
-from quickstudy.policy import Policy
+from quickstudy.policy import Policy, company
 
 if TYPE_CHECKING:
     from quickstudy.data import TaskSource
@@ -153,9 +153,8 @@ class Cell(_Strict):
         if self.data == "sinusoid":
             return f"{self.shot} points"
         words = " within one alphabet" if self.within_group else ""
-        words += ", queries together" if self.at_test.get("refine") or self.balanced else ""
-        words += ", balanced" if self.balanced else ""
-        return f"{self.way}w{self.shot}s{words}"
+        test = f"{self.way}w{self.shot}s{words}"
+        return ", ".join(filter(None, (test, company(self.at_test.get("refine"), self.balanced))))
 
     @property
     def paper(self) -> str:

@@ -22,7 +22,7 @@ from quickstudy.experiments.card import Card, Result
 from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment
-from quickstudy.experiments.start import ask_together
+from quickstudy.experiments.start import ask_together, check_unseen
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
@@ -161,9 +161,11 @@ def digest(learner: torch.nn.Module) -> str:
 
 def _members(recipe: Recipe, experiment: Experiment) -> MetaLearner:
     """Its trained members as one, none of which has seen what any cell tests on."""
+    learner = ask_together(experiment, recipe.members)
     tested_on = (recipe.tested_on(cell, experiment) for cell in recipe.cells)
-    for each in {own.model_dump_json(): own for own in tested_on}.values():
-        learner = ask_together(each, recipe.members)
+    for other in {own.model_dump_json(): own for own in tested_on if own != experiment}.values():
+        for name in recipe.members:
+            check_unseen(other, name)
     refine = getattr(learner, "refine", 0)
     if refine and any("refine" not in cell.at_test for cell in recipe.cells):
         raise ValueError(

@@ -12,7 +12,7 @@ from torch import nn
 from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.run import changed_data
 from quickstudy.experiments.spec import Experiment, Weights
-from quickstudy.experiments.targets import find_target
+from quickstudy.experiments.targets import find_target, trained_by
 
 if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
@@ -84,7 +84,7 @@ def ask_together(
             its, expected = getattr(source, field), getattr(experiment, field)
             if its != expected:
                 raise ValueError(f"{name} does not fit: {field} is {its!r}, and here {expected!r}")
-        if unseen and experiment.has_classes and _learns(learner):
+        if unseen and experiment.has_classes:
             check_unseen(experiment, name)
         members.append(learner)
     return Ensemble(members)
@@ -129,7 +129,9 @@ def check_unseen(experiment: Experiment, start: str | None) -> None:
     parts = experiment.splits.parts().items()
     held_out = {root for part, classes in parts if part != "train" for root in classes.roots}
     while start is not None:
-        source, _ = find_target(start)
+        source = trained_by(start)
+        if source is None:
+            return
         if source.invented and experiment.data == "alphabets":
             _refuse(held_out & {*_invented(source)}, start, experiment)
         if source.data == experiment.data:
@@ -145,7 +147,7 @@ def _invented(source: Experiment) -> tuple[str, ...]:
     """The synthetic characters that were added to what it was trained on."""
     from quickstudy.data import alphabets
 
-    return alphabets(source.invented, size=8, seed=source.seed).roots
+    return alphabets(source.invented, n_examples=1, size=8, seed=source.seed).roots
 
 
 def _refuse(seen: set[str], start: str, experiment: Experiment) -> None:

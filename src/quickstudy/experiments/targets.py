@@ -25,6 +25,7 @@ __all__ = [
     "nearest_in_space",
     "run_folder",
     "tasks_to_test",
+    "trained_by",
     "trained_on",
     "with_data",
 ]
@@ -88,6 +89,17 @@ def _of_weights(name: str | os.PathLike[str]) -> tuple[Experiment, "MetaLearner"
     )
     data = "omniglot" if spec.inputs == "images" else spec.inputs
     return Experiment(**spec.model_dump(exclude={"inputs", "others"}), data=data), learner
+
+
+def trained_by(name: str | os.PathLike[str]) -> Experiment | None:
+    """The experiment that a target was trained by; ``None`` if it was not, or nothing says it."""
+    if Path(name, "run.json").is_file():
+        return Experiment.load(name)
+    if Path(name).exists() or name in BASELINES:
+        return None
+    from quickstudy.experiments.recipe import load_recipe
+
+    return load_recipe(os.fspath(name)).experiment()
 
 
 def trained_on(name: str | os.PathLike[str]) -> str | None:
