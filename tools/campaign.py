@@ -79,6 +79,8 @@ QUEUE = (
     "maml-omniglot-beyond-20w1s",
     "maml-omniglot-beyond-20w5s",
     "protonet-omniglot-beyond",
+    "protonet-maml-split-beyond-1shot",
+    "protonet-maml-split-beyond-upto5shot",
     "matching-omniglot-beyond",
     "r2d2-omniglot-beyond",
     "ensemble-omniglot-beyond",
