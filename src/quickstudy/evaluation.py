@@ -164,8 +164,9 @@ def evaluate(
         n_tasks: at least 600 for a figure to publish.
         batch_norm: evaluate with this policy instead of the learner's own.
         balanced: let answers make use of it that all classes are equally many among the queries
-            of a task, see `quickstudy.functional.balanced`. Nobody knows that of what is to be
-            sorted; many published figures suppose it.
+            of a task, see `quickstudy.functional.balanced`; a learner's attribute ``balanced`` is
+            true meanwhile, if it has one. Nobody knows that of what is to be sorted; many published
+            figures suppose it.
         about: kept with the result.
         on_batch: called before each batch with the number of tasks scored so far, to show it, or
             to end the evaluation by raising.
@@ -181,7 +182,8 @@ def evaluate(
         raise ValueError(f"n_tasks is {n_tasks}, and there are {tasks.n_tasks} frozen tasks")
     scores: list[float] = []
     none, metric = False, Metric.ACCURACY
-    with temporarily(learner, training=False, batch_norm=batch_norm):
+    own = {"balanced": True} if balanced and hasattr(learner, "balanced") else {}
+    with temporarily(learner, training=False, batch_norm=batch_norm, **own):
         policies = {*batch_norm_policies(learner).values()}  # an ensemble may have both
         policy: str | None = max(policies, default=None)
         with torch.no_grad(), torch.random.fork_rng():
@@ -192,9 +194,10 @@ def evaluate(
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
                 if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
                     policy = "transductive"
-                answers = learner(task)
                 if balanced:
                     _check_balanced(task)
+                answers = learner(task)
+                if balanced:
                     answers = functional.balanced(answers)
                 none = none or bool(answers.isnan().any())
                 scores += task_scores(answers, task.query_y).tolist()

@@ -391,6 +391,43 @@ def test_refined_means_equal_numpy() -> None:
             np.testing.assert_allclose(found[t], logits, rtol=1e-9)
 
 
+def test_balanced_means_equal_numpy() -> None:
+    """Each class has as much of the queries that move its mean; by hand, turn about."""
+    torch.manual_seed(0)
+    task = make_task((2,), way=3)
+    learner = ProtoNet(nn.Identity(), refine=2)
+    with temporarily(learner, balanced=True):
+        found = learner(task)
+    for t in range(len(task)):
+        z, q, y = (x[t].numpy() for x in (task.support_x, task.query_x, task.support_y))
+        sums = np.stack([z[y == n].sum(0) for n in range(3)])
+        means = sums / 2
+        for _ in range(2):
+            p = np.exp([[-distance(a, m) for m in means] for a in q])
+            for _ in range(2000):
+                p = p / p.sum(0) * 4
+                p = p / p.sum(1, keepdims=True)
+            means = (sums + p.T @ q) / (2 + 4)
+        expected = [[-distance(a, m) for m in means] for a in q]
+        np.testing.assert_allclose(found[t], expected, rtol=5e-3)
+
+
+def test_a_balanced_evaluation_moves_means_in_balance() -> None:
+    """Two examples to the same side of two heaps: which alone take nearly all for one class."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(2).repeat(20)
+    heaps = torch.tensor([[-1.0], [1.0]]) + 0.3 * torch.randn(2, 20, generator=rng)
+    q = heaps.mT.reshape(1, 40, 1)
+    task = Task(torch.tensor([[[-9.0], [-1.5]]]), torch.tensor([[0, 1]]), q, labels.unsqueeze(0), 2)
+    learner = ProtoNet(nn.Identity(), refine=1)
+    assert evaluate(learner, [task], n_tasks=1).mean == 0.5
+    done: list[bool] = []
+    learner.register_forward_hook(lambda *_: done.append(learner.balanced))
+    assert evaluate(learner, [task], n_tasks=1, balanced=True).mean == 1.0
+    assert done == [True]
+    assert learner.balanced is False
+
+
 def test_queries_of_a_heap_are_found_by_the_others_of_it() -> None:
     """One example lies at the edge of its class: alone, most queries are nearer to the other."""
     rng = torch.Generator().manual_seed(0)

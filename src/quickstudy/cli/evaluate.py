@@ -77,7 +77,8 @@ def evaluate(
     from quickstudy.cli.tables import instance_table
     from quickstudy.experiments import targets
 
-    for name in (target, *(others or ())):
+    names = [target, *(others or ())]
+    for name in names:
         targets.check_target(name)
     if others and (nearest is not None or by_instance):
         raise ValueError("--nearest and --by-instance are of one learner: leave out --with")
@@ -90,13 +91,13 @@ def evaluate(
         from quickstudy.experiments.start import ask_together
         from quickstudy.learner import temporarily
 
-        experiment, learner = targets.find_target(target, weights)
+        found = [(name, *targets.find_target(name, weights)) for name in names]
+    _, experiment, learner = found[0]
     options = {"inner_steps": inner_steps, "refine": refine, "nearest": nearest}
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     experiment = targets.with_data(experiment, data, root, split, rotations=rotations)
     if others:
-        names = [target, *others]
-        learner = ask_together(experiment, names, weights=weights, unseen=frozen is None)
+        learner = ask_together(experiment, found, unseen=frozen is None)
         chosen["with"] = others
     if nearest is not None:
         learner = targets.nearest_in_space(learner, nearest)
@@ -109,7 +110,7 @@ def evaluate(
         tasks = stored = FrozenTasks.load(frozen)
         about = {**stored.about, "tasks": stored.fingerprint}
         of_split = stored.about.get("split_fingerprint")
-        for name in (target, *(others or ())):
+        for name in names:
             if None not in (of_split, own := targets.trained_on(name)) and own != of_split:
                 warnings.warn(
                     f"the tasks of {frozen} are of another split than {name} was trained on, "
@@ -152,7 +153,5 @@ def evaluate(
         print(to_json({**result.as_dict(), "file": os.fspath(out)}))
     else:
         several = hasattr(learner, "members")
-        print(
-            f"{' + '.join([target, *(others or ())]) if several else experiment.learner}: {result}"
-        )
+        print(f"{' + '.join(names) if several else experiment.learner}: {result}")
         say(f"scores of each task: {out}")

@@ -23,6 +23,7 @@ from quickstudy.experiments.recipe import Cell, Recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment
 from quickstudy.experiments.start import ask_together, check_unseen
+from quickstudy.experiments.targets import find_target
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
@@ -161,7 +162,8 @@ def digest(learner: torch.nn.Module) -> str:
 
 def _members(recipe: Recipe, experiment: Experiment) -> MetaLearner:
     """Its trained members as one, none of which has seen what any cell tests on."""
-    learner = ask_together(experiment, recipe.members)
+    found = ((name, *find_target(name)) for name in recipe.members)
+    learner = ask_together(experiment, found)
     tested_on = (recipe.tested_on(cell, experiment) for cell in recipe.cells)
     for other in {own.model_dump_json(): own for own in tested_on if own != experiment}.values():
         for name in recipe.members:

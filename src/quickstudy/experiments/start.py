@@ -3,7 +3,7 @@
 The first is the ``start`` of an `Experiment`, the second the ``members`` of a recipe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.run import changed_data
-from quickstudy.experiments.spec import Experiment, Weights
+from quickstudy.experiments.spec import Experiment
 from quickstudy.experiments.targets import find_target, trained_by
 
 if TYPE_CHECKING:
@@ -59,35 +59,35 @@ def build_started(experiment: Experiment, start: str) -> "MetaLearner":
 
 
 def ask_together(
-    experiment: Experiment, names: Sequence[str], *, weights: Weights = "auto", unseen: bool = True
+    experiment: Experiment,
+    found: Iterable[tuple[str, Experiment, "MetaLearner"]],
+    *,
+    unseen: bool = True,
 ) -> "Ensemble":
     """Trained learners as one, to be tested on the data of an experiment.
 
     Args:
         experiment: on whose data.
-        names: run folders, or weights that come with quickstudy.
-        weights: which of a run's, see `load_run`.
+        found: names of targets, each with what `find_target` finds of it.
         unseen: make sure that none of them was trained on classes that the experiment holds out.
 
     Raises:
-        FileNotFoundError: a name stands for nothing; lists the names there are.
-        ValueError: one takes other images, or has seen classes that are held out.
+        ValueError: one is named twice, takes other images, or has seen classes that are held out.
     """
     from quickstudy.learners import Ensemble
 
-    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise ValueError(f"{twice} is named twice")
-    members = []
-    for name in names:
-        source, learner = find_target(name, weights)
+    members = dict[str, "MetaLearner"]()
+    for name, source, learner in found:
+        if name in members:
+            raise ValueError(f"{name} is named twice")
         for field in ("inputs", "size", "channels", "invert"):
             its, expected = getattr(source, field), getattr(experiment, field)
             if its != expected:
                 raise ValueError(f"{name} does not fit: {field} is {its!r}, and here {expected!r}")
         if unseen and experiment.has_classes:
             check_unseen(experiment, name)
-        members.append(learner)
-    return Ensemble(members)
+        members[name] = learner
+    return Ensemble(members.values())
 
 
 def keep_encoder(learner: "MetaLearner") -> None:

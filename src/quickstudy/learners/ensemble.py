@@ -64,6 +64,7 @@ class Ensemble(MetaLearner):
     """
 
     refine = _of_members("refine")
+    balanced = _of_members("balanced")
     inner_steps = _of_members("inner_steps")
 
     def __init__(self, members: Iterable[MetaLearner]) -> None:

@@ -3,7 +3,13 @@
 from torch import Tensor, nn
 
 from quickstudy.embedding import embed, embed_jointly
-from quickstudy.functional import class_means, class_sizes, size_offsets, squared_distances
+from quickstudy.functional import (
+    balanced,
+    class_means,
+    class_sizes,
+    size_offsets,
+    squared_distances,
+)
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -23,7 +29,8 @@ class ProtoNet(MetaLearner):
         c_n = (sum of e(x_s) + sum_q p(n | x_q) e(x_q)) / (number of them + sum_q p(n | x_q))
 
     An answer then depends on the other queries of its task. It is right more often where the
-    classes are about alike among the queries, and less often where some are absent.
+    classes are about alike among the queries, and less often where some are absent. A balanced
+    evaluation (`quickstudy.evaluation.evaluate`) sets ``balanced``: p is then balanced each time.
 
     Any number of ways and shots, in training and at test; a larger way in training helps. Where
     classes are of unequal size, what a distance owes to that is taken off
@@ -50,6 +57,7 @@ class ProtoNet(MetaLearner):
         super().__init__()
         self.encoder = encoder
         self.joint_norm, self.refine = joint_norm, refine
+        self.balanced = False
 
     @property
     def refine(self) -> int:
@@ -83,7 +91,8 @@ class ProtoNet(MetaLearner):
         offset: Tensor = phi["offset"]
         logits = offset.unsqueeze(1) - squared_distances(z, phi["prototypes"])
         for _ in range(self.refine):
-            logits = -squared_distances(z, _moved(phi, z, logits.softmax(-1)))
+            sure = balanced(logits) if self.balanced else logits
+            logits = -squared_distances(z, _moved(phi, z, sure.softmax(-1)))
         return logits
 
 
