@@ -84,6 +84,7 @@ QUEUE = (
     "matching-omniglot-beyond",
     "r2d2-omniglot-beyond",
     "ensemble-omniglot-beyond",
+    "ensemble-maml-split-beyond",
     "soft-nearest-omniglot",
     "matching-omniglot",
     "transformer-omniglot-20way",
