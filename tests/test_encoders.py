@@ -100,6 +100,58 @@ def test_a_fingerprint_is_of_weights_and_preparation() -> None:
     assert PhotoEncoder(layer, size=8).fingerprint != first
 
 
+def test_a_fingerprint_is_of_layers_and_of_weights_as_they_are_now(tmp_path: Path) -> None:
+    pool, peak = nn.AvgPool2d(4), nn.MaxPool2d(4)
+    assert PhotoEncoder(pool, size=8).fingerprint != PhotoEncoder(peak, size=8).fingerprint
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+    encoder, cache = PhotoEncoder(module, size=8), FeatureCache(tmp_path / "f.sqlite")
+    example = png(np.full((8, 8, 3), 200))
+    ((_, before),) = encode(encoder, [example], cache=cache)
+    with torch.no_grad():
+        module[1].weight.mul_(2)
+        module[1].bias.mul_(2)
+    ((_, after),) = encode(encoder, [example], cache=cache)
+    np.testing.assert_allclose(after, 2 * before, rtol=1e-5)
+
+
+def test_what_a_function_gives_is_not_kept(tmp_path: Path) -> None:
+    cache, example = FeatureCache(tmp_path / "f.sqlite"), png(np.full((8, 8, 3), 200))
+    first, second = (
+        next(encode(PhotoEncoder(f, size=8), [example], cache=cache))[1]
+        for f in (lambda x: x.flatten(1), lambda x: 2 * x.flatten(1))
+    )
+    np.testing.assert_allclose(second, 2 * first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_module_in_another_precision_is_a_photo_encoder(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+    example = png(np.arange(192).reshape(8, 8, 3))
+    expected = PhotoEncoder(module, size=8)([example])
+    found = PhotoEncoder(module.to(dtype), size=8)([example])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_a_module_without_sizes_yet_is_a_photo_encoder() -> None:
+    encoder = PhotoEncoder(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), size=8)
+    assert encoder([png(np.zeros((8, 8, 3)))]).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: (x, x), "the module returned a tuple; expected one tensor"),
+        (lambda x: x.mean(), "the module maps .* to .*; expected real features"),
+        (lambda x: x.flatten(1).repeat(2, 1), r"expected real features \[1,D\]"),
+        (lambda x: torch.fft.fft(x.flatten(1)), "complex64; expected real features"),
+    ],
+)
+def test_a_module_that_gives_no_features_is_refused(output: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PhotoEncoder(output, size=8)([png(np.zeros((8, 8, 3)))])
+
+
 def test_what_was_encoded_is_not_encoded_again(tmp_path: Path) -> None:
     cache, own = FeatureCache(tmp_path / "deep" / "f.sqlite"), Counting()
     examples = [Example(bytes([i]) * 8, None, str(i)) for i in range(70)]

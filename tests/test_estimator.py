@@ -230,6 +230,7 @@ def test_weights_of_examples_are_repetitions(tmp_path: Path) -> None:
     assert np.allclose(again.predict_proba(x), whole.partial_fit(x[:9], y[:9]).predict_proba(x))
     for wrong, message in (
         (np.full(60, 0.5), r"sample_weight has 0\.5; expected whole numbers"),
+        (np.full(60, 10**9), r"add up to 6e\+10, and each is held as often as it counts"),
         (np.zeros(60), "zero"),
         (-weight, "[Nn]egative"),
     ):

@@ -438,6 +438,17 @@ def test_pairs_that_are_none_are_left_out() -> None:
         as_example(Image.new("F", (4, 4), 0.5))
 
 
+def test_an_image_of_whole_numbers_is_the_file_it_came_from(tmp_path: Path) -> None:
+    pixels = (np.arange(64).reshape(8, 8) * 900).astype(np.int32)
+    Image.fromarray(pixels).save(tmp_path / "deep.tif")
+    encoder = PixelEncoder(8, 1)
+    opened = Image.open(tmp_path / "deep.tif")
+    assert opened.mode == "I"
+    of_file, of_image = (encoder([as_example(x)]) for x in (str(tmp_path / "deep.tif"), opened))
+    np.testing.assert_array_equal(of_image, of_file)
+    assert np.ptp(of_file) > 0.5
+
+
 def test_a_table_of_very_many_columns_is_read_in_time(tmp_path: Path) -> None:
     """Each name was looked for among all: 100,000 columns took minutes."""
     head = ",".join(f"c{i}" for i in range(30_000))

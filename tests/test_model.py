@@ -766,7 +766,7 @@ def test_what_is_wrong_with_a_file_of_a_stranger_is_no_command_to_the_terminal(
         ("held_out_accuracy_", [1], r"held_out_accuracy_ is \[1\]; expected a number"),
         ("threshold_", "high", "threshold_ is 'high'; expected a number"),
         ("support_y", torch.tensor([0, 1, 1 << 31]), "does not have an example of each class"),
-        ("support_weight", torch.tensor([1, 1, 1 << 40]), "more often than memory allows"),
+        ("support_weight", torch.tensor([1, 1, 1 << 40]), "more than .* is too much"),
     ],
 )
 def test_figures_of_a_stranger_are_looked_at_before_they_are_used(

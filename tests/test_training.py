@@ -17,9 +17,10 @@ from torch import nn
 
 from quickstudy.checkpoint import load_state, load_weights
 from quickstudy.data import SinusoidSampler, TaskSource
+from quickstudy.evaluation import evaluate
 from quickstudy.experiments.spec import Experiment
 from quickstudy.learner import MetaLearner
-from quickstudy.learners import MAML, BlackBoxLSTM, NearestNeighbour, ProtoNet
+from quickstudy.learners import MAML, BlackBoxLSTM, MatchingNetwork, NearestNeighbour, ProtoNet
 from quickstudy.locks import BusyError
 from quickstudy.nn import MLP, Conv4
 from quickstudy.processes import launch
@@ -388,3 +389,41 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
     saved = load_state(tmp_path / CHECKPOINT)
     assert saved["step"] == 6
     assert all(bool(torch.isfinite(value).all()) for value in saved["learner"].values())
+
+
+class _Listed:
+    """A source of random tasks: another first one each time."""
+
+    def __getitem__(self, index: int) -> Task:
+        return make_task((1, 16, 16), 3, 2, 1, 3, int(torch.randint(10**6, ()))).to(torch.float32)
+
+
+class _Lighter(Tasks):
+    def __getitem__(self, index: int) -> Task:
+        task = super().__getitem__(index)
+        return replace(task, support_x=task.support_x + 1)
+
+
+def test_a_run_goes_on_with_the_learner_and_the_tasks_it_began_with(tmp_path: Path) -> None:
+    where: dict[str, Any] = {"run_dir": tmp_path / "run", "resume": True}
+    quick(build("protonet"), Tasks(), steps=2, **where)
+    matching = MatchingNetwork(Conv4(1, 4, image_size=16))
+    with pytest.raises(ValueError, match="holds a run of a ProtoNet, and this is a MatchingNetwor"):
+        quick(matching, Tasks(), steps=4, **where)
+    with pytest.raises(ValueError, match="on tasks of other seed, way, shot, number or classes"):
+        quick(build("protonet"), Tasks(1), steps=4, **where)
+    with pytest.raises(ValueError, match="on tasks of other examples than these"):
+        quick(build("protonet"), _Lighter(), steps=4, **where)
+    assert quick(build("protonet"), Tasks(), steps=4, **where).steps == 4
+    where["run_dir"] = tmp_path / "random"
+    for steps in (2, 4):  # of which nothing can be told
+        assert quick(build("protonet"), _Listed(), steps=steps, **where).steps == steps
+
+
+def test_a_list_of_too_few_batches_is_refused_before_anything_is_done() -> None:
+    tasks = [Tasks()[i] for i in range(3)]
+    assert quick(build("protonet"), tasks, steps=3).steps == 3
+    with pytest.raises(ValueError, match="steps is 4, and there are 3 batches of tasks"):
+        quick(build("protonet"), tasks, steps=4)
+    with pytest.raises(ValueError, match="n_tasks is 10, and there are 6 tasks"):
+        evaluate(build("protonet"), tasks, n_tasks=10)

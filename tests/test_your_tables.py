@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
@@ -350,6 +351,8 @@ def test_a_folder_that_is_called_as_what_ships_does_not_hide_it(
 def test_arrays_are_taken_or_refused_in_words() -> None:
     x, y = load_iris(return_X_y=True)
     fitted = FewShotClassifier("tables").fit(x[::9], y[::9])
+    of_tensor = FewShotClassifier("tables").fit(torch.tensor(x[::9]), y[::9])
+    assert (of_tensor.predict(torch.tensor(x)) == fitted.predict(x)).all()
     holes = x[:3].astype(object)
     holes[0, 1] = None
     assert len(fitted.predict(holes)) == 3
@@ -427,6 +430,9 @@ def test_what_learn_says_of_a_table(
 def test_that_other_columns_beside_texts_are_not_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,amount,label\ngood day,1,a\nso long,2,b\n")
     with pytest.warns(UserWarning, match="has texts, which alone are read, and not amount"):
+        Model.learn(tmp_path / "t.csv", encoder="minilm")
+    (tmp_path / "t.csv").write_text("text,,label\ngood day,1,a\nso long,2,b\n")
+    with pytest.warns(UserWarning, match="and not a column without a name: to learn"):
         Model.learn(tmp_path / "t.csv", encoder="minilm")
     with pytest.raises(ValueError, match="has two columns called 'age'"):
         Model.learn(Frame([[1, 2, "x"], [3, 4, "y"]], ["Age", "age", "label"]))  # type: ignore[arg-type]

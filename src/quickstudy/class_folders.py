@@ -8,7 +8,10 @@ from quickstudy.images import is_image, not_read
 
 __all__ = ["class_folders", "class_names", "images_of_classes"]
 
-_PARTS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+_PARTS = (
+    *("train", "training", "support", "val", "valid", "validation", "dev"),
+    *("test", "testing", "query"),
+)
 
 
 def class_folders(files: Files) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from quickstudy.task import Task
 
 __all__ = [
     "NormedEncoder",
+    "check_tensor",
     "check_vectors",
     "embed",
     "embed_jointly",
@@ -34,7 +35,7 @@ def embed(encoder: nn.Module, x: Tensor) -> Tensor:
     """
     T, n = x.shape[:2]
     if batch_norm_policy(encoder) == "transductive":
-        z = torch.cat([encoder(task) for task in x])
+        z = torch.cat([check_tensor(encoder(task), "encoder") for task in x])
     else:
         z = encoder(x.flatten(0, 1))
     return check_vectors(z, x.flatten(0, 1)).reshape(T, n, -1)
@@ -49,13 +50,27 @@ def embed_jointly(encoder: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
     return z[:, :S], z[:, S:]
 
 
+def check_tensor(output: object, giver: str) -> Tensor:
+    """What an encoder or a network (``giver``) returned, unchanged.
+
+    Raises:
+        ValueError: it is no tensor but, as of many networks from elsewhere, a tuple or the like.
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"the {giver} returned a {type(output).__name__}; expected one tensor, [n,...] of n "
+            "examples (wrap it in a module whose forward picks that out)"
+        )
+    return output
+
+
 def check_vectors(z: Tensor, x: Tensor) -> Tensor:
     """Embeddings ``z [n,D]`` of examples ``x [n,...]``, unchanged.
 
     Raises:
         ValueError: ``z`` is not one vector per example.
     """
-    if z.dim() != 2:
+    if check_tensor(z, "encoder").dim() != 2:
         raise ValueError(
             f"the encoder maps {list(x.shape[1:])} to {list(z.shape[1:])}; a learner needs one "
             "vector an example (add nn.Flatten())"

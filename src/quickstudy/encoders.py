@@ -21,12 +21,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from quickstudy.checkpoint import check_finite
 from quickstudy.columns import Columns, Row
 from quickstudy.cores import on_all_cores
 from quickstudy.data.omniglot import cache_dir
 from quickstudy.devices import find_device
+from quickstudy.embedding import check_tensor
 from quickstudy.examples import Example
 from quickstudy.extras import need
 from quickstudy.images import decode_image, open_image
@@ -65,12 +67,14 @@ class Encoder(Protocol):
         name: what `load_encoder` finds it by.
         kind: what it takes: ``"image"`` (the bytes of an image file), ``"text"``, or ``"table"``
             (a row of one).
-        fingerprint: changes whenever its answers would.
     """
 
     name: str
     kind: Kind
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever its answers would."""
 
     def __call__(self, examples: Sequence[Example]) -> Array:
         """Numbers ``[n,...]`` of ``n`` examples."""
@@ -229,12 +233,21 @@ class PhotoNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.module((x - self.mean) / self.std)
+        z = check_tensor(self.module((x - self.mean) / self.std), "module")
+        if z.dim() < 2 or len(z) != len(x) or z.is_complex():
+            raise ValueError(
+                f"the module maps {list(x.shape)} to {list(z.shape)} of {z.dtype}; expected real "
+                f"features [{len(x)},D], or maps [{len(x)},D,h,w]"
+            )
         return z.mean((2, 3)) if z.dim() == 4 else z.flatten(1)
 
 
 class PhotoEncoder:
     """Any torch module on RGB photos: ``[n,3,size,size]``, normalised, to features ``[n,D]``.
+
+    Features are kept on disk under its ``fingerprint``: of its name and weights as they are, its
+    layers and how it prepares images. Of code of your own only the names of classes are known:
+    give it another ``name`` when that code changes. What a function gives is not kept.
 
     Args:
         module: see `PhotoNetwork`, also for the other arguments.
@@ -269,14 +282,38 @@ class PhotoEncoder:
         self.network = PhotoNetwork(module, size, mean, std).to(self.device)
         self._fast = self.network if fast is None else PhotoNetwork(fast, size, mean, std)
         self.name, self.size = name, size
-        self.fingerprint = _fingerprint(module, f"{name} {size} {[*mean]} {[*std]}{prepared}")
+        if any(map(is_lazy, self.network.parameters())):
+            with torch.no_grad():
+                self.network(torch.zeros(1, 3, size, size, device=self.device))
+        weights = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        self._dtype = next(weights, torch.float32)
+        for buffer in (self.network.mean, self.network.std):
+            buffer.data = buffer.to(self._dtype)
+        own = self.kept and not (is_built_in(name) or ":" in name)
+        layers = f"\n{module!r}" if own else ""
+        self._about = f"{name} {size} {[*mean]} {[*std]}{prepared}{layers}"
+        self._hashed: tuple[object, str] = None, ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its weights as they are now; worked out again when one has been changed."""
+        state = (*self.network.parameters(), *self.network.buffers())
+        now = [(id(value), value._version) for value in state]
+        if now != self._hashed[0]:
+            self._hashed = now, _fingerprint(self.network.module, self._about)
+        return self._hashed[1]
+
+    @property
+    def kept(self) -> bool:
+        """Whether its features may be kept by its fingerprint, which of a function says little."""
+        return isinstance(self.network.module, nn.Module)
 
     def __call__(self, examples: Sequence[Example]) -> Array:
         if self.device.type == "cpu":
             return np.stack(on_all_cores(self._alone, examples))
-        pixels = torch.stack(on_all_cores(self._pixels, examples))
+        pixels = torch.stack(on_all_cores(self._pixels, examples)).to(self.device)
         with torch.no_grad():
-            z: Array = self.network(pixels.to(self.device).float() / 255).cpu().numpy()
+            z: Array = self.network(pixels.to(self._dtype) / 255).float().cpu().numpy()
         return z
 
     def _pixels(self, example: Example) -> Tensor:
@@ -285,8 +322,8 @@ class PhotoEncoder:
     def _alone(self, example: Example) -> Array:
         """By itself: the answer depends on no other, and maps stay in the core's cache."""
         with torch.no_grad():
-            z: Array = self._fast(self._pixels(example).unsqueeze(0).float() / 255)[0].numpy()
-        return z
+            z = self._fast(self._pixels(example).unsqueeze(0).to(self._dtype) / 255)[0]
+        return z.float().numpy()  # type: ignore[no-any-return]
 
     def _fit(self, image: Image.Image) -> Tensor:
         fitted = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
@@ -526,7 +563,7 @@ def encode(
         ValueError: an example cannot be read, and ``failed`` is not given.
     """
     stream, cut = iter(examples), list[str]()
-    if isinstance(encoder, PixelEncoder | TableEncoder):
+    if isinstance(encoder, PixelEncoder | TableEncoder) or not getattr(encoder, "kept", True):
         cache = None  # pixels are larger than files, and rows soon read
     while batch := list(islice(stream, min(at_once, _AT_ONCE))):
         keys = [content_key(example) for example in batch] if cache else []

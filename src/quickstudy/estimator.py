@@ -129,6 +129,8 @@ class _FewShot:
         if not self._of_tables:
             return X
         rows = rows_of(X)
+        if isinstance(X, torch.Tensor):
+            X = X.numpy(force=True)
         x = X if rows is not None or hasattr(X, "dtype") else np.array(X, object)
         if rows is None and x.ndim != 2:
             raise ValueError(f"X has {x.ndim} dimensions; a table has two, rows and columns")
@@ -363,8 +365,7 @@ class _FewShot:
         )
         if (weight := state.get("support_weight")) is not None:
             self.support_weight_ = weight.numpy()
-            if int(self.support_weight_.sum()) * self.support_x_[0].size > _MOST_REPEATED:
-                raise ValueError("support_weight has examples count more often than memory allows")
+            _check_repeated(self.support_x_, self.support_weight_)
         if not len(self.support_x_) == len(self.support_y_) > 0:
             raise ValueError("support_x and support_y are not of one length")
         self.n_features_in_ = state["n_features"]
@@ -989,7 +990,17 @@ def _weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array,
     if not whole.any():
         raise ValueError("sample_weight has only zeros; expected examples that count")
     counts = whole > 0
+    _check_repeated(x, whole)
     return x[counts], y[counts], whole[counts]
+
+
+def _check_repeated(x: Array, weight: Array) -> None:
+    times = float(weight.sum(dtype=np.float64))
+    if times * x[0].size > _MOST_REPEATED:
+        raise ValueError(
+            f"the weights of examples add up to {times:g}, and each is held as often as it counts: "
+            f"more than {_MOST_REPEATED / x[0].size:g} is too much; divide them"
+        )
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

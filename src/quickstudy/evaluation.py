@@ -280,6 +280,8 @@ def _batches(tasks: TaskSource, n_tasks: int) -> Iterator[Task]:
     waiting: list[Task] = []
     numbers = count = index = 0
     while count < n_tasks:
+        if isinstance(tasks, list | tuple) and index == len(tasks):
+            raise ValueError(f"n_tasks is {n_tasks}, and there are {count} tasks")
         task = tasks[index]
         size = task.support_x.numel() + task.query_x.numel()
         if waiting and (numbers + size > _NUMBERS_AT_ONCE or not _alike(task, waiting[0])):

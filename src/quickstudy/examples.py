@@ -262,9 +262,9 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
             image = image.convert("RGBA")
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
             image = image.convert("RGB")
-        return Example(_png(image), label, where)
+        return Example(_file(image), label, where)
     if hasattr(item, "__array__"):
-        return Example(_png(Image.fromarray(_pixels(np.asarray(item), where))), label, where)
+        return Example(_file(Image.fromarray(_pixels(np.asarray(item), where))), label, where)
     raise ValueError(
         f"{where} is {_a(item)}; expected a text, the path of an image, its bytes, a Pillow image, "
         "an array of pixels or a row of a table (a mapping of its columns)"
@@ -293,9 +293,12 @@ def _pixels(x: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return (x if white == 255 else np.round(x * 255.0)).astype(np.uint8)
 
 
-def _png(image: Image.Image) -> bytes:
+def _file(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "png", compress_level=1)
+    if image.mode == "I":  # of which PNG has no form
+        image.save(file, "tiff")
+    else:
+        image.save(file, "png", compress_level=1)
     return file.getvalue()
 
 
@@ -367,8 +370,9 @@ def _say_unread(source: Path | str, row: Row, label: str | None) -> None:
     known = {"text", "path", "id", *_LABELS, *((_column(label),) if label else ())}
     if others := [name for name in map(_column, row) if name not in known]:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        shown = (name or "a column without a name" for name in others[:3])
         warnings.warn(
-            f"{source} has texts, which alone are read, and not {', '.join(others[:3])}{more}: "
+            f"{source} has texts, which alone are read, and not {', '.join(shown)}{more}: "
             "to learn from a table, call its column of texts otherwise",
             stacklevel=2,
         )
@@ -562,7 +566,7 @@ def _json_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
     if not isinstance(rows, list):
-        raise ValueError(f"{path} holds {_a(rows)}; expected a list of objects")
+        raise ValueError(f"{path} is a {type(rows).__name__}; expected a list of objects")
     for number, row in enumerate(rows, 1):
         yield f"{path}, entry {number}", _object(row, f"{path}, entry {number}")
 

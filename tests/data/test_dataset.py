@@ -255,6 +255,41 @@ def test_images_with_their_channels_last_are_refused() -> None:
         ClassDataset.from_dataset(Pictures(np.asarray, targets=True))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.0, np.nan, 2.0, 1.0], "example 1 has no label: it is nan"),
+        (np.array([1.0, 2.0, np.nan, 1.0]), "example 2 has no label: it is nan"),
+        (["a", "b", "a", None], "example 3 has no label: it is None"),
+        (["a", " ", "b", "a"], "example 1 has no label: it is ' '"),
+        (np.array(["a", 1, "b", 2], object), "labels of the types int, str; expected one type"),
+    ],
+)
+def test_an_example_without_a_label_is_named(labels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassDataset.from_arrays(torch.zeros(4, 2), labels)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (
+            [(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 8), 1)],
+            r"1 has shape \[3, 9, 8\]",
+        ),
+        (
+            [(torch.zeros(2), 0), (torch.zeros(2), 1, 2)],
+            "example 1 is a tuple of 3; expected",
+        ),
+        ([{"x": 1}, {"x": 2}], "example 0 is a dict; expected a pair"),
+        ([(torch.zeros(2), 0), (torch.zeros(2), None)], "example 1 has no label: it is None"),
+    ],
+)
+def test_what_is_wrong_in_a_data_set_is_named_by_its_number(items: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassDataset.from_dataset(items)
+
+
 def test_two_data_sets_are_put_together() -> None:
     a = ClassDataset.from_arrays(torch.arange(6.0).view(6, 1), ["x", "x", "y", "y", "z", "z"])
     b = ClassDataset.from_arrays(torch.arange(10.0, 13).view(3, 1), ["p", "q", "q"])

@@ -392,7 +392,10 @@ def test_formats_of_cameras_and_browsers_are_read(tmp_path: Path, name: str) -> 
     assert torch.allclose(pixels[:, 2, 2].int(), torch.tensor(GREEN).int(), atol=12)
 
 
-@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "Validation", "Testing")])
+@pytest.mark.parametrize(
+    "parts",
+    [("train", "test"), ("Training", "Validation", "Testing"), ("support", "query")],
+)
 def test_of_parts_with_the_same_classes_the_first_is_read(
     tmp_path: Path, parts: tuple[str, ...]
 ) -> None:

@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from quickstudy.inner import (
     trajectory,
     unroll,
 )
-from quickstudy.learners import MAML, Reptile, Scratch
+from quickstudy.learners import MAML, ProtoNet, Reptile, Scratch
 from quickstudy.nn import MLP
 from quickstudy.testing import make_task
 
@@ -301,3 +302,54 @@ def test_bad_arguments() -> None:
         Adam(beta2=1.0)
     with pytest.raises(ValueError, match="per is 'layer'; expected 'parameter' or 'tensor'"):
         LearnedRates({}, 0.1, per="layer")
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(8), nn.LayerNorm(8)])
+def test_threads_share_a_learner(layer: nn.Module) -> None:
+    """Whose network lends its modules to the weights of one task at a time."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), layer, nn.Tanh(), nn.Linear(8, 3))
+    learner = MAML(network, inner_steps=2, inner_lr=0.5).eval()
+    before = [(p, p.clone()) for p in network.parameters()]
+    y = torch.arange(6).remainder(3).expand(2, 6)
+
+    def answer(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return learner.predict(learner.adapt(x, y, 3), x)
+
+    tasks = torch.randn(8, 2, 6, 6)
+    alone = [answer(x) for x in tasks]
+    with ThreadPoolExecutor(4) as threads:
+        together = [*threads.map(answer, tasks.repeat(4, 1, 1, 1))]
+    for i, found in enumerate(together):
+        torch.testing.assert_close(found, alone[i % 8])
+    for p, (own, value) in zip(network.parameters(), before, strict=True):
+        assert p is own
+        assert p.equal(value)
+
+
+def test_a_forward_of_ones_own_is_heeded() -> None:
+    task = make_task((6,), way=3)
+    for network in (MLP(6, [8], 3), nn.Sequential(nn.Linear(6, 3)), nn.Linear(6, 3)):
+        network = network.double()
+        inner = network[0] if isinstance(network, nn.Sequential) else network
+        inner.forward = lambda x: 0 * x[..., :3]
+        learner = MAML(network, inner_steps=0)
+        assert learner.loss(task).item() == pytest.approx(math.log(3))
+
+
+class _Pair(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x), x
+
+
+def test_networks_that_return_no_tensor_or_have_no_size_are_refused_in_words() -> None:
+    task = make_task((6,), way=3)
+    pair = _Pair(6, 3).double()
+    with pytest.raises(ValueError, match="the network returned a tuple; expected one tensor"):
+        MAML(pair, inner_lr=0.1).loss(task)
+    with pytest.raises(ValueError, match="the encoder returned a tuple; expected one tensor"):
+        ProtoNet(pair).loss(task)
+    lazy = nn.Sequential(nn.LazyLinear(3)).double()
+    with pytest.raises(ValueError, match=r"0\.weight has no size yet: let the network see one"):
+        MAML(lazy, inner_lr=0.1).loss(task)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -94,12 +94,13 @@ class ClassDataset:
             groups: the group of each class, by class name.
 
         Raises:
-            ValueError: lengths differ, a value is NaN or infinite, or a group is missing.
+            ValueError: lengths differ, a value is NaN or infinite, an example has no label or one
+                that the others cannot be sorted with, or a group is missing.
         """
         data = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
         if data.dtype != torch.uint8 and data.dtype != torch.float32:
             data = data.float()
-        labels = np.asarray(y)
+        labels = _labels(y)
         if labels.ndim != 1 or len(labels) != len(data):
             raise ValueError(
                 f"y has shape {list(labels.shape)}; expected one label for each of the "
@@ -108,7 +109,13 @@ class ClassDataset:
         if data.is_floating_point() and not bool(torch.isfinite(data).all()):
             row = (~torch.isfinite(data)).nonzero()[0, 0].item()
             raise ValueError(f"x has a NaN or infinite value in example {row}")
-        values, inverse = np.unique(labels, return_inverse=True)
+        try:
+            values, inverse = np.unique(labels, return_inverse=True)
+        except TypeError as error:
+            kinds = sorted({type(label).__name__ for label in labels})
+            raise ValueError(
+                f"y has labels of the types {', '.join(kinds)}; expected one type"
+            ) from error
         order = torch.from_numpy(np.argsort(inverse, kind="stable"))
         names = tuple(str(value) for value in values)
         if groups is not None and (missing := [name for name in names if name not in groups]):
@@ -141,7 +148,8 @@ class ClassDataset:
             workers: processes that read them, as of `torch.utils.data.DataLoader`.
 
         Raises:
-            ValueError: it is empty, or an image has its channels last.
+            ValueError: it is empty; or an example is no pair, has its channels last, another shape
+                than the first or no label. It is named by its number.
         """
         if len(dataset) == 0:
             raise ValueError("the data set is empty")
@@ -154,8 +162,15 @@ class ClassDataset:
             read = [(_example(item), label) for item, label in loader]
             labels = [label for _, label in read]
             if not lazy:
+                for i, (item, _) in enumerate(read):
+                    if item.shape != read[0][0].shape:
+                        raise ValueError(
+                            f"example {i} has shape {[*item.shape]}, and example 0 "
+                            f"{[*read[0][0].shape]}: add a transform that makes them alike, such "
+                            "as torchvision's Resize"
+                        )
                 x = torch.stack([item for item, _ in read])
-        labels = np.asarray([v.item() if isinstance(v, Tensor) else v for v in labels])
+        labels = _labels([v.item() if isinstance(v, Tensor) else v for v in labels])
         names = getattr(dataset, "classes", None)
         if names is not None and labels.dtype.kind in "iu" and labels.max() < len(names):
             labels = np.asarray([str(names[label]) for label in labels])
@@ -402,6 +417,20 @@ def _replaceable(folder: Path) -> bool:
     return {entry.name for entry in folder.iterdir()} <= {"storage.npy", "classes.json"}
 
 
+def _labels(y: Any) -> NDArray[Any]:
+    """As an array.
+
+    Raises:
+        ValueError: an example has none: it is None, NaN or an empty text.
+    """
+    given = np.asarray(y)
+    if given.ndim == 1 and (given.dtype.kind not in "biu"):
+        for i, label in enumerate(y if isinstance(y, list | tuple) else given.tolist()):
+            if label is None or label != label or (isinstance(label, str) and not label.strip()):
+                raise ValueError(f"example {i} has no label: it is {label!r}")
+    return given
+
+
 def _example(x: Any) -> Tensor:
     """An example as a tensor: images have their channels first, PIL images are turned."""
     if hasattr(x, "convert"):
@@ -427,8 +456,13 @@ class _Items(Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        x, label = self.dataset[index]
-        return _example(x), label
+        pair = self.dataset[index]
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            holds = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+            raise ValueError(
+                f"example {index} is a {type(pair).__name__}{holds}; expected a pair, (x, label)"
+            )
+        return _example(pair[0]), pair[1]
 
 
 class _Lazy:
@@ -437,7 +471,7 @@ class _Lazy:
     def __init__(self, dataset: Examples, rows: Sequence[int] | None = None) -> None:
         self.dataset = dataset
         self.rows = range(len(dataset)) if rows is None else rows
-        first = _example(dataset[0][0])
+        first = _Items(dataset)[0][0]
         self.shape, self.dtype = torch.Size((len(self.rows), *first.shape)), first.dtype
 
     def ordered(self, rows: Sequence[int]) -> "_Lazy":

@@ -220,7 +220,10 @@ class Experiment(Setup, Schema):
                 raise ValueError(f"it names {own.backbone} and does not say how it is built")
             return own
         except KeyError as error:
-            raise ValueError(f"{path} does not describe a run: it has no {error}") from error
+            raise ValueError(
+                f"{path} does not say which learner was trained (it has no {error}): build it, and "
+                "give it the weights by quickstudy.checkpoint.load_weights"
+            ) from error
         except (RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a run: {error}") from error
 

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from quickstudy.embedding import output_size
 from quickstudy.functional import class_weights, example_loss
 from quickstudy.inner.graphs import graphs_at_once
-from quickstudy.inner.networks import run_tasks
+from quickstudy.inner.networks import in_turn, run_tasks
 from quickstudy.inner.optimizers import Parameters, State
 from quickstudy.inner.parts import part_by_part, split_tasks, tasks_at_once
 from quickstudy.inner.repeated import check_reached, constant_leaf, leaves, repeated
@@ -208,6 +209,7 @@ class GradientLearner(MetaLearner):
     def max_way(self) -> int | None:
         return output_size(self.network)
 
+    @in_turn
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way, regression=True)
         found, parts = [], split_tasks(self.network, support_x, support_y)
@@ -226,6 +228,7 @@ class GradientLearner(MetaLearner):
         network = {name: torch.cat([state[name] for state in found]) for name in found[0]}
         return {"network": network, **class_labels(support_y, n_way)}
 
+    @in_turn
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         transductive = batch_norm_policy(self.network) == "transductive"
         return self.answer(phi, query_x, "batch" if transductive else "stored")
@@ -304,6 +307,10 @@ class GradientLearner(MetaLearner):
     def rest(self, tasks: int) -> Parameters:
         """The network's parameters and buffers as they are, each ``[T,...]``; `phi` goes on top."""
         own = (*self.network.named_parameters(), *self.network.named_buffers())
+        if unsized := next((k for k, p in own if is_lazy(p)), None):
+            raise ValueError(
+                f"{unsized} has no size yet: let the network see one example before it is adapted"
+            )
         return {k: p.expand(tasks, *p.shape) for k, p in own}
 
     def answer(self, phi: Phi, query_x: Tensor, source: Source) -> Tensor:

@@ -1,7 +1,10 @@
 """One network with each task's own weights, on each task's own examples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from threading import RLock
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import torch
@@ -9,14 +12,35 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from quickstudy.embedding import check_tensor
 from quickstudy.execution import execution
 from quickstudy.inner.optimizers import Parameters
 from quickstudy.inner.stacked import can_stack, run_stacked
 from quickstudy.nn.norm import Source, statistics_from
 
-__all__ = ["call_with", "goes_alone", "run_tasks", "stacks"]
+__all__ = ["call_with", "goes_alone", "in_turn", "run_tasks", "stacks"]
 
 _ALONE: WeakSet[nn.Module] = WeakSet()
+_TURN = RLock()  # held while a network's own modules have weights that are not its own
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def in_turn(method: Method) -> Method:
+    """A learner's ``adapt`` or ``predict``, for which threads wait: `call_with` changes the network
+    they share for as long as it runs. Where tasks are stacked nothing is changed, and none waits.
+    """
+
+    @wraps(method)
+    def waiting(learner: Any, *given: Any, **named: Any) -> Any:
+        network: nn.Module | None = getattr(learner, "network", None)
+        x = next((v for v in (*given, *named.values()) if isinstance(v, Tensor)), None)
+        if network is not None and x is not None and stacks(network, x):
+            return method(learner, *given, **named)
+        with _TURN:
+            return method(learner, *given, **named)
+
+    return cast(Method, waiting)
 
 
 def run_tasks(
@@ -46,7 +70,7 @@ def run_tasks(
         output: Tensor = call_with(network, updated, x)
         return output, {name: updated[name] for name in buffers}
 
-    with statistics_from(network, source), _differentiable_attention():
+    with _TURN, statistics_from(network, source), _differentiable_attention():
         failed = False
         if len(x) > 1 and not goes_alone(network):
             try:
@@ -89,14 +113,15 @@ def call_with(network: nn.Module, state: Parameters, x: Tensor) -> Tensor:
     changes in its buffers is put into ``state``. (`torch.func.functional_call` does the same, but
     where one layer stands in two places it leaves the network with the other parameters.)
     """
-    names = {id(p): n for n, p in (*network.named_parameters(), *network.named_buffers())}
-    for prefix, module in network.named_modules():
-        for attribute, value in (*module._parameters.items(), *module._buffers.items()):
-            place = f"{prefix}.{attribute}" if prefix else attribute
-            if value is not None and place not in state and names[id(value)] in state:
-                state[place] = state[names[id(value)]]
-    output: Tensor = functional_call(network, state, (x,), tie_weights=False)
-    return output
+    with _TURN:
+        names = {id(p): n for n, p in (*network.named_parameters(), *network.named_buffers())}
+        for prefix, module in network.named_modules():
+            for attribute, value in (*module._parameters.items(), *module._buffers.items()):
+                place = f"{prefix}.{attribute}" if prefix else attribute
+                if value is not None and place not in state and names[id(value)] in state:
+                    state[place] = state[names[id(value)]]
+        output = functional_call(network, state, (x,), tie_weights=False)
+    return check_tensor(output, "network")
 
 
 def stacks(network: nn.Module, x: Tensor) -> bool:

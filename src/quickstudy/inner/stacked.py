@@ -35,6 +35,7 @@ def _knows(network: nn.Module, seen: set[int]) -> bool:
     return (
         once
         and type(network) in _RUN
+        and "forward" not in vars(network)
         and not (network._forward_hooks or network._forward_pre_hooks or network._backward_hooks)
         and not (isinstance(network, nn.Conv2d) and not is_plain(network))
         and not (

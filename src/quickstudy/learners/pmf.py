@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quickstudy.embedding import check_vectors
 from quickstudy.functional import class_means, class_weights, example_loss
 from quickstudy.inner import Adam, Parameters, State, StepLoss, grad, unroll
-from quickstudy.inner.networks import call_with
+from quickstudy.inner.networks import call_with, in_turn
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.task import Task
 
@@ -76,6 +76,7 @@ class PMF(MetaLearner):
         direction, state = Adam().direction(grad(support_loss, phi), state, step)
         return {k: p.sub(direction[k], alpha=self.inner_lr) for k, p in phi.items()}, state
 
+    @in_turn
     def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
         self.check_task(support_x, support_y, n_way)
         n_way = n_way or 0
@@ -83,6 +84,7 @@ class PMF(MetaLearner):
         networks = [self._fine_tune(x, y, n_way) for x, y in each]
         return self._phi(networks, support_x, support_y, n_way)
 
+    @in_turn
     def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
         return self._logits(self._embed(phi["network"], query_x), phi["prototypes"])
 

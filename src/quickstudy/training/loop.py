@@ -24,6 +24,7 @@ from quickstudy.data.sampler import TaskSource
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.memory import check_memory
 from quickstudy.training.folder import saved_state
+from quickstudy.training.identity import check_same, identity
 from quickstudy.training.log import RunLogger
 from quickstudy.training.session import Session, TrainResult
 from quickstudy.training.validation import OnValidation, Validation
@@ -100,8 +101,8 @@ def train(
             learner holds at the end.
 
     Raises:
-        ValueError: the learner has nothing to train, its tasks do not fit it, or an argument
-            makes no sense.
+        ValueError: the learner has nothing to train, its tasks do not fit it, an argument makes no
+            sense, or the run to resume is of another kind of learner or of other tasks.
         TypeError: a logger lacks a method.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
         BusyError: another process trains in ``run_dir``.
@@ -119,6 +120,8 @@ def train(
         patience=patience,
         validation_tasks=validation_tasks,
     )
+    if isinstance(tasks, list | tuple) and len(tasks) < steps:
+        raise ValueError(f"steps is {steps}, and there are {len(tasks)} batches of tasks")
     _check_loggers(loggers)
     best = Validation(
         validation,
@@ -133,6 +136,9 @@ def train(
     check_memory(learner, tasks[0], next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
     saved = saved_state(folder, resume)
+    of = None if folder is None else identity(learner, tasks)
+    if folder is not None and of is not None and saved is not None and "of" in saved:
+        check_same(saved["of"], of, folder)
     if tensorboard and folder is None:
         raise ValueError("tensorboard=True needs a run_dir")
     if fabric is None:
@@ -155,6 +161,7 @@ def train(
         log_every=log_every,
         minutes=minutes,
         average=average,
+        of=of,
     )
     if saved is not None:
         session.restore(saved)

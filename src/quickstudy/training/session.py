@@ -87,10 +87,11 @@ class Session:
         log_every: int,
         minutes: float | None,
         average: float,
+        of: dict[str, Any] | None,
     ) -> None:
         self.learner, self.optimizer, self.scheduler = learner, optimizer, scheduler
         self.validation, self.fabric = validation, fabric
-        self.folder = folder if self.chief else None
+        self.folder, self.of = folder if self.chief else None, of
         self.steps, self.checkpoint_every, self.log_every = steps, checkpoint_every, log_every
         self.averaged = _moving_average(learner, average) if average else None
         self.to_keep: MetaLearner = learner if self.averaged is None else self.averaged.module
@@ -139,6 +140,7 @@ class Session:
             return
         scheduler, averaged = self.scheduler, self.averaged
         state = {
+            "of": self.of,
             "step": self.step,
             "seconds": self.seconds,
             **self.validation.state(),

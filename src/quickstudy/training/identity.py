@@ -1,0 +1,59 @@
+"""What a run is told by, so that it goes on with the learner and the tasks it began with."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from quickstudy.data.sampler import TaskSource
+from quickstudy.learner import MetaLearner
+from quickstudy.task import Task
+
+__all__ = ["check_same", "identity"]
+
+
+def identity(learner: MetaLearner, tasks: TaskSource) -> dict[str, Any]:
+    """The kind of a learner, and the first of its tasks in a few numbers.
+
+    A source that gives another first task each time it is asked cannot be told by it, and is not.
+    """
+    known: dict[str, Any] = {"learner": type(learner).__name__}
+    first, again = _values(tasks[0]), _values(tasks[0])
+    if all(a.shape == b.shape and a.equal(b) for a, b in zip(first, again, strict=True)):
+        digest = hashlib.sha256()
+        for x in first:
+            digest.update(str([*x.shape]).encode())
+            if not x.is_floating_point():
+                digest.update(x.contiguous().numpy().tobytes())
+        known["labels"] = digest.hexdigest()[:16]
+        known["examples"] = [float(x.double().mean()) for x in first if x.is_floating_point()]
+    return known
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Raise ``ValueError`` unless both `identity` are of one run, as far as can be told."""
+    if saved["learner"] != now["learner"]:
+        raise ValueError(
+            f"{folder} holds a run of a {saved['learner']}, and this is a {now['learner']}: choose "
+            "another folder"
+        )
+    if "labels" not in saved or "labels" not in now:
+        return
+    pairs = [*zip(saved["examples"], now["examples"], strict=False)]
+    if saved["labels"] != now["labels"]:
+        differ = "seed, way, shot, number or classes"
+    elif not all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in pairs):
+        differ = "examples"
+    else:
+        return
+    raise ValueError(
+        f"{folder} holds a run on tasks of other {differ} than these: give those it began with, or "
+        "choose another folder"
+    )
+
+
+def _values(task: Task) -> list[Tensor]:
+    values = (*task.tensors(), *(() if task.classes is None else (task.classes,)))
+    return [x.cpu().nan_to_num() if x.is_floating_point() else x.cpu() for x in values]
