@@ -29,7 +29,7 @@ from quickstudy.experiments.card import (
     load_seeds,
 )
 from quickstudy.experiments.recipe import Cell, Recipe, load_recipe, recipe_names
-from quickstudy.experiments.reproduce import WEIGHTS
+from quickstudy.experiments.reproduce import WEIGHTS, validations
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "quickstudy" / "experiments" / "recipes"
@@ -131,6 +131,10 @@ def publish(run: Path) -> None:
     if card.digest != recipe.digest:
         raise SystemExit(f"{run} was of another version of the recipe {recipe.name}")
     seed = f".seed{card.seed}" if card.seed else ""
+    if not card.validation:  # of before cards had it
+        found = validations(run, recipe.experiment())
+        card = card.model_copy(update={"validation": found})
+        card.save(run, recipe)
     shutil.copyfile(run / "card.json", RECIPES / "cards" / f"{card.recipe}{seed}.json")
     if recipe.ships and not card.seed:
         shutil.copyfile(run / WEIGHTS, RECIPES / "weights" / f"{card.recipe}.safetensors")

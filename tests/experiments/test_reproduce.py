@@ -1,5 +1,6 @@
 """Reproducing: resumable, honest about its budget, and told on a card."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -60,6 +61,11 @@ def test_a_card_says_everything_and_its_figures_can_be_had_again(tmp_path: Path)
     assert card == Card.load(tmp_path / "r" / "card.json")
     assert (card.steps, card.protocol_steps, card.best_step) == (8, 8, card.best_step)
     assert card.best_step in (4, 8)
+    with (tmp_path / "r" / "metrics.csv").open(newline="") as log:
+        rows = {int(row["step"]): row["validation"] for row in csv.DictReader(log)}
+    assert {*card.validation} == {4, 8}
+    for step, value in card.validation.items():
+        assert value == pytest.approx(100 * float(rows[step]), abs=1e-3)
     assert card.digest == own.digest
     assert [(r.cell.label, r.column) for r in card.results] == [
         ("5w1s", "inductive"),
@@ -222,6 +228,20 @@ def test_a_card_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     old["results"][0]["verdict"] = "within"
     (tmp_path / "card.json").write_text(json.dumps(old))
     assert Card.load(tmp_path / "card.json") == card
+
+
+def test_a_card_shows_where_a_training_was_heading(tmp_path: Path) -> None:
+    own = recipe(tmp_path)
+    card = reproduce(own, tmp_path / "r", command="x", quiet=True, say=quiet)
+    heading = {step: float(step) for step in range(1, 48)}
+    (line,) = re.findall(
+        "- Validation: (.*)\\.", card.model_copy(update={"validation": heading}).markdown(own)
+    )
+    shown = [int(step) for step in re.findall(r"at step (\d+)", line)]
+    assert shown == sorted(shown)
+    assert shown[-1] == 47
+    assert 5 <= len(shown) <= 10
+    assert "Validation" not in card.model_copy(update={"validation": {}}).markdown(own)
 
 
 def test_a_training_that_has_settled_is_not_trained_on(tmp_path: Path) -> None:

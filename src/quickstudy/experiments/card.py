@@ -21,6 +21,7 @@ __getattr__ = refused_from(__name__, {"verdict": "Card.verdict"})
 Verdict = Literal["reproduced", "above", "below", "not settled", "cut short"]
 MARGIN, RELATIVE_MARGIN = 0.5, 0.1
 """What a training may differ by from the paper's: points of accuracy, or a part of an error."""
+_SHOWN = 10  # validations on a card
 
 
 class _Model(BaseModel):
@@ -90,6 +91,7 @@ class Card(_Model):
         training_minutes: training time spent in all sittings, validation included.
         settled: training ended before the protocol because validation had long brought nothing new.
         best_step: where validation chose the weights, ``None`` for the last step.
+        validation: what it gave, by step: accuracy in %, or the mean squared error.
         weights: SHA-256 of the weights file evaluated.
         members: of a recipe that asks several together, what the weights of each were: SHA-256 (16
             hex digits) of their numbers.
@@ -111,6 +113,7 @@ class Card(_Model):
     training_minutes: float
     settled: bool = False
     best_step: int | None
+    validation: dict[int, float] = {}
     weights: str
     members: dict[str, str] = {}
     versions: dict[str, str]
@@ -188,6 +191,7 @@ class Card(_Model):
         lines += [
             "",
             f"- {self._training(recipe)}.",
+            *([f"- Validation: {self._curve()}."] if self.validation else []),
             f"- Data: {self.data}"
             + (f", fingerprint `{self.fingerprint}`." * bool(self.fingerprint)),
             f"- Seed {self.seed}, commit `{self.commit}`, {self.date}.",
@@ -214,6 +218,12 @@ class Card(_Model):
             f"Trained for {self.steps} of the protocol's {self.protocol_steps} steps in "
             f"{self.training_minutes:.1f} minutes{early}; weights of {chosen}"
         )
+
+    def _curve(self) -> str:
+        """Where it was heading: validation at some of its steps, the last one among them."""
+        steps = sorted(self.validation)
+        some = steps[:: -math.ceil(len(steps) / _SHOWN)][::-1]
+        return ", ".join(f"{self.validation[step]:.4g} at step {step}" for step in some)
 
 
 def _without(values: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """Run a recipe: train within a budget, evaluate every cell of its table, write the card."""
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -29,7 +30,7 @@ from quickstudy.policy import Policy
 from quickstudy.processes import first_goes, processes
 from quickstudy.training import TrainResult
 
-__all__ = ["WEIGHTS", "code_commit", "digest", "reproduce"]
+__all__ = ["WEIGHTS", "code_commit", "digest", "reproduce", "validations"]
 
 WEIGHTS = "weights.safetensors"
 CODE = (".", ":!experiments/recipes/cards", ":!experiments/recipes/weights")
@@ -111,6 +112,7 @@ def reproduce(
                 training_minutes=trained.seconds / 60,
                 settled=trained.stopped == "patience",
                 best_step=trained.best_step,
+                validation=validations(folder, experiment),
                 weights=weights,
                 members={name: digest(member) for name, member in members},
                 versions={
@@ -149,6 +151,17 @@ def _judge(
             policy: Any = column or scores.batch_norm
             results.append(Result(cell=cell, column=policy, mean=mean, ci95=ci95, tasks=n))
     return weights, results
+
+
+def validations(folder: Path, experiment: Experiment) -> dict[int, float]:
+    """What validation gave in a run, by step: accuracy in %, or the mean squared error."""
+    log = folder / "metrics.csv"
+    if not log.is_file():
+        return {}
+    scale = 1 if experiment.regression else 100
+    with log.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("validation")]
+    return {int(row["step"]): round(scale * float(row["validation"]), 4) for row in rows}
 
 
 def digest(learner: torch.nn.Module) -> str:
