@@ -20,7 +20,7 @@ from quickstudy.evaluation import (
     evaluate,
     result_path,
 )
-from quickstudy.learners import MAML, NearestNeighbour, ProtoNet
+from quickstudy.learners import MAML, BlackBoxLSTM, Ensemble, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
 
@@ -235,6 +235,37 @@ def test_queries_that_see_each_other_are_noticed_whatever_the_layer(learner: Any
         assert evaluate(own, tasks, n_tasks=2).batch_norm == seen
         if isinstance(layer, nn.BatchNorm1d):
             assert own.transductive
+
+
+def test_a_sequence_of_queries_is_transductive_alone_or_in_an_ensemble() -> None:
+    """Though the first of them is answered as if alone."""
+    tasks = EpisodeSampler(alphabets(6, 6, size=16), way=2, shot=2, query=3)
+    encoder = Conv4(1, 4, image_size=16)
+    learner = BlackBoxLSTM(encoder, outputs=2, hidden=8, queries="sequence")
+    alone = BlackBoxLSTM(Conv4(1, 4, image_size=16), outputs=2, hidden=8)
+    assert evaluate(learner, tasks, n_tasks=2).batch_norm == "transductive"
+    assert evaluate(Ensemble([learner, alone]), tasks, n_tasks=2).batch_norm == "transductive"
+    assert evaluate(alone, tasks, n_tasks=2).batch_norm == "inductive"
+
+
+class _Back(ProtoNet):
+    """Says nothing of it: answers depend on the queries after each."""
+
+    def predict(self, phi: dict[str, Tensor], query_x: Tensor) -> Tensor:
+        logits = super().predict(phi, query_x)
+        return logits.flip(1).cumsum(1).flip(1)
+
+
+def test_queries_that_see_those_before_or_after_them_are_noticed() -> None:
+    tasks = EpisodeSampler(alphabets(6, 6, size=8), way=2, shot=2, query=3)
+
+    class _Forth(_Back):
+        def predict(self, phi: dict[str, Tensor], query_x: Tensor) -> Tensor:
+            return super().predict(phi, query_x.flip(1)).flip(1)
+
+    for kind in (_Back, _Forth):
+        learner = kind(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)))
+        assert evaluate(learner, tasks, n_tasks=2).batch_norm == "transductive"
 
 
 def test_tasks_that_were_changed_are_refused(tmp_path: Path) -> None:

@@ -11,11 +11,16 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 import quickstudy
-from quickstudy.experiments.spec import LEARNERS
+from quickstudy.experiments.spec import LEARNERS, Experiment
+from quickstudy.learners import Logistic, ProtoMAML
+from quickstudy.nn import Conv4
+from quickstudy.testing import make_task
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -38,6 +43,28 @@ def test_every_page_says_what_it_should() -> None:
             assert part in text, f"{page.name} lacks {part}"
         for part in ("The code", "promise", "Differs from the paper", "Use it"):
             assert re.search(rf"^## .*{part}", text, re.M), f"{page.name} lacks {part}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("protonet", "matching", "r2d2", "nearest", "soft-nearest", "simpleshot", "baseline"),
+        *("maml", "anil", "meta-sgd", "maml++", "reptile", "scratch"),
+        *("lstm", "mann", "transformer", "cnp", "proto-maml", "logistic"),
+    ],
+)
+def test_a_page_says_what_is_in_phi(name: Any) -> None:
+    heads = {"proto-maml": ProtoMAML, "logistic": Logistic}
+    task = make_task((1, 28, 28), way=5).to(torch.float32)
+    learner = (
+        heads[name](Conv4())
+        if name in heads
+        else Experiment(name, data="alphabets").build_learner()
+    )
+    phi = learner.eval().adapt(task.support_x, task.support_y, 5)
+    stem = {"soft-nearest": "nearest", "maml++": "maml-plus-plus"}.get(name, name)
+    (said,) = re.findall(r"`phi` is `.*?\n\n", (DOCS / f"learners/{stem}.md").read_text(), re.S)
+    assert {*re.findall(r'"(\w+)":', said)} == {*phi}
 
 
 @pytest.mark.parametrize(

@@ -408,8 +408,12 @@ def test_a_run_goes_on_with_the_learner_and_the_tasks_it_began_with(tmp_path: Pa
     where: dict[str, Any] = {"run_dir": tmp_path / "run", "resume": True}
     quick(build("protonet"), Tasks(), steps=2, **where)
     matching = MatchingNetwork(Conv4(1, 4, image_size=16))
-    with pytest.raises(ValueError, match="holds a run of a ProtoNet, and this is a MatchingNetwor"):
+    with pytest.raises(ValueError, match="with the learner ProtoNet, and this one has Matching"):
         quick(matching, Tasks(), steps=4, **where)
+    learner = build("protonet")
+    sgd = torch.optim.SGD(learner.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="with the optimizer Adam, and this one has SGD"):
+        quick(learner, Tasks(), steps=4, optimizer=sgd, **where)
     with pytest.raises(ValueError, match="on tasks of other seed, way, shot, number or classes"):
         quick(build("protonet"), Tasks(1), steps=4, **where)
     with pytest.raises(ValueError, match="on tasks of other examples than these"):

@@ -350,6 +350,9 @@ def test_networks_that_return_no_tensor_or_have_no_size_are_refused_in_words() -
         MAML(pair, inner_lr=0.1).loss(task)
     with pytest.raises(ValueError, match="the encoder returned a tuple; expected one tensor"):
         ProtoNet(pair).loss(task)
+    narrow = nn.Sequential(nn.Linear(6, 2), nn.Identity()).double()
+    with pytest.raises(ValueError, match="the network has 2 outputs, and the task 3 classes"):
+        MAML(narrow, inner_lr=0.1).loss(task)
     lazy = nn.Sequential(nn.LazyLinear(3)).double()
     with pytest.raises(ValueError, match=r"0\.weight has no size yet: let the network see one"):
         MAML(lazy, inner_lr=0.1).loss(task)

@@ -428,6 +428,18 @@ def test_a_balanced_evaluation_moves_means_in_balance() -> None:
     assert learner.balanced is False
 
 
+def test_neighbours_that_are_equally_far_share_a_vote_whatever_their_order() -> None:
+    x = torch.tensor([[[1.0], [1.5], [2.0], [-2.0]]])
+    y, q = torch.tensor([[0, 1, 0, 1]]), torch.zeros(1, 1, 1)
+    learner = NearestNeighbour(k=3)
+    first = learner.predict(learner.adapt(x, y, 2), q)
+    torch.testing.assert_close(first, torch.tensor([[[1.5, 1.0]]]))
+    turned = [0, 1, 3, 2]
+    assert learner.predict(learner.adapt(x[:, turned], y[:, turned], 2), q).equal(first)
+    renamed = learner.predict(learner.adapt(x, 1 - y, 2), q)
+    assert renamed.equal(first.flip(-1))
+
+
 def test_queries_of_a_heap_are_found_by_the_others_of_it() -> None:
     """One example lies at the edge of its class: alone, most queries are nearer to the other."""
     rng = torch.Generator().manual_seed(0)

@@ -280,6 +280,10 @@ class GradientLearner(MetaLearner):
         def loss(phi: Parameters, step: int) -> Tensor:
             state = {**rest, **phi, **self.step_parameters(step, len(x))}
             output, _ = run_tasks(self.network, state, x, "batch")
+            if n_way is not None and output.shape[-1] < n_way:
+                raise ValueError(
+                    f"the network has {output.shape[-1]} outputs, and the task {n_way} classes"
+                )
             return len(x) * example_loss(output[..., :n_way], y, weight)
 
         return loss

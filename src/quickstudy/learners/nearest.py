@@ -20,8 +20,8 @@ class NearestNeighbour(MetaLearner):
     By Euclidean distance (Cover & Hart 1967) or by the cosine, which is the Euclidean distance of
     vectors of length 1. For one neighbour the logit of a class is minus the
     squared distance to its nearest example, so their order is the rule, and an encoder can be
-    trained by it. For more it is the class's number of votes; ties go to the class with the
-    closer example::
+    trained by it. For more it is the class's number of votes (examples that are equally far share
+    those that are left); ties go to the class with the closer example::
 
         k = 1:  logits[q, n] = -min_{s: y_s = n} ||e(x_q) - e(x_s)||^2
         k > 1:  logits[q, n] = votes_n - (classes with a closer example) / N
@@ -74,11 +74,13 @@ class NearestNeighbour(MetaLearner):
         closest = closest.scatter_reduce(2, labels, distances, "amin")
         if self.k == 1:
             return -closest
-        voters = distances.topk(min(self.k, S), largest=False).indices
-        votes = distances.new_zeros(T, Q, N)
-        votes = votes.scatter_add(2, labels.gather(2, voters), torch.ones_like(distances))
-        rank = closest.argsort(-1).argsort(-1).to(votes.dtype)
-        return votes - rank / N
+        k = min(self.k, S)
+        last = distances.kthvalue(k, keepdim=True).values
+        closer, level = (distances < last).to(last), (distances == last).to(last)
+        left = (k - closer.sum(-1, keepdim=True)) / level.sum(-1, keepdim=True)
+        votes = distances.new_zeros(T, Q, N).scatter_add(2, labels, closer + left * level)
+        before = (closest.unsqueeze(-1) > closest.unsqueeze(-2)).to(votes).sum(-1)
+        return votes - before / N
 
     def loss(self, task: Task) -> Tensor:
         """The outer loss, a scalar, for one neighbour.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from quickstudy.data.sampler import TaskSource
 from quickstudy.learner import MetaLearner
@@ -14,12 +15,15 @@ from quickstudy.task import Task
 __all__ = ["check_same", "identity"]
 
 
-def identity(learner: MetaLearner, tasks: TaskSource) -> dict[str, Any]:
-    """The kind of a learner, and the first of its tasks in a few numbers.
+def identity(learner: MetaLearner, optimizer: Optimizer, tasks: TaskSource) -> dict[str, Any]:
+    """The kinds of a learner and its optimiser, and the first of its tasks in a few numbers.
 
     A source that gives another first task each time it is asked cannot be told by it, and is not.
     """
-    known: dict[str, Any] = {"learner": type(learner).__name__}
+    known: dict[str, Any] = {
+        "learner": type(learner).__name__,
+        "optimizer": type(optimizer).__name__,
+    }
     first, again = _values(tasks[0]), _values(tasks[0])
     if all(a.shape == b.shape and a.equal(b) for a, b in zip(first, again, strict=True)):
         digest = hashlib.sha256()
@@ -34,11 +38,12 @@ def identity(learner: MetaLearner, tasks: TaskSource) -> dict[str, Any]:
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Raise ``ValueError`` unless both `identity` are of one run, as far as can be told."""
-    if saved["learner"] != now["learner"]:
-        raise ValueError(
-            f"{folder} holds a run of a {saved['learner']}, and this is a {now['learner']}: choose "
-            "another folder"
-        )
+    for kind in ("learner", "optimizer"):
+        if saved[kind] != now[kind]:
+            raise ValueError(
+                f"{folder} holds a run with the {kind} {saved[kind]}, and this one has "
+                f"{now[kind]}: choose another folder"
+            )
     if "labels" not in saved or "labels" not in now:
         return
     pairs = [*zip(saved["examples"], now["examples"], strict=False)]

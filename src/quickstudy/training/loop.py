@@ -136,9 +136,6 @@ def train(
     check_memory(learner, tasks[0], next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
     saved = saved_state(folder, resume)
-    of = None if folder is None else identity(learner, tasks)
-    if folder is not None and of is not None and saved is not None and "of" in saved:
-        check_same(saved["of"], of, folder)
     if tensorboard and folder is None:
         raise ValueError("tensorboard=True needs a run_dir")
     if fabric is None:
@@ -147,6 +144,9 @@ def train(
         fabric = Fabric(accelerator="auto", devices=1)
     if optimizer is None:
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
+    of = None if folder is None else identity(learner, optimizer, tasks)
+    if folder is not None and of is not None and saved is not None and "of" in saved:
+        check_same(saved["of"], of, folder)
     module, fabric_optimizer = fabric.setup(learner, optimizer)
     module.mark_forward_method("loss")
     session = Session(
