@@ -209,7 +209,8 @@ def by_seed(seeds: dict[str, list[Card]]) -> list[str]:
         "## Other seeds",
         "",
         "The same protocol from other first weights, on other tasks of training and testing: the "
-        "standard deviation over seeds is what the interval over test tasks does not know of.",
+        "standard deviation over seeds is what the interval over test tasks does not know of. Those "
+        "marked bf16 were trained in mixed precision.",
         "",
         "| recipe | test | paper | each seed, with its interval over tasks | mean over seeds "
         "| standard deviation |",
@@ -218,7 +219,10 @@ def by_seed(seeds: dict[str, list[Card]]) -> list[str]:
     for name, cards in seeds.items():
         for each in zip(*(main_results(card) for card in cards), strict=True):
             means = [result.mean for result in each]
-            figures = ", ".join(result.figure for result in each)
+            figures = ", ".join(
+                result.figure + " (bf16)" * ("bf16" in card.machine)
+                for result, card in zip(each, cards, strict=True)
+            )
             lines.append(
                 f"| {name} | {each[0].cell.label} | {each[0].paper} | {figures} "
                 f"| {statistics.mean(means):.2f} | {statistics.stdev(means):.2f} |"
