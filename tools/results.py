@@ -209,8 +209,8 @@ def by_seed(seeds: dict[str, list[Card]]) -> list[str]:
         "## Other seeds",
         "",
         "The same protocol from other first weights, on other tasks of training and testing: the "
-        "standard deviation over seeds is what the interval over test tasks does not know of. Those "
-        "marked bf16 were trained in mixed precision.",
+        "standard deviation over seeds is what the interval over test tasks does not know of. "
+        "Those marked bf16 were trained in mixed precision.",
         "",
         "| recipe | test | paper | each seed, with its interval over tasks | mean over seeds "
         "| standard deviation |",
