@@ -272,7 +272,8 @@ def test_what_is_said_of_speed_is_what_was_measured(results: ModuleType) -> None
 
 @pytest.mark.parametrize("name", ["ensemble-omniglot-beyond", "ensemble-maml-split-beyond"])
 def test_what_is_said_of_ensembles_is_what_the_cards_say(results: ModuleType, name: str) -> None:
-    """docs/learners/ensemble.md: better than each member; and the highest figures are reached."""
+    """docs/learners/ensemble.md: better than each member; and the highest figures are reached, on
+    the split of Vinyals et al. but for 0.09 at 5w1s and 0.01 at 5w5s."""
     cards = results.load_cards()
     recipe, card = load_recipe(name), cards[name]
     for result in card.results[:4]:
@@ -285,7 +286,7 @@ def test_what_is_said_of_ensembles_is_what_the_cards_say(results: ModuleType, na
         assert len(alone) >= 2
         assert result.mean > max(alone)
     gap = {r.cell.label.split(",")[0]: r.mean - r.cell.published for r in card.results[4:]}
-    if name == "ensemble-maml-split-beyond":
-        assert all(round(value, 2) >= 0 for value in gap.values())
+    least = {"5w1s": -0.09, "5w5s": -0.01} if name == "ensemble-omniglot-beyond" else {}
+    assert all(round(value, 2) >= least.get(cell, 0) for cell, value in gap.items())
     for member in recipe.members:
         assert card.members[member] == digest(load(member)), f"{member} has changed: run it again"
