@@ -273,7 +273,8 @@ def test_what_is_said_of_speed_is_what_was_measured(results: ModuleType) -> None
 @pytest.mark.parametrize("name", ["ensemble-omniglot-beyond", "ensemble-maml-split-beyond"])
 def test_what_is_said_of_ensembles_is_what_the_cards_say(results: ModuleType, name: str) -> None:
     """docs/learners/ensemble.md: better than each member; and the highest figures are reached, on
-    the split of Vinyals et al. but for 0.09 at 5w1s and 0.01 at 5w5s."""
+    the split of Vinyals et al. but for 0.09 at 5w1s and 0.01 at 5w5s.
+    """
     cards = results.load_cards()
     recipe, card = load_recipe(name), cards[name]
     for result in card.results[:4]:
