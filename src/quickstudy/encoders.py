@@ -234,10 +234,10 @@ class PhotoNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = check_tensor(self.module((x - self.mean) / self.std), "module")
-        if z.dim() < 2 or len(z) != len(x) or z.is_complex():
+        if z.dim() < 2 or z.is_complex():
             raise ValueError(
                 f"the module maps {list(x.shape)} to {list(z.shape)} of {z.dtype}; expected real "
-                f"features [{len(x)},D], or maps [{len(x)},D,h,w]"
+                "features [n,D], or maps [n,D,h,w]"
             )
         return z.mean((2, 3)) if z.dim() == 4 else z.flatten(1)
 
@@ -313,8 +313,8 @@ class PhotoEncoder:
             return np.stack(on_all_cores(self._alone, examples))
         pixels = torch.stack(on_all_cores(self._pixels, examples)).to(self.device)
         with torch.no_grad():
-            z: Array = self.network(pixels.to(self._dtype) / 255).float().cpu().numpy()
-        return z
+            z = self.network(pixels.to(self._dtype) / 255)
+        return _of_each(z, len(examples))
 
     def _pixels(self, example: Example) -> Tensor:
         return self.prepare(open_image(_bytes(example), example.where, "RGB"))
@@ -322,8 +322,8 @@ class PhotoEncoder:
     def _alone(self, example: Example) -> Array:
         """By itself: the answer depends on no other, and maps stay in the core's cache."""
         with torch.no_grad():
-            z = self._fast(self._pixels(example).unsqueeze(0).to(self._dtype) / 255)[0]
-        return z.float().numpy()  # type: ignore[no-any-return]
+            z = self._fast(self._pixels(example).unsqueeze(0).to(self._dtype) / 255)
+        return _of_each(z, 1)[0]  # type: ignore[no-any-return]
 
     def _fit(self, image: Image.Image) -> Tensor:
         fitted = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
@@ -637,6 +637,14 @@ def content_key(example: Example) -> str:
 
 def _unpacked(shape: str, value: bytes) -> Array:
     return np.frombuffer(value, "<f4").reshape([int(n) for n in shape.split(",")])
+
+
+def _of_each(z: Tensor, n: int) -> Array:
+    """Features of ``n`` images as an array."""
+    if len(z) != n:
+        raise ValueError(f"the module gave {len(z)} rows of features for {n} images")
+    found: Array = z.float().cpu().numpy()
+    return found
 
 
 def _fingerprint(module: Any, about: str) -> str:

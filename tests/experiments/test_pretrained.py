@@ -29,7 +29,7 @@ def test_every_recipe_that_ships_has_its_weights() -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_weights_reach_their_card(name: str, omniglot_root: Path) -> None:
-    """The first 50 of the card's test tasks."""
+    """The first 50 of the card's test tasks, of which the mean varies as the card's spread says."""
     card, recipe = load_cards()[name], load_recipe(name)
     learner = quickstudy.load(name)
     result = card.results[0]
@@ -37,7 +37,8 @@ def test_shipped_weights_reach_their_card(name: str, omniglot_root: Path) -> Non
     for changed, value in result.cell.at_test.items():
         setattr(learner, changed, value)
     found = evaluate(learner, tasks, n_tasks=50, batch_norm=result.column)
-    assert abs(100 * found.mean - result.mean) <= 100 * found.ci95, (found, result.figure)
+    half = max(100 * found.ci95, result.ci95 * (result.tasks / 50) ** 0.5)
+    assert abs(100 * found.mean - result.mean) <= half, (found, result.figure)
 
 
 def test_which_shipped_weights_have_seen_which_alphabets() -> None:
@@ -46,6 +47,8 @@ def test_which_shipped_weights_have_seen_which_alphabets() -> None:
     assert splits.pop("protonet-unseen-alphabets") == "published"
     assert load_recipe("protonet-synthetic").protocol.data == "alphabets"
     assert splits.pop("protonet-synthetic") is None
+    of_maml = {n for n in splits if n.startswith("protonet-maml-split")}
+    assert {splits.pop(n) for n in of_maml} == {"maml"}
     assert {n for n in splits if "omniglot" not in n} == {"protonet-drawings"}
     assert {*splits.values()} <= {"vinyals", "maml"}
 
