@@ -22,6 +22,7 @@ from quickstudy.locks import alone
 
 BROWSER = [
     "--no-sandbox",
+    "--disable-dev-shm-usage",
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
