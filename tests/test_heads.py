@@ -55,6 +55,23 @@ def test_logistic_is_scikit_learns(way: int, penalty: float) -> None:
         assert np.allclose(weight.numpy().T, theirs, atol=1e-6)
 
 
+def test_how_far_a_hundred_steps_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/learners/logistic.md says: enough down to a penalty of 0.01, and not for 0.001."""
+    torch.manual_seed(0)
+    x, q = torch.randn(1, 15, 64).double(), torch.randn(1, 20, 64).double()
+    y = torch.arange(5).repeat(3).unsqueeze(0)
+
+    def answer(penalty: float, steps: int) -> torch.Tensor:
+        monkeypatch.setattr("quickstudy.learners.logistic._SOLVER_STEPS", steps)
+        learner = Logistic(UnitVectors(), penalty=penalty)
+        return learner.predict(learner.adapt(x, y, 5), q).softmax(-1)
+
+    apart = {p: (answer(p, 100) - answer(p, 5000)).abs().max() for p in (1.0, 0.01, 0.001)}
+    assert apart[1.0] < 1e-9
+    assert apart[0.01] < 0.02
+    assert apart[0.001] > 0.05
+
+
 def test_proto_maml_starts_as_protonet_and_takes_plain_steps() -> None:
     task = make_task((6,), 3, tasks=2)
     learner, prototypes = ProtoMAML(UnitVectors(), inner_steps=0), ProtoNet(UnitVectors())
