@@ -28,10 +28,10 @@ from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).parent))
 from invented import photo
 from quickstudy.encoders import FeatureCache, efficientnet, encode, load_encoder
+from quickstudy.encoders.folded import by_onnx_runtime, by_torch, convolutions
 from quickstudy.examples import read_item
 from quickstudy.files import Files
 from quickstudy.images import is_image, open_image
-from quickstudy.photos import by_onnx_runtime, by_torch, convolutions
 from results_file import keep
 
 SCRIPT = os.path.abspath(__file__)

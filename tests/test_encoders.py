@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from quickstudy import encoders
 from quickstudy.encoders import (
     DrawingEncoder,
     FeatureCache,
@@ -19,6 +18,7 @@ from quickstudy.encoders import (
     SentenceEncoder,
     encode,
     load_encoder,
+    photos,
 )
 from quickstudy.examples import Example
 
@@ -75,7 +75,7 @@ def test_any_module_sees_normalised_pixels_and_maps_are_averaged() -> None:
 def test_photos_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large ones would not fit into memory together."""
     steps: list[str] = []
-    opened = encoders.open_image
+    opened = photos.open_image
 
     def opening(data: bytes, where: str, mode: Literal["L", "RGB"]) -> Image.Image:
         steps.append("open")
@@ -85,7 +85,7 @@ def test_photos_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch) -
         steps.append("prepare")
         return torch.zeros(3, 4, 4, dtype=torch.uint8)
 
-    monkeypatch.setattr(encoders, "open_image", opening)
+    monkeypatch.setattr(photos, "open_image", opening)
     PhotoEncoder(nn.Flatten(), size=4, prepare=prepare)([png(np.zeros((9, 9, 3)))] * 3)
     assert steps == ["open", "prepare"] * 3
 
@@ -121,6 +121,54 @@ def test_what_a_function_gives_is_not_kept(tmp_path: Path) -> None:
         for f in (lambda x: x.flatten(1), lambda x: 2 * x.flatten(1))
     )
     np.testing.assert_allclose(second, 2 * first)
+
+
+class Letters(nn.Module):
+    """A model of sentences: how often each of two letters occurs, as one layer weighs it."""
+
+    def __init__(self, longest: int = 9) -> None:
+        super().__init__()
+        self.layer, self.max_seq_length = nn.Linear(2, 2), longest
+
+    def tokenizer(self, text: str, **how: object) -> dict[str, list[int]]:
+        return {"input_ids": []}
+
+    def encode(self, texts: list[str], **how: object) -> Any:
+        counts = torch.tensor([[t[: self.max_seq_length].count(c) for c in "ab"] for t in texts])
+        return self.layer(counts.float()).detach().numpy()
+
+
+def test_vectors_of_sentences_follow_the_weights_as_they_are_now(tmp_path: Path) -> None:
+    cache, texts, model = FeatureCache(tmp_path / "kept"), [Example("aab", None, "1")], Letters()
+    own = SentenceEncoder(model, name="letters")
+
+    def vector() -> Any:
+        return next(iter(encode(own, texts, cache=cache)))[1]
+
+    first, known = vector(), own.fingerprint
+    assert np.array_equal(vector(), first)
+    assert own.fingerprint == known
+    with torch.no_grad():
+        model.layer.bias += 1
+    assert np.allclose(vector(), first + 1)
+    model.layer = nn.Linear(2, 2)
+    assert np.array_equal(vector(), model.encode(["aab"])[0])
+    model.max_seq_length = 1
+    assert np.array_equal(vector(), model.encode(["a"])[0])
+
+
+def test_vectors_of_a_model_whose_weights_nobody_can_see_are_not_kept(tmp_path: Path) -> None:
+    cache, texts = FeatureCache(tmp_path / "kept"), [Example("aab", None, "1")]
+
+    class Hidden:
+        max_seq_length = None
+
+        def encode(self, texts: list[str], **how: object) -> Any:
+            return np.full((len(texts), 2), value)
+
+    own = SentenceEncoder(Hidden(), name="hidden")
+    for value in (1.0, 2.0):
+        assert [z.tolist() for _, z in encode(own, texts, cache=cache)] == [[value, value]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -237,7 +285,7 @@ def test_sentences_of_one_meaning_lie_together() -> None:
     similar = z @ z.T
     assert z.shape == (3, 384)
     assert similar[0, 1] > similar[0, 2] + 0.3
-    assert isinstance(own, encoders.SentenceEncoder)
+    assert isinstance(own, SentenceEncoder)
 
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -552,9 +552,9 @@ def test_a_file_does_not_decide_what_is_loaded(
     def reached(*words: Any, **more: Any) -> None:
         raise AssertionError("something was loaded")
 
-    for name in ("_timm", "_hugging_face", "_sentence_transformer"):
-        monkeypatch.setattr(f"quickstudy.encoders.{name}", reached)
-    monkeypatch.setattr("quickstudy.encoders.LearnedEncoder.of", reached)
+    for name in ("timm_model", "hugging_face", "sentence_transformer"):
+        monkeypatch.setattr(f"quickstudy.encoders.loading.{name}", reached)
+    monkeypatch.setattr("quickstudy.encoders.learned.LearnedEncoder.of", reached)
     assert run(capsys, "info", "m.qs")[0] == 0
     code, _, err = run(capsys, "predict", "m.qs", "--text", "0 5", "--no-cache")
     assert (code, f"needs the encoder {named!r}, which is no part of quickstudy" in err) == (

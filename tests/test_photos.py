@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quickstudy import photos
 from quickstudy.cores import on_all_cores, one_thread
-from quickstudy.encoders import PhotoEncoder, efficientnet, load_encoder
+from quickstudy.encoders import PhotoEncoder, efficientnet, folded, load_encoder
 from quickstudy.examples import Example, as_example
 from quickstudy.images import open_image
 
@@ -39,29 +38,29 @@ def some(n: int) -> list[Example]:
     return [as_example(rng.integers(0, 255, shape, np.uint8), "noise") for shape in shapes]
 
 
-def by_onnx_runtime(layers: list[photos.Convolution]) -> Callable[[Tensor], Tensor]:
+def by_onnx_runtime(layers: list[folded.Convolution]) -> Callable[[Tensor], Tensor]:
     pytest.importorskip("onnxruntime")
-    found = photos.by_onnx_runtime(layers)
+    found = folded.by_onnx_runtime(layers)
     assert found is not None
     return found
 
 
-@pytest.mark.parametrize("way", [photos.by_torch, by_onnx_runtime])
+@pytest.mark.parametrize("way", [folded.by_torch, by_onnx_runtime])
 @pytest.mark.parametrize("size", [224, 96])
 @torch.no_grad()
 def test_folded_layers_give_the_maps_of_the_network(network: Any, way: Any, size: int) -> None:
     x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     expected = network(x)
-    assert ((way(photos.convolutions(network))(x) - expected).abs() < 2e-5 * expected.max()).all()
+    assert ((way(folded.convolutions(network))(x) - expected).abs() < 2e-5 * expected.max()).all()
 
 
 def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
     """Left to itself it keeps an identity and events to send in the user's cache folder."""
     pytest.importorskip("onnxruntime")
     code = """
-from quickstudy import photos
+from quickstudy.encoders import folded
 from quickstudy.encoders import efficientnet
-assert photos.by_onnx_runtime(photos.convolutions(efficientnet().module))
+assert folded.by_onnx_runtime(folded.convolutions(efficientnet().module))
 """
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
@@ -74,7 +73,7 @@ def test_without_onnx_runtime_pytorch_answers(
 ) -> None:
     plain = load_encoder("efficientnet-lite0")(some(3))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert photos.by_onnx_runtime(photos.convolutions(network)) is None
+    assert folded.by_onnx_runtime(folded.convolutions(network)) is None
     own = load_encoder("efficientnet-lite0")(some(3))
     assert np.abs(own - plain).max() < 2e-5 * plain.max()
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from quickstudy.encoders import PhotoNetwork, Pooled, without_bars
+from quickstudy.encoders.libraries import Pooled, without_bars
+from quickstudy.encoders.photos import PhotoNetwork
 from quickstudy.extras import need
 
 __all__ = ["describe", "foreign"]
