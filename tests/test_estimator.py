@@ -201,7 +201,7 @@ def test_what_an_earlier_version_saved_is_learned_anew(
     model = FewShotClassifier("ridge").fit(x[:50], y[:50]).calibrate()
     expected = model.predict_proba(x[50:80])
     model.phi_ = {"weight": torch.zeros_like(model.phi_["weight"])}  # as if it meant another thing
-    monkeypatch.setattr("quickstudy.estimator.FORMAT", 1)
+    monkeypatch.setattr("quickstudy.estimator.few_shot.FORMAT", 1)
     model.save(tmp_path / "old.qs")
     monkeypatch.undo()
     again = FewShotClassifier.load(tmp_path / "old.qs")

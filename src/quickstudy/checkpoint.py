@@ -7,7 +7,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "count_weights",
     "load_state",
     "load_weights",
+    "map_tensors",
     "reading",
     "restore_rng",
     "rng_state",
@@ -145,6 +146,17 @@ def load_weights(path: Pathlike, module: nn.Module) -> None:
     check_finite(state, str(path))
     with reading(path, "a file of weights"):
         module.load_state_dict(state)
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nesting of dicts, lists and tuples with each of its tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(each, change) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(each, change) for each in value)
+    return value
 
 
 def rng_state() -> dict[str, Any]:

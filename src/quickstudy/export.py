@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quickstudy.checkpoint import write_atomically
+from quickstudy.checkpoint import map_tensors, write_atomically
 from quickstudy.encoders import (
     AbsentEncoder,
     DrawingEncoder,
@@ -18,7 +18,7 @@ from quickstudy.encoders import (
     PhotoEncoder,
     PixelEncoder,
 )
-from quickstudy.estimator import image_shape, map_tensors
+from quickstudy.estimator import image_shape
 from quickstudy.extras import need
 from quickstudy.learner import MetaLearner, Phi
 from quickstudy.model import Model

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import quickstudy
-from quickstudy.checkpoint import load_state, save_state, save_weights, weights_about
+from quickstudy.checkpoint import load_state, map_tensors, save_state, save_weights, weights_about
 from quickstudy.data import alphabets
-from quickstudy.estimator import FewShotClassifier, FewShotRegressor, map_tensors
+from quickstudy.estimator import FewShotClassifier, FewShotRegressor
 from quickstudy.experiments.recipe import load_recipe
 from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerName, LearnerSpec
