@@ -8,36 +8,45 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from quickstudy.data.sampler import TaskSource
 from quickstudy.learner import MetaLearner
 from quickstudy.task import Task
 
 __all__ = ["check_same", "identity"]
 
 
-def identity(learner: MetaLearner, optimizer: Optimizer, tasks: TaskSource) -> dict[str, Any]:
+def identity(
+    learner: MetaLearner, optimizer: Optimizer, first: Task, again: Task
+) -> dict[str, Any]:
     """The kinds of a learner and its optimiser, and the first of its tasks in a few numbers.
 
-    A source that gives another first task each time it is asked cannot be told by it, and is not.
+    A source that gives another first task when asked ``again`` cannot be told by it, and is not.
     """
     known: dict[str, Any] = {
         "learner": type(learner).__name__,
         "optimizer": type(optimizer).__name__,
     }
-    first, again = _values(tasks[0]), _values(tasks[0])
-    if all(a.shape == b.shape and a.equal(b) for a, b in zip(first, again, strict=True)):
+    values = _values(first)
+    pairs = zip(values, _values(again), strict=True)
+    if all(a.shape == b.shape and a.equal(b) for a, b in pairs):
         digest = hashlib.sha256()
-        for x in first:
+        for x in values:
             digest.update(str([*x.shape]).encode())
             if not x.is_floating_point():
                 digest.update(x.contiguous().numpy().tobytes())
         known["labels"] = digest.hexdigest()[:16]
-        known["examples"] = [float(x.double().mean()) for x in first if x.is_floating_point()]
+        known["examples"] = [float(x.double().mean()) for x in values if x.is_floating_point()]
     return known
 
 
-def check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Raise ``ValueError`` unless both `identity` are of one run, as far as can be told."""
+def check_same(
+    saved: dict[str, Any] | None, now: dict[str, Any] | None, folder: Path | None
+) -> None:
+    """Raise ``ValueError`` unless both `identity` are of one run, as far as can be told.
+
+    Older checkpoints have none.
+    """
+    if saved is None or now is None:
+        return
     for kind in ("learner", "optimizer"):
         if saved[kind] != now[kind]:
             raise ValueError(

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from quickstudy.data.sampler import TaskSource
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.memory import check_memory
+from quickstudy.task import Task
 from quickstudy.training.folder import saved_state
 from quickstudy.training.identity import check_same, identity
 from quickstudy.training.log import RunLogger
@@ -132,8 +133,9 @@ def train(
     )
     if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
-    _rehearse(learner, tasks)
-    check_memory(learner, tasks[0], next(learner.parameters()).device)
+    first = tasks[0]
+    _rehearse(learner, first)
+    check_memory(learner, first, next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
     saved = saved_state(folder, resume)
     if tensorboard and folder is None:
@@ -144,9 +146,9 @@ def train(
         fabric = Fabric(accelerator="auto", devices=1)
     if optimizer is None:
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
-    of = None if folder is None else identity(learner, optimizer, tasks)
-    if folder is not None and of is not None and saved is not None and "of" in saved:
-        check_same(saved["of"], of, folder)
+    of = None if folder is None else identity(learner, optimizer, first, tasks[0])
+    if saved is not None:
+        check_same(saved.get("of"), of, folder)
     module, fabric_optimizer = fabric.setup(learner, optimizer)
     module.mark_forward_method("loss")
     session = Session(
@@ -208,9 +210,9 @@ def _check_loggers(loggers: Sequence[RunLogger]) -> None:
                 raise TypeError(f"a {type(logger).__name__} is no logger: it has no {method}()")
 
 
-def _rehearse(learner: MetaLearner, tasks: TaskSource) -> None:
+def _rehearse(learner: MetaLearner, first: Task) -> None:
     """One task through the learner: what does not fit shows before anything is written."""
     device = next(learner.parameters()).device
     evaluating = temporarily(learner, training=False)
     with evaluating, torch.no_grad(), torch.random.fork_rng():
-        learner(tasks[0][:1].to(device))
+        learner(first[:1].to(device))
