@@ -14,12 +14,12 @@ from quickstudy.data import ClassDataset, EpisodeSampler, SinusoidSampler, alpha
 from quickstudy.evaluation import (
     Evaluation,
     FrozenTasks,
-    _fingerprint,
     accuracy_by_instance,
     compare,
     evaluate,
     result_path,
 )
+from quickstudy.frozen_tasks import _fingerprint
 from quickstudy.learners import MAML, BlackBoxLSTM, Ensemble, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task

@@ -1,22 +1,15 @@
 """Examples as people keep them: class folders, a zip, a CSV or JSON lines; or held in memory."""
 
-import codecs
-import csv
 import io
-import json
 import os
-import re
-import sys
 import unicodedata
 import warnings
 import zipfile
-from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +19,8 @@ from quickstudy.class_folders import class_folders
 from quickstudy.columns import Row, rows_of
 from quickstudy.files import Files
 from quickstudy.images import is_image
-from quickstudy.plain import LONGEST_LINE, read_file, read_line
+from quickstudy.plain import read_file
+from quickstudy.rows import LABELS, column_name, read_csv, read_json_lines, read_json_list
 
 __all__ = [
     "Example",
@@ -42,11 +36,9 @@ __all__ = [
 
 Item: TypeAlias = Union["Example", str, bytes, os.PathLike[str], Image.Image, NDArray[Any], Row]
 
-_LABELS = ("label", "class", "intent", "category")
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
-_LONGEST_NAME = 1000  # characters of a label, or of a column's name
-_MOST_LINES = 1000  # of a text in quotes
+_LONGEST_NAME = 1000  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -253,7 +245,7 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
     if isinstance(item, str | bytes):
         return Example(item, label, where)
     if isinstance(item, Mapping):
-        return Example({_column(name): value for name, value in item.items()}, label, where)
+        return Example({column_name(name): value for name, value in item.items()}, label, where)
     if isinstance(item, Image.Image):
         if item.mode == "F":
             raise ValueError(f"{where} has pixels that are floats: nothing says what is white")
@@ -315,9 +307,9 @@ def _table(
 ) -> Iterator[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    read = {".jsonl": _json_lines, ".json": _json_list}.get(path.suffix.lower(), _csv)
+    read = {".jsonl": read_json_lines, ".json": read_json_list}.get(path.suffix.lower(), read_csv)
     outside = list[str]()
-    rows = read(path) if label is None or read is not _csv else _csv(path, label)
+    rows = read(path) if label is None or read is not read_csv else read_csv(path, label)
     for example in _of_rows(path, rows, failed, label, labelled):
         if isinstance(example.item, bytes) and not _is_below(example.where, path.parent):
             outside.append(example.where)
@@ -367,8 +359,8 @@ def _of_rows(
 
 def _say_unread(source: Path | str, row: Row, label: str | None) -> None:
     """Where there are texts, that nothing else is read: a table may have a column of notes."""
-    known = {"text", "path", "id", *_LABELS, *((_column(label),) if label else ())}
-    if others := [name for name in map(_column, row) if name not in known]:
+    known = {"text", "path", "id", *LABELS, *((column_name(label),) if label else ())}
+    if others := [name for name in map(column_name, row) if name not in known]:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         shown = (name or "a column without a name" for name in others[:3])
         warnings.warn(
@@ -382,10 +374,6 @@ def _is_below(file: str, folder: Path) -> bool:
     return Path(os.path.abspath(file)).is_relative_to(os.path.abspath(folder))
 
 
-def _column(name: Any) -> str:
-    return sys.intern(str(name).strip().lower())  # all rows share it
-
-
 def _names(row: Iterable[str]) -> str:
     """Columns for a message, of which each row may have one."""
     first, rest = [*islice(names := iter(row), 8)], sum(1 for _ in names)
@@ -395,16 +383,16 @@ def _names(row: Iterable[str]) -> str:
 def _of_row(
     source: Path | str, where: str, given: Row, labelled: bool, column: str | None
 ) -> Example:
-    row = {_column(name): value for name, value in given.items()}
+    row = {column_name(name): value for name, value in given.items()}
     if len(row) < len(given):
-        given_names = [_column(name) for name in given]
+        given_names = [column_name(name) for name in given]
         twice = next(name for name in given_names if given_names.count(name) > 1)
         raise ValueError(f"{where} has two columns called {twice!r}")
-    if column is not None and _column(column) not in row:
+    if column is not None and column_name(column) not in row:
         raise ValueError(f"{where} has no column {column!r}; it has: {_names(row)}")
     if not {"text", "path"} & {*row}:
         return _of_columns(where, row, labelled, column)
-    names = _LABELS if column is None else (_column(column),)
+    names = LABELS if column is None else (column_name(column),)
     value = next((row[name] for name in names if row.get(name) not in (None, "")), None)
     if value is None and labelled:
         raise ValueError(f"{where} has no label; it has: {_names(row)}")
@@ -431,8 +419,8 @@ def _is_nothing(value: Any) -> bool:
 
 def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | None) -> Example:
     """A row that is neither a text nor an image; to be learned, without its label."""
-    name = next((name for name in _LABELS if name in row), None)
-    name = name if column is None else _column(column)
+    name = next((name for name in LABELS if name in row), None)
+    name = name if column is None else column_name(column)
     value = None if name is None else row[name]
     missing = value in (None, "") if isinstance(value, str | None) else _is_nothing(value)
     if missing and labelled:
@@ -446,132 +434,3 @@ def _of_columns(where: str, row: dict[str, Any], labelled: bool, column: str | N
             f"{where} has a label, and nothing to tell it by: there is no other column"
         )
     return Example(row, None if missing else label_form(value, where), where)
-
-
-def _csv(path: Path, label: str | None = None) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        top = read_line(file)
-        number = 0
-        if re.fullmatch(r"sep=.\s*", top):  # as Excel writes it
-            delimiter, number = top[4], 1
-        else:
-            delimiter = _delimiter(path, top, label)
-            file.seek(0)
-        head: list[str] = []
-        for lines, fields in _records(file, delimiter):
-            where = f"{path}, line {number + lines}"
-            number += lines
-            if isinstance(fields, Exception):
-                yield where, ValueError(f"{where} {fields}")
-                continue
-            while fields and not fields[-1].strip() and len(fields) > len(head):
-                fields.pop()  # as spreadsheets leave them at the end
-            if not any(field.strip() for field in fields):
-                continue
-            if not head:
-                head = [name.strip().lower() for name in fields]
-                for name, count in Counter(head).items():
-                    if len(name) > _LONGEST_NAME:
-                        raise ValueError(
-                            f"{path} has a column whose name has {len(name):,} characters; "
-                            f"expected at most {_LONGEST_NAME:,}"
-                        )
-                    if count > 1 and name:
-                        raise ValueError(f"{path} has {count} columns called {name}")
-                continue
-            if len(fields) != len(head):
-                wrong = f"{len(fields)} fields, and the header {len(head)}"
-                more = "a text that holds the separator stands in quotes"
-                yield where, ValueError(f"{where} has {wrong}; {more}")
-                continue
-            yield where, dict(zip(head, fields, strict=True))
-
-
-def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | Exception]]:
-    """The lines that each record takes, and its fields, or what is wrong with it.
-
-    A quote that is not closed takes no other line with it.
-    """
-    waiting: deque[str] = deque()
-    while True:
-        taken: list[str] = []
-
-        def lines(taken: list[str] = taken) -> Iterator[str]:
-            while len(taken) < _MOST_LINES:
-                line = waiting.popleft() if waiting else read_line(file)
-                if not line:
-                    return
-                taken.append(line)
-                yield line
-
-        try:
-            fields = next(csv.reader(lines(), delimiter=delimiter), None)
-        except csv.Error as error:
-            waiting.extendleft(reversed(taken[1:]))
-            yield 1, ValueError(f"is no row of a table in UTF-8: {error}")
-            continue
-        if fields is None:
-            return
-        if len(taken) > 1 and not _is_strict(taken, delimiter):
-            waiting.extendleft(reversed(taken[1:]))
-            yield 1, ValueError("has a quote that is not closed")
-        elif any("\udc80" <= character <= "\udcff" for character in "".join(taken)):
-            yield len(taken), ValueError("is not in UTF-8; save the table as UTF-8")
-        else:
-            yield len(taken), fields
-
-
-def _is_strict(lines: list[str], delimiter: str) -> bool:
-    """Whether these are a record by the book: else a quote has been closed by that of another."""
-    try:
-        next(csv.reader(lines, delimiter=delimiter, strict=True))
-    except csv.Error:
-        return False
-    return True
-
-
-def _delimiter(path: Path, head: str, label: str | None) -> str:
-    """What separates fields: whatever makes a name that we know stand in the header.
-
-    Where none is known, whatever divides it into most.
-    """
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    known = {*_LABELS, "text", "path"} | ({_column(label)} if label is not None else set())
-    for mark in ",;\t|":
-        names = {name.strip().strip('"').lower() for name in head.split(mark)}
-        if names & known and len(names) > 1:
-            return mark
-    return max(",;\t|", key=head.count)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(partial(read_line, file), b""), 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line.removeprefix(codecs.BOM_UTF8))
-            except (RecursionError, ValueError) as error:
-                yield where, ValueError(f"{where} is not JSON: {error}")
-                continue
-            yield where, _object(row, where)
-
-
-def _json_list(path: Path) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
-    try:
-        rows = json.loads(read_file(path).decode("utf-8-sig"))
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} is a {type(rows).__name__}; expected a list of objects")
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, entry {number}", _object(row, f"{path}, entry {number}")
-
-
-def _object(row: Any, where: str) -> dict[str, Any] | Exception:
-    if isinstance(row, dict):
-        return row
-    return ValueError(f"{where} is {type(row).__name__}; expected an object")
