@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from quickstudy.checkpoint import weights_about
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import R2D2, Logistic, ProtoMAML, ProtoNet
+from quickstudy.names import HEAD_NAMES
 from quickstudy.nn import set_batch_norm_policy
 
 __all__ = [
@@ -160,7 +161,7 @@ def usual_temperature(name: str | None, sizes: Sequence[int], *, table: bool = F
     if table:
         return _OF_TABLES[name].of(sizes) if name in _OF_TABLES else 1.0
     law = _learned(name).temperature if name in LEARNED_HEADS else _TEMPERATURES.get(name or "")
-    if name and name not in (*HEADS, *LEARNED_HEADS) and os.path.exists(name):
+    if name and name not in HEAD_NAMES and os.path.exists(name):
         law = None  # `load_learner` takes what is there, whatever comes with quickstudy
     return 1.0 if law is None else law.of(sizes)
 
@@ -244,7 +245,7 @@ def _rebuilt_head(
     **others: object,
 ) -> MetaLearner:
     """Without a rank and a power, as heads were that only subtracted an average."""
-    names = [*HEADS, *LEARNED_HEADS]
+    names = [*HEAD_NAMES]
     if head not in names or others:
         what = f"head {head!r}" if head not in names else f"head with {', '.join(others)}"
         raise ValueError(f"there is no {what}; there are: {', '.join(names)}")

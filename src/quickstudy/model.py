@@ -28,10 +28,9 @@ from quickstudy.encoders import (
 )
 from quickstudy.estimator import Classifier
 from quickstudy.examples import Example, Item, as_example, as_examples, label_form
-from quickstudy.heads import HEADS, LEARNED_HEADS
 from quickstudy.hub import Shareable
 from quickstudy.images import decode_image, open_image
-from quickstudy.names import Prior
+from quickstudy.names import HEAD_NAMES, Prior
 
 __all__ = ["Answer", "Model"]
 
@@ -137,7 +136,7 @@ class Model(Shareable):
                 classes.
         """
         stream, guess = as_examples(examples, failed, label), None
-        if encoder is None and head is not None and head not in (*HEADS, *LEARNED_HEADS):
+        if encoder is None and head is not None and head not in HEAD_NAMES:
             from quickstudy.experiments.pretrained import taken_images
 
             encoder = taken_images(head)

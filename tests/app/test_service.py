@@ -241,6 +241,8 @@ def test_a_task_that_cannot_be_made_leaves_nothing(client: TestClient) -> None:
     bad = [*examples(1), {"label": "x", "image": "AAAA"}]
     assert client.post("/api/tasks", json={"examples": bad}).status_code == 422
     assert client.get("/api/health").json()["tasks"] == 0
+    head = client.head("/api/health")  # as some load balancers ask
+    assert (head.status_code, head.content) == (200, b"")
 
 
 def test_large_bodies_are_refused_before_they_are_read(client: TestClient) -> None:

@@ -143,6 +143,7 @@ def create_app(
     def charge(request: Request) -> Callable[[int], None]:
         return lambda pixels: rates.charge(_client(request), pixels / 1e6)
 
+    @app.head("/api/health", include_in_schema=False)
     @app.get("/api/health", tags=["server"])
     async def health() -> dict[str, Any]:
         """Whether the server is up, and how many tasks it holds."""

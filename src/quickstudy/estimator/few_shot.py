@@ -25,8 +25,9 @@ from quickstudy.estimator.inputs import (
     white_of,
 )
 from quickstudy.estimator.labels import check_repeated
-from quickstudy.heads import HEADS, LEARNED_HEADS, rebuild_learner
+from quickstudy.heads import rebuild_learner
 from quickstudy.learner import MetaLearner, Phi
+from quickstudy.names import HEAD_NAMES
 from quickstudy.summary import FORMAT
 
 __all__ = ["FewShot", "whole"]
@@ -375,4 +376,4 @@ def _built_in() -> list[str]:
     """Learners that a file may name without describing them."""
     from quickstudy.experiments.pretrained import shipped
 
-    return [*HEADS, *LEARNED_HEADS, *shipped()]
+    return [*HEAD_NAMES, *shipped()]

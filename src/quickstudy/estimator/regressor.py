@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike
 
 from quickstudy.estimator.few_shot import FewShot, whole
 from quickstudy.estimator.inputs import Array, plain
-from quickstudy.heads import HEADS, LEARNED_HEADS, describe_learner
+from quickstudy.heads import describe_learner
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import Scratch
+from quickstudy.names import HEAD_NAMES
 from quickstudy.nn import MLP
 
 __all__ = ["Regressor"]
@@ -76,7 +77,7 @@ class Regressor(FewShot):
         return answer[:, 0] if self.flat_ else answer
 
     def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
-        if name in (*HEADS, *LEARNED_HEADS):
+        if name in HEAD_NAMES:
             raise ValueError(
                 f"{name} is a head of classifiers; a regressor takes what was trained on regression"
             )
