@@ -178,3 +178,61 @@ def test_a_word_after_many_numbers_is_found_in_time() -> None:
     with pytest.warns(UserWarning, match="'last', which counts as missing"):
         Columns.fit(column(*range(30_000), "last"))
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("none", ["", None, "none"])
+@pytest.mark.parametrize("tick", ["x", 1, True])
+def test_a_column_of_ticks_is_of_two_levels(tick: object, none: object) -> None:
+    columns = Columns.fit(column(tick, none, tick, none))
+    assert columns.summary() == "categories: x"
+    assert columns.numbers(column(none, tick)).tolist() == [[1.0], [0.0]]
+    again = Columns.of_plain(json.loads(json.dumps(columns.plain())))
+    assert again.numbers(column(tick, none)).tolist() == [[0.0], [1.0]]
+    with pytest.raises(ValueError, match="the same everywhere, left out: x"):
+        Columns.fit(column(tick, tick, none))  # once only: it may be a hole
+
+
+def test_truth_values_and_accents_are_one_however_they_are_written() -> None:
+    columns = Columns.fit(column(True, False, True, False))
+    written = column("True", "FALSE", "true", np.True_)
+    assert columns.numbers(written).tolist() == [[0.0], [1.0], [0.0], [0.0]]
+    [kept] = columns.plain()
+    before = Columns.of_plain([{**kept, "levels": ["True", "False"]}])  # of an older file
+    assert before.numbers(column(True, "False")).tolist() == [[0.0], [1.0]]
+    accents = Columns.fit(column("caf\u00e9", "bar", "cafe\u0301", "bar"))
+    assert accents.numbers(column("cafe\u0301", "caf\u00e9")).tolist() == [[0.0], [0.0]]
+
+
+def test_infinite_numbers_are_missing_however_many() -> None:
+    columns = Columns.fit(column(1.5, math.inf, 2.5, "-inf", "Infinity", 4))
+    assert columns.summary() == "numbers: x"
+    values = columns.numbers(column(1.5, math.inf, "inf")).tolist()
+    assert values[0] == [1.5]
+    assert np.isnan(values[1:]).all()
+
+
+def test_a_key_that_rows_lack_is_missing_if_some_lacked_it_before() -> None:
+    rows = [{"a": 1, "b": "u"}, {"b": "v"}, {"a": 3, "b": "v"}]
+    columns = Columns.of_plain(json.loads(json.dumps(Columns.fit(rows).plain())))
+    assert np.array_equal(columns.numbers(rows)[:, 0], [1, np.nan, 3], equal_nan=True)
+    assert columns.unread({"b": "w"}) == [("b", "w")]
+    with pytest.raises(ValueError, match=r"the column 'b' is missing; .* learned from: a, b"):
+        columns.numbers([{"a": 1}])
+    alone = Columns.fit([{"a": 1}, {"b": 2}, {"a": 3}, {"b": 4}])
+    with pytest.raises(ValueError, match="the column 'a' is missing"):
+        alone.numbers([{"a": 1}, {"c": 1}])
+
+
+def test_thousands_are_thousands() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        thousand = Columns.fit(column("1.5k", "2k", "40 K", "300", "$7k"))
+        points = Columns.fit(column("5.50", "16.25", "700"))
+    assert thousand.numbers(column("1.5k", "800", "40 K", "$7k")).tolist() == [
+        [1500.0],
+        [800.0],
+        [40000.0],
+        [7000.0],
+    ]
+    assert points.numbers(column("1,500", "1,500.25")).tolist() == [[1500.0], [1500.25]]
+    assert np.isnan(points.numbers(column("1,5"))).all()

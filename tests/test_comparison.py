@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from quickstudy.cli import main
 from quickstudy.comparison import (
@@ -127,3 +128,13 @@ def test_the_example_is_of_two_classes() -> None:
     assert names is not None
     assert len(set(names)) == 2
     assert (task.support_x == again.support_x).all()
+
+
+def test_the_example_takes_no_more_than_small_classes_have(tmp_path: Path) -> None:
+    for name in "abcdefghijklmnopqrst":
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("L", (8, 8), 40 * i).save(tmp_path / name / f"{i}.png")
+    small = {"data": "folder", "root": str(tmp_path), "split": "random", "size": 8}
+    task, _ = example_task(Experiment("nearest", query=1, **small))  # type: ignore[arg-type]
+    assert task.query_y.shape[1] == 4

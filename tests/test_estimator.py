@@ -143,6 +143,17 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
     assert back.random_state == 3
 
 
+def test_a_regressor_of_a_table_is_the_same_from_its_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 3)) * [1, 1000, 1e-3] + [0, 5000, 0]
+    y, x[0, 1] = x[:, 0], np.nan
+    regressor = FewShotRegressor(table=True).fit(x, y)
+    regressor.save(tmp_path / "r.qs")
+    again = FewShotRegressor.load(tmp_path / "r.qs")
+    assert again.table
+    assert np.array_equal(again.predict(x), regressor.predict(x))
+
+
 def test_bad_input_says_what_is_wrong(tmp_path: Path) -> None:
     x, y = images()
     with pytest.raises(ValueError, match="only 1 class, 'a'; a classifier needs at least 2"):

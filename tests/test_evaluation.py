@@ -20,9 +20,11 @@ from quickstudy.evaluation import (
     result_path,
 )
 from quickstudy.frozen_tasks import _fingerprint
+from quickstudy.learner import MetaLearner, Phi
 from quickstudy.learners import MAML, BlackBoxLSTM, Ensemble, NearestNeighbour, ProtoNet
 from quickstudy.nn import MLP, Conv4
 from quickstudy.task import Task
+from quickstudy.testing import make_task
 
 
 def image_sampler(**settings: int) -> EpisodeSampler:
@@ -311,3 +313,17 @@ def test_answers_that_are_no_numbers_are_said() -> None:
     with pytest.warns(UserWarning, match=r"some answers are no numbers \(NaN\)"):
         result = evaluate(learner, image_sampler(), n_tasks=2)
     assert result.batch_norm is None, "nothing mixes queries there"
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 2), (2, 6, 4), (6, 3), (2, 5, 3)])
+def test_a_learner_that_does_not_answer_what_it_was_asked_is_refused(shape: Any) -> None:
+    class Own(MetaLearner):
+        def adapt(self, support_x: Tensor, support_y: Tensor, n_way: int | None) -> Phi:
+            return {}
+
+        def predict(self, phi: Phi, query_x: Tensor) -> Tensor:
+            return torch.zeros(shape)
+
+    task = make_task((4,), 3, tasks=2, shot=1, query=2)
+    with pytest.raises(ValueError, match=r"answers \[2, 6\] queries with .*; expected \[2, 6, 3\]"):
+        evaluate(Own(), [task], n_tasks=2, batch_norm=None)

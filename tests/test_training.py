@@ -431,3 +431,58 @@ def test_a_list_of_too_few_batches_is_refused_before_anything_is_done() -> None:
         quick(build("protonet"), tasks, steps=4)
     with pytest.raises(ValueError, match="n_tasks is 10, and there are 6 tasks"):
         evaluate(build("protonet"), tasks, n_tasks=10)
+
+
+def test_a_run_with_a_schedule_of_a_function_goes_on_exactly(tmp_path: Path) -> None:
+    def run(folder: str, *sittings: int) -> MetaLearner:
+        for steps in sittings:
+            learner = build("protonet")
+            optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
+            warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 4))
+            how = {"optimizer": optimizer, "scheduler": warm, "resume": True}
+            quick(learner, Tasks(), steps=steps, run_dir=tmp_path / folder, **how)
+        return learner
+
+    assert same_weights(run("two", 2, 6), run("one", 6))
+
+
+def test_an_optimizer_of_another_learner_is_refused() -> None:
+    learner, other = build("protonet"), build("protonet")
+    own = torch.optim.Adam(learner.parameters())
+    theirs = torch.optim.Adam(other.parameters())
+    with pytest.raises(ValueError, match="the optimizer has no parameter of this ProtoNet"):
+        quick(learner, Tasks(), steps=1, optimizer=theirs)
+    scheduler: Any = torch.optim.lr_scheduler.StepLR(theirs, 1)
+    with pytest.raises(ValueError, match="the scheduler is of another optimizer"):
+        quick(learner, Tasks(), steps=1, optimizer=own, scheduler=scheduler)
+    with pytest.raises(TypeError, match="expected one over learner"):
+        quick(learner, Tasks(), steps=1, optimizer=torch.optim.Adam)
+    with pytest.raises(TypeError, match="expected an optimizer of one step"):
+        quick(learner, Tasks(), steps=1, optimizer=torch.optim.LBFGS(learner.parameters()))
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(own)
+    with pytest.raises(TypeError, match="ReduceLROnPlateau waits for a figure"):
+        quick(learner, Tasks(), steps=1, optimizer=own, scheduler=scheduler)
+    with pytest.raises(ValueError, match=r"steps is 2\.5; expected a whole number"):
+        quick(learner, Tasks(), steps=2.5)
+    assert same_weights(learner, other)
+
+
+@pytest.mark.parametrize("began_with", [True, False])
+@pytest.mark.parametrize("what", ["average of the weights", "scheduler"])
+def test_a_run_goes_on_with_its_average_and_its_schedule(
+    tmp_path: Path, what: str, began_with: bool
+) -> None:
+    def run(has: bool, steps: int, **how: Any) -> None:
+        learner = build("protonet")
+        optimizer = torch.optim.Adam(learner.parameters())
+        if has and what == "scheduler":
+            how["scheduler"] = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        elif has:
+            how["average"] = 0.9
+        quick(learner, Tasks(), steps=steps, optimizer=optimizer, run_dir=tmp_path / "r", **how)
+
+    run(began_with, 1)
+    before, after = ("with", "without") if began_with else ("without", "with")
+    with pytest.raises(ValueError, match=f"a training {before} an? {what}, and .* one {after}$"):
+        run(not began_with, 2, resume=True)
+    run(began_with, 2, resume=True)

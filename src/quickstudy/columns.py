@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,9 @@ _SHORT = 4  # rows, of which nobody can tell whether words come again
 _COLUMNS = 10_000
 _COMES_AGAIN = 1 / 3  # of a category's rows, at least, have a value that others have, too
 _INDEX = re.compile(r"(?i:(.*[\W_])?(id|index|nr|no|row|key)|unnamed: 0|)|.*[a-z]I[dD]")
-_LATER = {"points": False, "unit": "", "order": ""}  # what the first files do not have
+_INFINITE = re.compile(r"(?i)[+-]?inf(inity)?")
+_LATER = {"points": False, "unit": "", "order": "", "optional": False}
+"""What the first files do not have."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Column:
             ``"empty"``, ``"constant"``, ``"text"`` (hardly a value comes again), ``"index"`` (whole
             numbers, each another, in a column without a name or that is called an id).
         levels: of a category: its values, the most frequent first, 16 at most; of more than two
-            that come again, those alone.
+            that come again, those alone. Of a column of ticks (one value, or none), that value and
+            the empty one.
         thousands: whether commas divide thousands; else they stand for the decimal point.
         points: whether points divide thousands.
         unit: what stands behind its numbers, beside a currency's sign or a percent sign.
         order: of dates that are not ISO 8601, whether the day comes first (31.7.2025) or the month.
+        optional: whether a row may lack it altogether, as one of those learned from did.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Column:
     points: bool = False
     unit: str = ""
     order: Order = ""
+    optional: bool = False
 
     @property
     def width(self) -> int:
@@ -98,8 +104,9 @@ class Columns:
         """Find out what the columns of these rows hold.
 
         A category is a column with words in it, a third of which at least come again. What is
-        missing is an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like. A word among
-        numbers (one in ten at most) and an infinite number count as missing.
+        missing is an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like, or a column that a
+        row has not. A word among numbers (one in ten at most) and an infinite number count as
+        missing.
 
         Raises:
             ValueError: nothing is left to learn from.
@@ -107,7 +114,15 @@ class Columns:
         names = list(dict.fromkeys(name for row in rows for name in row))
         if len(names) > _COLUMNS:
             raise ValueError(f"the table has {len(names):,} columns; expected at most {_COLUMNS:,}")
-        found = cls(tuple(_found(name, [row.get(name) for row in rows]) for name in names))
+        found = cls(
+            tuple(
+                replace(
+                    _found(name, [row.get(name) for row in rows]),
+                    optional=any(name not in row for row in rows),
+                )
+                for name in names
+            )
+        )
         if not any(column.width for column in found.columns):
             raise ValueError(f"no column can be learned from: {found.summary() or 'there is none'}")
         return found
@@ -116,19 +131,22 @@ class Columns:
         """``[n,F]``, ``NaN`` where a value is missing; so is a category that is no level.
 
         Raises:
-            ValueError: a row lacks a column.
+            ValueError: a row lacks a column that all had that were learned from, or has none.
         """
         parts = []
         for column in self.columns:
             if not column.width:
                 continue
-            if any(column.name not in row for row in rows):
-                raise ValueError(
-                    f"the column {column.name!r} is missing; the model was learned from: "
-                    f"{', '.join(c.name for c in self.columns)}"
-                )
-            parts.append(_numbers(column, [row[column.name] for row in rows]))
+            if any(column.name not in row for row in rows) and not column.optional:
+                raise self._missing(column.name)
+            parts.append(_numbers(column, [row.get(column.name) for row in rows]))
+        if not all(any(c.name in row for c in self.columns if c.width) for row in rows):
+            raise self._missing(next(c.name for c in self.columns if c.width))
         return np.concatenate(parts, axis=1) if rows else np.empty((0, self.width))
+
+    def _missing(self, name: str) -> ValueError:
+        names = ", ".join(column.name for column in self.columns)
+        return ValueError(f"the column {name!r} is missing; the model was learned from: {names}")
 
     def unread(self, row: Row) -> list[tuple[str, str]]:
         """What counts as missing in a row though it is there: of each such column name and value.
@@ -139,7 +157,7 @@ class Columns:
             (column.name, word)
             for column in self.columns
             if column.width
-            and (word := _word(row[column.name])) is not None
+            and (word := _word(row.get(column.name))) is not None
             and np.isnan(_numbers(column, [word])).all()
         ]
 
@@ -194,7 +212,7 @@ class Columns:
                 value = {**_LATER, **value}
             if (
                 not isinstance(value, dict)
-                or set(value) != {"name", "kind", "levels", "thousands", "points", "unit", "order"}
+                or set(value) != {"name", "kind", "levels", "thousands", *_LATER}
                 or not isinstance(value["name"], str)
                 or value["kind"] not in kinds
                 or not isinstance(value["levels"], list)
@@ -203,6 +221,7 @@ class Columns:
                 or not isinstance(value["thousands"], bool)
                 or not isinstance(value["points"], bool)
                 or not isinstance(value["unit"], str)
+                or not isinstance(value["optional"], bool)
                 or value["order"] not in Order.__args__  # type: ignore[attr-defined]
             ):
                 raise ValueError(f"a column is {value!r}; expected its name, kind and levels")
@@ -235,6 +254,9 @@ def _word(value: Any) -> str | None:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     text = str(value).strip()
+    text = text if text.isascii() else unicodedata.normalize("NFC", text)
+    if text.lower() in ("true", "false"):  # as Python, Excel and JSON write them
+        return text.lower()
     return None if text.lower() in _MISSING else text
 
 
@@ -244,11 +266,12 @@ def _number(text: str, column: Column) -> float:
     marks = " \u00a0\u202f'\u2019" + "," * column.thousands + "." * column.points  # of thousands
     text = re.sub(rf"(?<=\d)[{marks}](?=\d{{3}}(?!\d))", "", text)
     text = text if column.thousands else text.replace(",", ".")
+    text, times = (text[:-1], 1000) if re.search(r"\d ?[kK]$", text) else (text, 1)
     text = text.rstrip("%").strip("€$£ \u00a0\u202f")
     text = re.sub(r"^([+-]?)([A-Z]{3}\s|[A-Z]{0,3}[€$£¥₹])\s*(?=[\d.+-])", r"\1", text)
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return math.nan
-    value = float(text)
+    value = float(text) * times
     return value if math.isfinite(value) else math.nan
 
 
@@ -284,19 +307,20 @@ def _order(words: Sequence[str]) -> Order | None:
 
 def _of_numbers(name: str, words: Sequence[str]) -> Column:
     """The column that these would be, if they were numbers."""
-    commas = [word for word in words if "," in word]
-    thousands = bool(commas) and all(
-        re.fullmatch(r"\D*[1-9]\d{0,2}(,\d{3})+(\.\d*)?\D*", word) for word in commas
-    )
     dots = [word for word in words if "." in word]
     points = any(re.fullmatch(r"\D*\d+(\.\d{3})+(,\d*|\.\d{3})\D*", word) for word in dots) and all(
         re.fullmatch(r"\D*[1-9]\d{0,2}(\.\d{3})+(,\d*)?\D*", word) for word in dots
     )
+    commas = [word for word in words if "," in word]
+    thousands = all(
+        re.fullmatch(r"\D*[1-9]\d{0,2}(,\d{3})+(\.\d*)?\D*", word) for word in commas
+    ) and (bool(commas) or bool(dots and not points))  # what has points for decimals has no commas
     units = Counter(
         found[1]
         for word in words
         if (found := re.search(r"\d\s*([^\W\d_][^\d,]*|°[^\d,]*)$", word))
     )
+    del units["k"], units["K"]  # thousands
     unit = units.most_common(1)[0][0] if units else ""
     return Column(name, "number", thousands=thousands, points=points, unit=unit)
 
@@ -306,20 +330,19 @@ def _found(name: str, values: Sequence[Any]) -> Column:
     if not words:
         return Column(name, "empty")
     if len(set(words)) == 1:
+        if min(len(words), len(values) - len(words)) > 1:
+            return Column(name, "category", (words[0], ""))
         return Column(name, "constant")
-    column = _of_numbers(name, words)
-    numbers = [word for word in words if not math.isnan(_number(word, column))]
-    if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(words)):
-        if len(numbers) < len(words):
+    finite = [word for word in words if not _INFINITE.fullmatch(word)]
+    column = _of_numbers(name, finite)
+    numbers = [word for word in finite if not math.isnan(_number(word, column))]
+    if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(finite)):
+        if odd := len(finite) - len(numbers):
             known = {*numbers}
-            odd = next(word for word in words if word not in known)
+            first = next(word for word in finite if word not in known)
             warnings.warn(
-                f"the column {name!r} holds numbers, and {odd!r}, which counts as missing"
-                + (
-                    f" ({len(words) - len(numbers)} of this kind)"
-                    if len(words) - len(numbers) > 1
-                    else ""
-                ),
+                f"the column {name!r} holds numbers, and {first!r}, which counts as missing"
+                + (f" ({odd} of this kind)" if odd > 1 else ""),
                 stacklevel=4,
             )
         if len(set(numbers)) == 1:
@@ -347,7 +370,7 @@ def _numbers(column: Column, values: Sequence[Any]) -> NDArray[np.float64]:
     """``[n,width]`` of one column."""
     words = [_word(value) for value in values]
     if column.kind == "category":
-        place = {level: i for i, level in enumerate(column.levels)}
+        place = {_word(level): i for i, level in enumerate(column.levels)}
         out = np.full((len(words), column.width), np.nan)
         for row, word in enumerate(words):
             if word in place and column.width == 1:

@@ -240,8 +240,9 @@ def example_task(experiment: Experiment, seed: int = 0) -> tuple[Task, list[str]
     """
     if experiment.regression:
         return experiment.sampler("test", shot=10, query=200, tasks=1, seed=seed)[0], None
-    sampler = experiment.sampler("test", way=2, shot=1, query=6, tasks=1, seed=seed)
+    sampler = experiment.sampler("test", way=2, shot=1, query=1, tasks=1, seed=seed)
     assert isinstance(sampler, EpisodeSampler)
+    sampler.query = min(6, int(sampler.dataset.sizes.min()) - 1)
     return sampler[0], sampler.class_names(0)[0]
 
 

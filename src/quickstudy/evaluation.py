@@ -173,8 +173,9 @@ def evaluate(
             to end the evaluation by raising.
 
     Raises:
-        ValueError: ``n_tasks`` is not positive, a learner without batch norm gets a policy, or the
-            tasks of a balanced evaluation are not.
+        ValueError: ``n_tasks`` is not positive, a learner without batch norm gets a policy, the
+            tasks of a balanced evaluation are not, or a learner's answers are not one for each
+            query.
         Exception: what ``on_batch`` raised.
     """
     if n_tasks < 1:
@@ -193,11 +194,12 @@ def evaluate(
                     on_batch(len(scores))
                 task = batch.to(_device(learner))
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
-                if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
-                    policy = "transductive"
                 if balanced:
                     _check_balanced(task)
                 answers = learner(task)
+                _check_answers(answers, task)
+                if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
+                    policy = "transductive"
                 if balanced:
                     answers = functional.balanced(answers)
                 none = none or bool(answers.isnan().any())
@@ -208,6 +210,18 @@ def evaluate(
     said = {**(about or {}), **done}  # what was done counts, not what is said of the tasks
     known = {name: value for name, value in said.items() if value or name not in done}
     return Evaluation(tuple(scores[:n_tasks]), metric, policy, known)
+
+
+def _check_answers(answers: Tensor, task: Task) -> None:
+    """That a learner of one's own gives one for each query, of each class."""
+    expected = task.query_y.shape
+    if task.n_way is not None:
+        expected = torch.Size((*expected, task.n_way))
+    if answers.shape != expected:
+        raise ValueError(
+            f"the learner answers {[*task.query_y.shape[:2]]} queries with {[*answers.shape]}; "
+            f"expected {[*expected]}"
+        )
 
 
 def _check_balanced(task: Task) -> None:

@@ -244,6 +244,19 @@ def test_any_map_style_data_set_is_a_source(turn: Any, targets: bool, lazy: bool
     assert ours.rotated().n_classes == 12
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_labels_are_those_that_examples_come_with(lazy: bool) -> None:
+    class Animals(Pictures):
+        """Cats and dogs are one class: 0 and 1 are no numbers of ``classes`` any more."""
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            x, label = super().__getitem__(index)
+            return x, label // 2
+
+    ours = ClassDataset.from_dataset(Animals(channels_first, targets=True), lazy=lazy)
+    assert (ours.names, ours.sizes.tolist()) == (("0", "1"), [8, 4])
+
+
 def test_several_processes_read_a_data_set() -> None:
     pictures = Pictures(channels_first, targets=True)
     ours = ClassDataset.from_dataset(pictures, workers=2)

@@ -146,7 +146,7 @@ def _columns(encoder: Encoder) -> dict[str, Any]:
     if not isinstance(encoder, TableEncoder):
         return {}
     read = [column for column in encoder.columns.columns if column.width]
-    shown = [{"name": c.name, "kind": c.kind, "levels": [*c.levels]} for c in read]
+    shown = [{"name": c.name, "kind": c.kind, "levels": [*filter(None, c.levels)]} for c in read]
     return {"columns": shown}
 
 

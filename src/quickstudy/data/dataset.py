@@ -140,8 +140,9 @@ class ClassDataset:
 
         Args:
             dataset: its transform is kept. ``x`` is a tensor or array, an image with its channels
-                first, or a PIL image. Labels are read from ``targets`` where it has them; names of
-                classes come from ``classes`` where labels number them.
+                first, or a PIL image. Labels of a lazy one are read from its ``targets``, if those
+                are what its examples come with. Names of classes come from ``classes``, where
+                labels number them as ``targets`` do.
             groups: as for `from_arrays`.
             lazy: read an example whenever it is sampled, and transform it anew; else all are read
                 once, and kept in memory.
@@ -153,7 +154,7 @@ class ClassDataset:
         """
         if len(dataset) == 0:
             raise ValueError("the data set is empty")
-        labels = getattr(dataset, "targets", None)
+        targets = labels = _targets(dataset)
         x: Tensor | _Lazy = _Lazy(dataset)
         if not lazy or labels is None:
             loader: DataLoader[Any] = DataLoader(
@@ -171,7 +172,8 @@ class ClassDataset:
                         )
                 x = torch.stack([item for item, _ in read])
         labels = _labels([v.item() if isinstance(v, Tensor) else v for v in labels])
-        names = getattr(dataset, "classes", None)
+        own = targets is None and hasattr(dataset, "targets")  # not those that `classes` names
+        names = None if own else getattr(dataset, "classes", None)
         if names is not None and labels.dtype.kind in "iu" and labels.max() < len(names):
             labels = np.asarray([str(names[label]) for label in labels])
         if isinstance(x, Tensor):
@@ -444,6 +446,16 @@ def _example(x: Any) -> Tensor:
             f"{[shape[2], shape[0], shape[1]]}: add a transform such as torchvision's ToTensor"
         )
     return found if found.dtype == torch.uint8 else found.float()
+
+
+def _targets(dataset: Examples) -> Any:
+    """What ``targets`` says of all examples, if it is so of some; one may have other labels."""
+    targets = getattr(dataset, "targets", None)
+    if targets is None or len(targets) != len(dataset):
+        return None
+    some = np.linspace(0, len(dataset) - 1, 16, dtype=int).tolist()
+    items = _Items(dataset)
+    return targets if all(bool(items[i][1] == targets[i]) for i in some) else None
 
 
 class _Items(Dataset[Any]):

@@ -95,6 +95,7 @@ class Regressor(FewShot):
             "flat": self.flat_,
             "outputs": self.outputs_,
             "random_state": self.random_state,
+            "settings": {"table": self.table},
         }
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -103,8 +103,9 @@ def train(
 
     Raises:
         ValueError: the learner has nothing to train, its tasks do not fit it, an argument makes no
-            sense, or the run to resume is of another kind of learner or of other tasks.
-        TypeError: a logger lacks a method.
+            sense, the optimizer is of another learner, or the run to resume is of another kind of
+            learner or of other tasks.
+        TypeError: a logger lacks a method, or the optimizer or scheduler needs more than a step.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
         BusyError: another process trains in ``run_dir``.
         MemoryError: a step would not fit into memory; says what would.
@@ -146,6 +147,7 @@ def train(
         fabric = Fabric(accelerator="auto", devices=1)
     if optimizer is None:
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
+    _check_optimizer(learner, optimizer, scheduler)
     of = None if folder is None else identity(learner, optimizer, first, tasks[0])
     if saved is not None:
         check_same(saved.get("of"), of, folder)
@@ -196,10 +198,32 @@ def _tasks_as_they_are(fabric: Any) -> Iterator[None]:
 
 
 def check_counts(**numbers: int | None) -> None:
-    """Refuse a number that is given and less than one, by its name."""
+    """Refuse a number that is given and no whole one of at least 1, by its name."""
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected at least 1")
+        if value is not None and value != int(value):
+            raise ValueError(f"{name} is {value}; expected a whole number")
+
+
+def _check_optimizer(
+    learner: MetaLearner, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
+) -> None:
+    """That they change this learner, step by step."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer is {optimizer!r:.60}; expected one over learner.parameters()")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError("LBFGS asks for a loss again and again; expected an optimizer of one step")
+    own = {id(p) for p in learner.parameters() if p.requires_grad}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            f"the optimizer has no parameter of this {type(learner).__name__}: nothing would be "
+            "trained; make it of learner.parameters()"
+        )
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise TypeError("ReduceLROnPlateau waits for a figure; expected a scheduler of steps alone")
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ValueError("the scheduler is of another optimizer than the one that is given")
 
 
 def _check_loggers(loggers: Sequence[RunLogger]) -> None:

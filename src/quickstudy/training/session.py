@@ -107,7 +107,8 @@ class Session:
         """Begin where a checkpoint was saved.
 
         Raises:
-            ValueError: it is of more steps, or of another number of processes.
+            ValueError: it is of more steps, of another number of processes, or of a training with
+                or without a scheduler or an average, as this is not.
         """
         if saved["step"] > self.steps:
             raise ValueError(f"the checkpoint is at step {saved['step']}, past steps={self.steps}")
@@ -116,6 +117,13 @@ class Session:
                 f"the checkpoint is of a training on {len(saved['rng'])} processes, and this is "
                 f"one on {self.fabric.world_size}; start as many as before"
             )
+        for name, own in (("averaged", self.averaged), ("scheduler", self.scheduler)):
+            if (own is None) != (saved.get(name) is None):
+                word = "a scheduler" if name == "scheduler" else "an average of the weights"
+                has, lacks = ("without", "with") if own is not None else ("with", "without")
+                raise ValueError(
+                    f"the checkpoint is of a training {has} {word}, and this is one {lacks}"
+                )
         self.step = saved["step"]
         self.seconds = saved["seconds"]
         self.began -= self.seconds
@@ -347,4 +355,7 @@ def _moving_average(learner: MetaLearner, decay: float) -> Any:
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """A scheduler's state without functions, which belong to the code and not to the state."""
-    return {k: v for k, v in state.items() if not callable(v) and k != "lr_lambdas"}
+    plain = {key: value for key, value in state.items() if not callable(value)}
+    if "lr_lambdas" in plain:
+        plain["lr_lambdas"] = [None] * len(plain["lr_lambdas"])
+    return plain
