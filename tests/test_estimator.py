@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
 
 from quickstudy.checkpoint import load_state, save_state
 from quickstudy.data import alphabets
@@ -24,6 +25,7 @@ from quickstudy.experiments.run import Machine, run_experiment
 from quickstudy.experiments.spec import Experiment
 from quickstudy.features import Features
 from quickstudy.learner import MetaLearner
+from quickstudy.learners import ProtoNet
 
 DIGITS: tuple[Any, Any] = load_digits(return_X_y=True)
 
@@ -141,6 +143,45 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
     back = FewShotRegressor.load(tmp_path / "line.qs")
     assert np.array_equal(back.predict(line / 6), regressor.predict(line / 6))
     assert back.random_state == 3
+
+
+def test_a_learner_in_training_goes_on_training() -> None:
+    learner = ProtoNet(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.9)))
+    learner.encoder[0].eval()
+    model = FewShotClassifier(learner).fit(np.eye(4), [0, 1, 2, 3])
+    assert np.array_equal(model.predict_proba(np.eye(4)), model.predict_proba(np.eye(4)))
+    modes = [module.training for module in learner.modules()]
+    assert modes == [True, True, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_examples_whatever_made_them(dtype: torch.dtype) -> None:
+    x = torch.eye(4, dtype=dtype, requires_grad=True) * 2
+    model = FewShotClassifier("ridge").fit(x, [0, 1, 2, 3])
+    assert model.predict(x).tolist() == [0, 1, 2, 3]
+
+
+def test_features_of_a_table_are_of_its_one_column() -> None:
+    class Frame(dict[str, Any]):
+        @property
+        def columns(self) -> list[str]:
+            return [*self]
+
+    images = [np.full((4, 4, 3), v) for v in (0.0, 1.0)]
+    features = Features("pixels:4", cache=False)
+    assert np.array_equal(features.transform(Frame(photo=images)), features.transform(images))
+    with pytest.raises(ValueError, match="a table of 2 columns; expected the one"):
+        features.transform(Frame(photo=images, name=["a", "b"]))
+
+
+def test_what_a_mask_hides_is_missing() -> None:
+    x = np.ma.masked_equal([[1.0, 5.0], [999.0, 4.0], [3.0, 1.0], [4.0, 999.0]], 999.0)
+    holes = np.where(x.mask, np.nan, x.data)
+    new = [[2.0, 3.0]]
+    masked, plain = (FewShotClassifier("tables").fit(v, [0, 0, 1, 1]) for v in (x, holes))
+    assert np.array_equal(masked.predict_proba(new), plain.predict_proba(new))
+    with pytest.raises(ValueError, match="NaN"):
+        FewShotClassifier("ridge").fit(x, [0, 0, 1, 1])
 
 
 def test_a_regressor_of_a_table_is_the_same_from_its_file(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import json
 import re
 import time
 import zipfile
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -302,6 +304,9 @@ def test_a_label_has_one_form() -> None:
     assert {label_form(value, "it") for value in forms} == {"1"}
     assert label_form("cafe\u0301", "it") == label_form("caf\u00e9", "it")
     assert label_form(0.5, "it") == "0.5"
+    assert label_form(-0.0, "it") == "0"
+    assert label_form(Decimal("0.50"), "it") == "0.50"
+    assert label_form(date(2026, 1, 31), "it") == "2026-01-31"
     for nothing in (None, "", "  ", float("nan"), np.nan):
         with pytest.raises(ValueError, match="it has no label"):
             label_form(nothing, "it")

@@ -7,6 +7,8 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, Union
@@ -177,7 +179,7 @@ def label_form(value: Any, where: str) -> str:
     Numbers of one value are one label: 1, 1.0 and ``"1"``.
 
     Args:
-        value: a text, a number or a truth value.
+        value: a text, a number, a truth value or a date.
         where: what to call its example in a message.
 
     Raises:
@@ -190,9 +192,9 @@ def label_form(value: Any, where: str) -> str:
         value = value.decode("utf-8", "backslashreplace")
     if value is None or value != value:
         text = ""
-    elif isinstance(value, str | bool | int | float):
-        whole = isinstance(value, float) and value.is_integer()
-        text = str(int(value) if whole else value).strip()
+    elif isinstance(value, str | bool | int | float | date | Decimal):
+        known = int(value) if isinstance(value, float) and value.is_integer() else value
+        text = str(known).strip()
         if len(text) > _LONGEST_NAME:
             raise ValueError(
                 f"{where} has a label of {len(text):,} characters; expected at most "
@@ -255,6 +257,9 @@ def as_example(item: Item, where: str = "it", *, label: str | None = None) -> Ex
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
             image = image.convert("RGB")
         return Example(_file(image), label, where)
+    if hasattr(item, "detach"):  # a tensor, of any device and precision
+        tensor: Any = item.detach().cpu()
+        item = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if hasattr(item, "__array__"):
         return Example(_file(Image.fromarray(_pixels(np.asarray(item), where))), label, where)
     raise ValueError(

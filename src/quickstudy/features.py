@@ -58,10 +58,16 @@ class Features(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Features ``[n,D]`` of texts, paths, images or arrays (`as_example`).
 
         Raises:
-            ValueError: one of them cannot be read.
+            ValueError: one of them cannot be read, or they are a table of several columns.
         """
         if not hasattr(self, "encoder_"):
             self.fit(X)
+        columns = getattr(X, "columns", None)
+        if columns is not None and len(columns) != 1:
+            raise ValueError(
+                f"X is a table of {len(columns)} columns; expected the one with the examples"
+            )
+        X = X if columns is None else X[columns[0]]  # type: ignore[index]
         examples = (as_example(item, f"example {i + 1}") for i, item in enumerate(X))
         cache = FeatureCache() if self.cache else None
         rows = [z.reshape(-1) for _, z in encode(self.encoder_, examples, cache=cache)]

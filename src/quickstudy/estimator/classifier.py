@@ -301,7 +301,7 @@ class Classifier(FewShot):
     def _embedded(self, x: Array) -> Array:
         """Examples as the learner's encoder has them, ``[n,D]``."""
         encoder: Any = self.learner_.encoder
-        with torch.no_grad():
+        with self._asking():
             parts = torch.split(self._inputs(self._as_before(x)), self.batch_size)
             z: Array = torch.cat([encoder(part) for part in parts]).cpu().double().numpy()
         return z

@@ -3,7 +3,8 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -26,7 +27,7 @@ from quickstudy.estimator.inputs import (
 )
 from quickstudy.estimator.labels import check_repeated
 from quickstudy.heads import rebuild_learner
-from quickstudy.learner import MetaLearner, Phi
+from quickstudy.learner import MetaLearner, Phi, temporarily
 from quickstudy.names import HEAD_NAMES
 from quickstudy.summary import FORMAT
 
@@ -86,12 +87,17 @@ class FewShot:
         return self._validated(self._as_numbers(X, reset), *y, reset=reset)
 
     def _as_numbers(self, X: Any, reset: bool) -> Any:
-        """Of a table's DataFrame, or array with words in it; anything else is as it was."""
+        """Of a table's DataFrame, or array with words in it; anything else is as it was.
+
+        What a mask hides is missing.
+        """
+        if isinstance(X, Tensor):
+            X = (X.float() if X.is_floating_point() and X.itemsize < 4 else X).numpy(force=True)
+        if isinstance(X, np.ma.MaskedArray) and X.mask.any():
+            X = np.ma.filled(X.astype(np.float64), np.nan)
         if not self._of_tables:
             return X
         rows = rows_of(X)
-        if isinstance(X, torch.Tensor):
-            X = X.numpy(force=True)
         x = X if rows is not None or hasattr(X, "dtype") else np.array(X, object)
         if rows is None and x.ndim != 2:
             raise ValueError(f"X has {x.ndim} dimensions; a table has two, rows and columns")
@@ -136,7 +142,7 @@ class FewShot:
             return
         if self.support_weight_ is not None:
             x, y = (np.repeat(each, self.support_weight_, 0) for each in (x, y))
-        with torch.no_grad():
+        with self._asking():
             support = self._inputs(x)
             target = torch.from_numpy(y).to(self.device_)
             if n_way is None:
@@ -165,6 +171,16 @@ class FewShot:
             x = np.nan_to_num(3 * np.tanh(x / 3)) / math.sqrt(x.shape[1])
         return inputs_of(self.learner_, x, self.white_, self.device_)
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The learner answers, and does not train; one that is given is left as it was."""
+        with torch.no_grad():
+            if not any(module.training for module in self.learner_.modules()):
+                yield
+                return
+            with temporarily(self.learner_, training=False):
+                yield
+
     def _answer(self, X: ArrayLike) -> Array:
         self._check_is_fitted()
         return self._answer_numbers(plain(self._read(X, reset=False)[0]))
@@ -175,7 +191,7 @@ class FewShot:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1")
         if not self.phi_:
             return np.zeros((len(x), 1))
-        with torch.no_grad():
+        with self._asking():
             parts = [
                 self.learner_.predict(self.phi_, part.unsqueeze(0))[0]
                 for part in torch.split(self._inputs(x), self.batch_size)
@@ -338,7 +354,7 @@ class FewShot:
             self.columns_ = Columns.of_plain(columns)
 
     def _build(self, described: dict[str, Any] | None = None, at_most: int | None = None) -> None:
-        """Set ``learner_`` in evaluation mode, on ``device_``.
+        """Set ``learner_``, on ``device_``.
 
         ``described_`` is what it can be built from again: by the name that was given, or, of a
         saved one with ``at_most`` so many weights, ``described``.
@@ -347,7 +363,7 @@ class FewShot:
         if isinstance(self.learner, MetaLearner):
             if self.device is not None:
                 raise ValueError("device is for learners given by name; move your own: learner.to")
-            self.learner_ = self.learner.eval()
+            self.learner_ = self.learner
             tensors = (*self.learner_.parameters(), *self.learner_.buffers())
             self.device_ = next((t.device for t in tensors), torch.device("cpu"))
             return
@@ -358,7 +374,7 @@ class FewShot:
             learner = self._default()
         else:
             self.described_, learner = self._described(os.fspath(self.learner))
-        self.learner_ = learner.to(self.device_)
+        self.learner_ = learner.to(self.device_).eval()
 
     def _described(self, name: str) -> tuple[dict[str, Any], MetaLearner]:
         raise NotImplementedError
