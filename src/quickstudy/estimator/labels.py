@@ -64,6 +64,7 @@ def weighted(x: Array, y: Any, weight: ArrayLike | None) -> tuple[Array, Array, 
 
 
 def check_repeated(x: Array, weight: Array) -> None:
+    """Raise ``ValueError`` if examples count so often that memory could not hold them."""
     times = float(weight.sum(dtype=np.float64))
     if times * x[0].size > _MOST_REPEATED:
         raise ValueError(
