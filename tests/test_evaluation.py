@@ -325,5 +325,5 @@ def test_a_learner_that_does_not_answer_what_it_was_asked_is_refused(shape: Any)
             return torch.zeros(shape)
 
     task = make_task((4,), 3, tasks=2, shot=1, query=2)
-    with pytest.raises(ValueError, match=r"answers \[2, 6\] queries with .*; expected \[2, 6, 3\]"):
+    with pytest.raises(ValueError, match=r"answers \[., 6\] queries with .*; expected \[., 6, 3\]"):
         evaluate(Own(), [task], n_tasks=2, batch_norm=None)

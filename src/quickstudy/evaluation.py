@@ -194,12 +194,12 @@ def evaluate(
                     on_batch(len(scores))
                 task = batch.to(_device(learner))
                 metric = Metric.ACCURACY if task.n_way is not None else Metric.SQUARED_ERROR
+                if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
+                    policy = "transductive"
                 if balanced:
                     _check_balanced(task)
                 answers = learner(task)
                 _check_answers(answers, task)
-                if not scores and policy != "transductive" and _queries_meet(learner, task[:1]):
-                    policy = "transductive"
                 if balanced:
                     answers = functional.balanced(answers)
                 none = none or bool(answers.isnan().any())
@@ -246,7 +246,9 @@ def _queries_meet(learner: nn.Module, task: Task) -> bool:
         with torch.random.fork_rng():
             phi = learner.adapt(task.support_x, task.support_y, task.n_way)
         ends = [0, task.query_x.shape[1] - 1]  # a sequence may be read from either
-        together = learner.predict(phi, task.query_x)[:, ends]
+        together = learner.predict(phi, task.query_x)
+        _check_answers(together, task)
+        together = together[:, ends]
         try:
             alone = [learner.predict(phi, task.query_x[:, i : i + 1]) for i in ends]
         except ValueError:  # one example cannot be normalised by its own batch
