@@ -157,6 +157,14 @@ def test_vectors_of_sentences_follow_the_weights_as_they_are_now(tmp_path: Path)
     assert np.array_equal(vector(), model.encode(["a"])[0])
 
 
+def test_weights_of_inference_mode_have_a_fingerprint() -> None:
+    torch.manual_seed(0)
+    wanted = SentenceEncoder(Letters(), name="letters").fingerprint
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        assert SentenceEncoder(Letters(), name="letters").fingerprint == wanted
+
+
 def test_vectors_of_a_model_whose_weights_nobody_can_see_are_not_kept(tmp_path: Path) -> None:
     cache, texts = FeatureCache(tmp_path / "kept"), [Example("aab", None, "1")]
 

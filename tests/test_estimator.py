@@ -1,6 +1,7 @@
 """The scikit-learn estimators: its own checks, its own tools, and any learner behind them."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,18 @@ def test_a_learner_in_training_goes_on_training() -> None:
     assert np.array_equal(model.predict_proba(np.eye(4)), model.predict_proba(np.eye(4)))
     modes = [module.training for module in learner.modules()]
     assert modes == [True, True, False, True]
+
+
+def test_threads_share_a_learner_in_training() -> None:
+    torch.manual_seed(0)
+    learner = ProtoNet(nn.Sequential(nn.Linear(64, 256), nn.Dropout(0.5), nn.Linear(256, 64)))
+    x = np.random.default_rng(0).normal(size=(40, 64))
+    model = FewShotClassifier(learner).fit(x, np.arange(40) % 4)
+    wanted = model.predict_proba(x)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: model.predict_proba(x), range(400)))
+    assert sum(not np.allclose(answer, wanted) for answer in answers) == 0
+    assert learner.training
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -245,10 +245,9 @@ def _rebuilt_head(
     **others: object,
 ) -> MetaLearner:
     """Without a rank and a power, as heads were that only subtracted an average."""
-    names = [*HEAD_NAMES]
-    if head not in names or others:
-        what = f"head {head!r}" if head not in names else f"head with {', '.join(others)}"
-        raise ValueError(f"there is no {what}; there are: {', '.join(names)}")
+    if head not in HEAD_NAMES or others:
+        what = f"head {head!r}" if head not in HEAD_NAMES else f"head with {', '.join(others)}"
+        raise ValueError(f"there is no {what}; there are: {', '.join(HEAD_NAMES)}")
     if head not in LEARNED_HEADS:
         return describe_learner(head, penalty, unit=unit)[1]
     learned = _learned(head)

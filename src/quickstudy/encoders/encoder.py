@@ -63,7 +63,13 @@ class Fingerprint:
 
     def __call__(self, about: str) -> str:
         state: dict[str, Tensor] = getattr(self._module, "state_dict", dict)()
-        now = about, [(name, z.data_ptr(), z._version) for name, z in state.items()]
+        now = (
+            about,
+            [
+                (name, z.data_ptr(), None if z.is_inference() else z._version)
+                for name, z in state.items()
+            ],
+        )
         if now != self._last[0]:
             self._last = now, fingerprint_of(self._module, about)
         return self._last[1]

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
+from threading import RLock
 from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -32,6 +33,8 @@ from quickstudy.names import HEAD_NAMES
 from quickstudy.summary import FORMAT
 
 __all__ = ["FewShot", "whole"]
+
+_TURN = RLock()  # held while a learner in training is in evaluation mode
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -173,13 +176,17 @@ class FewShot:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """The learner answers, and does not train; one that is given is left as it was."""
+        """The learner answers, and does not train; one that is given is left as it was.
+
+        Threads wait while another has changed its mode.
+        """
         with torch.no_grad():
-            if not any(module.training for module in self.learner_.modules()):
-                yield
-                return
-            with temporarily(self.learner_, training=False):
-                yield
+            with _TURN:
+                if any(module.training for module in self.learner_.modules()):
+                    with temporarily(self.learner_, training=False):
+                        yield
+                    return
+            yield
 
     def _answer(self, X: ArrayLike) -> Array:
         self._check_is_fitted()
