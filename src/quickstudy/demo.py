@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quickstudy.checkpoint import load_weights, save_weights
 from quickstudy.data import (
@@ -19,13 +19,14 @@ from quickstudy.data import (
     EpisodeSampler,
     alphabets,
     digits,
+    embedded,
     omniglot,
     published,
     scanned,
-    to_float,
 )
 from quickstudy.evaluation import Evaluation, evaluate
 from quickstudy.experiments.spec import Experiment
+from quickstudy.experiments.start import keep_encoder
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.learners import NearestNeighbour
 from quickstudy.nn import Conv4
@@ -236,9 +237,8 @@ def _run(
     if row.trained:
         seen = ClassDataset.open(Path(folder, "seen"))
         if row.frozen:
-            _train_on_embeddings(learner, row.plan, seen, seed)
-        else:
-            _train(learner, row.plan, seen, seed)
+            seen = embedded(seen, keep_encoder(learner))
+        _train(learner, row.plan, seen, seed)
     unseen = ClassDataset.open(Path(folder, "unseen"))
 
     def test(shot: int, n_tasks: int, **at_test: Any) -> Evaluation:
@@ -266,24 +266,6 @@ def _train(learner: MetaLearner, plan: Experiment, seen: ClassDataset, seed: int
         scheduler=scheduler,
         progress=False,
     )
-
-
-def _train_on_embeddings(
-    learner: MetaLearner, plan: Experiment, seen: ClassDataset, seed: int
-) -> None:
-    """Train all but the encoder, on what it makes of each image, worked out once."""
-    first, encoder = learner.encoder, _conv4(learner).eval()
-    assert isinstance(first, nn.Sequential)
-    each = torch.arange(int(seen.sizes[0]))
-    with torch.no_grad():
-        embedded = [
-            encoder(to_float(seen.read(torch.full_like(each, c), each)))
-            for c in range(seen.n_classes)
-        ]
-    vectors = ClassDataset.from_sizes(torch.cat(embedded), seen.sizes.tolist(), list(seen.names))
-    first[0] = nn.Flatten()
-    _train(learner, plan, vectors, seed)
-    first[0] = encoder
 
 
 def _conv4(learner: MetaLearner) -> Conv4:

@@ -1,5 +1,6 @@
 """Beginning with another learner's encoder: exactly its weights, once, and no class that leaks."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from quickstudy.experiments.run import Machine, load_run, run_experiment
 from quickstudy.experiments.spec import Experiment, LearnerName
 from quickstudy.experiments.start import build_started, keep_encoder
 from quickstudy.experiments.targets import BASELINES, find_target
+from quickstudy.training import train
 
 SMALL: dict[str, Any] = {"data": "alphabets", "classes": 30, "size": 16, "filters": 4, "way": 3}
 SMALL |= {"query": 2, "tasks": 2, "steps": 2}
@@ -210,6 +212,63 @@ def test_an_encoder_that_is_kept_stays_and_all_else_is_trained(
         assert torch.equal(before, after[key]) == (id(before) in kept), key
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("batch_norm", ["inductive", "transductive"])
+def test_a_longer_training_looks_at_each_image_once(
+    source: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    average: float,
+    batch_norm: Any,
+) -> None:
+    """And learns what it would have from the images, whether it goes on or not."""
+    longer: dict[str, Any] = {
+        **SMALL,
+        "steps": 40,
+        "tasks": 8,
+        "average": average,
+        "batch_norm": batch_norm,
+    }
+    experiment = Experiment("lstm", **longer, start=source, keep_encoder=True)
+    machine = dataclasses.replace(MACHINE, validation={"query": 1}, validation_tasks=3)
+    run_experiment(experiment, tmp_path / "whole", machine)
+    said = "the encoder that is kept sees its 2400 images once" in capsys.readouterr().err
+    assert said == (batch_norm == "inductive")
+    for minutes in (1e-9, None):
+        run_experiment(
+            experiment, tmp_path / "parts", machine, quiet=True, minutes=minutes, resume=True
+        )
+    whole, parts = (load_run(tmp_path / name, "final")[1] for name in ("whole", "parts"))
+    assert equal(whole.state_dict(), parts.state_dict())
+    begun = encoders(find_target(source)[1])[0].state_dict()
+    assert equal(encoders(whole)[0].state_dict(), begun)
+
+    learner = build_started(experiment, source)
+    keep_encoder(learner)
+    optimizer, scheduler = experiment.build_optimizer(learner)
+    train(
+        learner,
+        experiment.sampler("train"),
+        steps=40,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        progress=False,
+        average=average,
+    )
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(learner.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"augment": 0.5}, {"pens": 0.5}, {"steps": 2}])
+def test_images_that_differ_each_time_or_are_few_are_seen_as_they_come(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+) -> None:
+    settings = {**SMALL, "steps": 40, "tasks": 8, **changes}
+    experiment = Experiment("lstm", **settings, start=source, keep_encoder=True)
+    run_experiment(experiment, tmp_path / "run", MACHINE)
+    assert "once" not in capsys.readouterr().err
+
+
 def test_an_encoder_that_is_kept_answers_in_training_as_in_a_test(source: str) -> None:
     two = Experiment("matching", **SMALL, options={"query_encoder": True, "reading_steps": 1})
     learner = build_started(two, source)
@@ -218,6 +277,7 @@ def test_an_encoder_that_is_kept_answers_in_training_as_in_a_test(source: str) -
     wanted = encoders(find_target(source)[1].eval())[0](x)
     for encoder in encoders(learner.train()):
         assert torch.equal(encoder(x), wanted)
+        assert torch.equal(encoder(wanted), wanted)
     for name in ("protonet", "maml"):
         with pytest.raises(ValueError, match="has no encoder with more to train beside it"):
             keep_encoder(Experiment(name, **SMALL).build_learner())  # type: ignore[arg-type]

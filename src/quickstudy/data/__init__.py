@@ -4,6 +4,7 @@ from quickstudy.data.alphabets import alphabets
 from quickstudy.data.augment import Augmented
 from quickstudy.data.dataset import ClassDataset
 from quickstudy.data.digits import digits, scanned
+from quickstudy.data.embedded import embedded
 from quickstudy.data.folder import image_folder, read_image
 from quickstudy.data.miniimagenet import mini_imagenet
 from quickstudy.data.omniglot import omniglot
@@ -32,6 +33,7 @@ __all__ = [
     "by_group",
     "by_lists",
     "digits",
+    "embedded",
     "image_folder",
     "maml",
     "mini_imagenet",

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from quickstudy.checkpoint import check_finite, count_weights, load_state, load_weights, reading
 from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
+from quickstudy.nn.norm import batch_norm_policy
 from quickstudy.plain import read_file
 from quickstudy.processes import launch
 from quickstudy.training import (
@@ -106,13 +108,15 @@ def run_experiment(
             have changed.
         LostProcessError: another process of this training is gone.
     """
+    from quickstudy.experiments.start import keep_encoder  # which finds runs
+
     keep_memory()
     check_free(folder, resume)
     if resume:
         _check_same(experiment, folder)
     begun = resume and (folder / CHECKPOINT).exists()
-    begun_with = count_weights(folder / CHECKPOINT) if begun else None
-    learner = _build(experiment, None if begun else experiment.start, begun_with)
+    learner = load_run(folder, "checkpoint")[1] if begun else _build(experiment)
+    kept = keep_encoder(learner) if experiment.keep_encoder else None
     tasks = experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
     fabric = launch(machine.accelerator, machine.devices, machine.precision)
@@ -144,6 +148,8 @@ def run_experiment(
         each = "" if fabric.world_size == 1 else f" of each of {fabric.world_size} processes"
         in_ = "" if machine.precision == "32-true" else f"; in {machine.precision}"
         _say(f"a step{each}: {experiment.step_in_words}{in_}")
+    if kept is not None:
+        _look_once(experiment, kept.to(fabric.device), tasks, validation, say)
     result = train(
         learner,
         tasks,
@@ -195,16 +201,33 @@ def _validation(
     return experiment.sampler("validation", **changes)
 
 
-def _build(experiment: Experiment, start: str | None, at_most: int | None) -> "MetaLearner":
-    from quickstudy.experiments.start import build_started, keep_encoder  # which finds runs
+def _build(experiment: Experiment) -> "MetaLearner":
+    from quickstudy.experiments.start import build_started  # which finds runs
 
-    if start is None:
-        learner = experiment.with_details().build_learner(at_most=at_most)
-    else:
-        learner = build_started(experiment, start)
-    if experiment.keep_encoder:
-        keep_encoder(learner)
-    return learner
+    if experiment.start is None:
+        return experiment.with_details().build_learner()
+    return build_started(experiment, experiment.start)
+
+
+def _look_once(
+    experiment: Experiment,
+    encoder: nn.Module,
+    tasks: "TaskSource",
+    validation: "TaskSource | None",
+    say: Callable[[str], None],
+) -> None:
+    """Put the vectors of an encoder that is kept in the place of images, if that is less work."""
+    from quickstudy.data import EpisodeSampler, embedded
+
+    if batch_norm_policy(encoder) == "transductive" or not isinstance(tasks, EpisodeSampler):
+        return  # an image's vector is another each time
+    a_task = experiment.way * (experiment.shot + experiment.query)
+    if experiment.steps * experiment.tasks * a_task < tasks.dataset.n_examples:
+        return
+    for sampler in (tasks, validation):
+        if isinstance(sampler, EpisodeSampler):
+            say(f"the encoder that is kept sees its {sampler.dataset.n_examples} images once")
+            sampler.dataset = embedded(sampler.dataset, encoder)
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:

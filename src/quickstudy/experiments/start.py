@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.run import changed_data
@@ -90,8 +90,14 @@ def ask_together(
     return Ensemble(members.values())
 
 
-def keep_encoder(learner: "MetaLearner") -> None:
+def keep_encoder(learner: "MetaLearner") -> nn.Module:
     """From now on all of a learner is trained but its encoder, which answers as in evaluation.
+
+    Examples may come as the vectors that it makes of them (`quickstudy.data.embedded`), and are
+    then taken as they are.
+
+    Returns:
+        The encoder; where the learner has two, the support's.
 
     Raises:
         ValueError: it adapts its encoder to each task, or has nothing else to train.
@@ -101,9 +107,21 @@ def keep_encoder(learner: "MetaLearner") -> None:
     for encoder in encoders:
         encoder.requires_grad_(False)
         encoder.register_forward_pre_hook(lambda module, _: module.eval() and None)
+        _take_vectors(encoder)
     if not encoders or not _learns(learner):
         name = type(learner).__name__
         raise ValueError(f"keep_encoder: a {name} has no encoder with more to train beside it")
+    return encoders[0]
+
+
+def _take_vectors(encoder: nn.Module) -> None:
+    """Let an encoder return vectors ``[n,D]`` unchanged; its weights keep their names."""
+    kind = type(encoder)
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        return x if x.dim() == 2 else kind.forward(self, x)
+
+    encoder.__class__ = type(kind.__name__, (kind,), {"forward": forward})
 
 
 def _encoder(learner: "MetaLearner", name: str) -> nn.Module:
