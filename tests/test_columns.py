@@ -83,6 +83,32 @@ def test_dates_are_read_as_people_write_them() -> None:
     assert read("13-01-2024", "1-1-2024") == ([738898, 738886], "dates: x (day first)")
     assert read("01.31.2024", "01.01.2024") == ([738916, 738886], "dates: x (month first)")
     assert read("2024-01-02", "01.01.2024") == ([738887, 738886], "dates: x (day first)")
+    assert read("2024/01/02", "2024/1/1") == ([738887, 738886], "dates: x")
+    assert read("2024.01.02 06:00", "2024.1.1") == ([738887.25, 738886], "dates: x")
+    assert read("1/2/2024 12:00 PM", "1/1/2024 12:00 am") == (
+        [738887.5, 738886],
+        "dates: x (month first)",
+    )
+    assert read("2024-01-02 6:00:00 p.m.", "2024-01-01 6 AM") == (
+        [738887.75, 738886.25],
+        "dates: x",
+    )
+    for none in ("2024/13/01", "24/01/31", "1/2/2024 13:00 PM", "1/2/2024 0 AM", "2024/01-02"):
+        assert Columns.fit([*column("b", "b", none, "b", "c")]).columns[0].kind == "category"
+
+
+def test_a_date_that_does_not_exist_counts_as_missing() -> None:
+    """As a word among numbers does, and where one in ten at most is none."""
+    days = [f"{day}.1.2024" for day in range(3, 22)]
+    with pytest.warns(
+        UserWarning, match=r"'x' holds dates, and '31\.2\.2024', which counts as mis"
+    ):
+        columns = Columns.fit(column(*days, "31.2.2024"))
+    assert columns.summary() == "dates: x (day first)"
+    assert np.isnan(columns.numbers(column("31.2.2024"))).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Columns.fit(column(*days[:3], "31.2.2024")).columns[0].kind == "category"
 
 
 def test_numbers_are_read_as_people_write_them() -> None:

@@ -42,6 +42,8 @@ _SHORT = 4  # rows, of which nobody can tell whether words come again
 _COLUMNS = 10_000
 _COMES_AGAIN = 1 / 3  # of a category's rows, at least, have a value that others have, too
 _INDEX = re.compile(r"(?i:(.*[\W_])?(id|index|nr|no|row|key)|unnamed: 0|)|.*[a-z]I[dD]")
+_DATE = re.compile(r"(\d{1,4})([./-])(\d\d?)\2(\d{1,4})(?:[T ,]+(\d.*))?")
+_HALF_DAY = re.compile(r"(0?[1-9]|1[0-2])(:\d\d(?::\d\d(?:\.\d+)?)?)? ?([aApP])\.?[mM]\.?")
 _INFINITE = re.compile(r"(?i)[+-]?inf(inity)?")
 _LATER = {"points": False, "unit": "", "order": "", "optional": False}
 """What the first files do not have."""
@@ -106,7 +108,7 @@ class Columns:
         A category is a column with words in it, a third of which at least come again. What is
         missing is an empty field, ``NaN``, ``NA``, ``null``, ``?`` or the like, or a column that a
         row has not. A word among numbers (one in ten at most) and an infinite number count as
-        missing.
+        missing, as does what is no date among dates.
 
         Raises:
             ValueError: nothing is left to learn from.
@@ -278,31 +280,53 @@ def _number(text: str, column: Column) -> float:
 def _days(text: str, order: Order = "") -> float:
     """A date in days, the time of day as part of one; ``NaN`` if it is none.
 
-    ISO 8601, or by its order 31.7.2025, 31/7/2025, 7/31/2025 and the like, with a time or without.
+    2025-07-31, 2025/7/31, or by its order 31.7.2025, 31/7/2025, 7/31/2025 and the like, with a
+    time or without.
     """
-    if not re.match(r"\d{4}-\d\d-\d\d", text):
-        found = re.fullmatch(r"(\d\d?)([./-])(\d\d?)\2(\d{4})([T ,]+\d.*)?", text)
-        if found is None or not order:
-            return math.nan
-        day, month = (found[1], found[3]) if order == "day" else (found[3], found[1])
-        time = (found[5] or "").strip("T ,")
-        hour = f"T{time:0>5}" if re.fullmatch(r"\d:\d\d", time) else f"T{time}" * bool(time)
-        text = f"{found[4]}-{month:0>2}-{day:0>2}{hour}"
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return math.nan
+    first, _, second, last, time = found.groups(default="")
+    if len(first) == 4 and len(last) < 3:
+        year, month, day = first, second, last
+    elif len(last) == 4 and len(first) < 3 and order:
+        year, (day, month) = last, (first, second) if order == "day" else (second, first)
+    else:
+        return math.nan
+    if half := _HALF_DAY.fullmatch(time):
+        time = f"{int(half[1]) % 12 + 12 * (half[3] in 'pP'):02}{half[2] or ':00'}"
+    hour = f"T{time:0>5}" if re.fullmatch(r"\d:\d\d", time) else f"T{time}" * bool(time)
     try:
-        moment = datetime.fromisoformat(text).replace(tzinfo=None)
+        moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{hour}").replace(tzinfo=None)
     except ValueError:
         return math.nan
     return 1 + (moment - datetime.min) / timedelta(days=1)
 
 
-def _order(words: Sequence[str]) -> Order | None:
-    """How dates are written; ``None`` if they are none.
+def _dates(words: Sequence[str]) -> tuple[Order, list[str]]:
+    """How dates are written, and those words that are dates.
 
     Where no day is beyond the 12th, the month is taken to be first if slashes divide, as in the US.
     """
     orders: tuple[Order, ...] = ("", "month", "day") if "/" in words[0] else ("", "day", "month")
-    fits = (all(not math.isnan(_days(word, order)) for word in words) for order in orders)
-    return next((order for order, fit in zip(orders, fits, strict=True) if fit), None)
+    fit = {order: [w for w in words if not math.isnan(_days(w, order))] for order in orders}
+    return max(fit.items(), key=lambda found: len(found[1]))
+
+
+def _mostly(name: str, kind: str, words: Sequence[str], read: Sequence[str]) -> bool:
+    """Whether nine in ten of the words of a column could be ``read``; warns of the others."""
+    odd = len(words) - len(read)
+    if not read or odd > _FEW_WORDS * len(words):
+        return False
+    if odd:
+        known = {*read}
+        first = next(word for word in words if word not in known)
+        warnings.warn(
+            f"the column {name!r} holds {kind}s, and {first!r}, which counts as missing"
+            + (f" ({odd} of this kind)" if odd > 1 else ""),
+            stacklevel=5,
+        )
+    return True
 
 
 def _of_numbers(name: str, words: Sequence[str]) -> Column:
@@ -336,19 +360,12 @@ def _found(name: str, values: Sequence[Any]) -> Column:
     finite = [word for word in words if not _INFINITE.fullmatch(word)]
     column = _of_numbers(name, finite)
     numbers = [word for word in finite if not math.isnan(_number(word, column))]
-    if len(numbers) >= max(1, (1 - _FEW_WORDS) * len(finite)):
-        if odd := len(finite) - len(numbers):
-            known = {*numbers}
-            first = next(word for word in finite if word not in known)
-            warnings.warn(
-                f"the column {name!r} holds numbers, and {first!r}, which counts as missing"
-                + (f" ({odd} of this kind)" if odd > 1 else ""),
-                stacklevel=4,
-            )
+    if _mostly(name, "number", finite, numbers):
         if len(set(numbers)) == 1:
             return replace(column, kind="constant")
         return Column(name, "index") if _counts(name, words) else column
-    if (order := _order(words)) is not None:
+    order, dates = _dates(words)
+    if _mostly(name, "date", words, dates):
         return Column(name, "date", order=order)
     counts = Counter(words)
     again = sum(count for count in counts.values() if count > 1)
