@@ -433,6 +433,24 @@ def test_a_list_of_too_few_batches_is_refused_before_anything_is_done() -> None:
         evaluate(build("protonet"), tasks, n_tasks=10)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ((Tasks()[i] for i in range(2)), r"tasks is a generator; expected a sampler or a list"),
+        ([tuple(Tasks()[0].tensors())], r"tasks\[0\] is a tuple; expected a quickstudy\.Task"),
+        (torch.zeros(3, 4), r"tasks\[0\] is a Tensor; expected a quickstudy\.Task"),
+    ],
+)
+def test_what_gives_no_tasks_is_refused(tasks: Any, message: str) -> None:
+    for use in (lambda: quick(build("protonet"), tasks, steps=1), lambda: _evaluated(tasks)):
+        with pytest.raises(TypeError, match=message):
+            use()
+
+
+def _evaluated(tasks: Any) -> None:
+    evaluate(build("protonet"), tasks, n_tasks=1)
+
+
 def test_a_run_with_a_schedule_of_a_function_goes_on_exactly(tmp_path: Path) -> None:
     def run(folder: str, *sittings: int) -> MetaLearner:
         for steps in sittings:

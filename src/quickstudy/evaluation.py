@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quickstudy import functional
 from quickstudy.checkpoint import reading, write_atomically
-from quickstudy.data.sampler import TaskSource
+from quickstudy.data.sampler import TaskSource, batch_of
 from quickstudy.frozen_tasks import FrozenTasks
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.metric import Metric
@@ -176,6 +176,7 @@ def evaluate(
         ValueError: ``n_tasks`` is not positive, a learner without batch norm gets a policy, the
             tasks of a balanced evaluation are not, or a learner's answers are not one for each
             query.
+        TypeError: ``tasks`` gives no `Task`.
         Exception: what ``on_batch`` raised.
     """
     if n_tasks < 1:
@@ -293,7 +294,7 @@ def _batches(tasks: TaskSource, n_tasks: int) -> Iterator[Task]:
     while count < n_tasks:
         if isinstance(tasks, list | tuple) and index == len(tasks):
             raise ValueError(f"n_tasks is {n_tasks}, and there are {count} tasks")
-        task = tasks[index]
+        task = batch_of(tasks, index)
         size = task.support_x.numel() + task.query_x.numel()
         if waiting and (numbers + size > _NUMBERS_AT_ONCE or not _alike(task, waiting[0])):
             yield _joined(waiting)
@@ -381,7 +382,7 @@ def accuracy_by_instance(
     module = learner if isinstance(learner, nn.Module) else nn.Module()
     with temporarily(module, training=False), torch.no_grad(), torch.random.fork_rng():
         while done < n_tasks:
-            task = tasks[index].to(_device(module))
+            task = batch_of(tasks, index).to(_device(module))
             output = reader.read(task.support_x, task.support_y, task.n_way)
             right = (output.argmax(-1) == task.support_y).double()
             member = nn.functional.one_hot(task.support_y, task.n_way or 0)

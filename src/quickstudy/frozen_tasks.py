@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.checkpoint import load_state, reading, save_state
-from quickstudy.data.sampler import TaskSource, to_float
+from quickstudy.data.sampler import TaskSource, batch_of, to_float
 from quickstudy.task import Task
 
 __all__ = ["FrozenTasks"]
@@ -39,7 +39,7 @@ class FrozenTasks:
         """Take the first ``n_tasks`` tasks of a source; all must have one way, ``S`` and ``Q``."""
         batches: list[Task] = []
         while sum(map(len, batches)) < n_tasks:
-            batches.append(tasks[len(batches)])
+            batches.append(batch_of(tasks, len(batches)))
         first = batches[0]
         shapes = {(b.n_way, b.support_y.shape[1:], b.query_y.shape[1:]) for b in batches}
         if len(shapes) > 1:

@@ -29,6 +29,26 @@ class TaskSource(Protocol):
     def __getitem__(self, index: int, /) -> Task: ...
 
 
+def batch_of(tasks: TaskSource, index: int) -> Task:
+    """``tasks[index]``.
+
+    Raises:
+        TypeError: ``tasks`` cannot be asked so, or what it gives is no `Task`.
+    """
+    if not hasattr(tasks, "__getitem__"):
+        raise TypeError(
+            f"tasks is a {type(tasks).__name__}; expected a sampler or a list, whose tasks[i] is "
+            "the i-th batch of tasks"
+        )
+    batch = tasks[index]
+    if not isinstance(batch, Task):
+        raise TypeError(
+            f"tasks[{index}] is a {type(batch).__name__}; expected a quickstudy.Task of support_x, "
+            "support_y, query_x, query_y and n_way"
+        )
+    return batch
+
+
 class EpisodeSampler:
     """Random N-way K-shot tasks from the classes of a dataset.
 

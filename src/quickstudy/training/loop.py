@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from quickstudy.data.sampler import TaskSource
+from quickstudy.data.sampler import TaskSource, batch_of
 from quickstudy.learner import MetaLearner, temporarily
 from quickstudy.memory import check_memory
 from quickstudy.task import Task
@@ -105,7 +105,8 @@ def train(
         ValueError: the learner has nothing to train, its tasks do not fit it, an argument makes no
             sense, the optimizer is of another learner, or the run to resume is of another kind of
             learner or of other tasks.
-        TypeError: a logger lacks a method, or the optimizer or scheduler needs more than a step.
+        TypeError: ``tasks`` gives no `Task`, a logger lacks a method, or the optimizer or scheduler
+            needs more than a step.
         FileExistsError: ``run_dir`` holds a run and ``resume`` is not set.
         BusyError: another process trains in ``run_dir``.
         MemoryError: a step would not fit into memory; says what would.
@@ -134,7 +135,7 @@ def train(
     )
     if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
-    first = tasks[0]
+    first = batch_of(tasks, 0)
     _rehearse(learner, first)
     check_memory(learner, first, next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
