@@ -85,6 +85,7 @@ QUEUE = (
     "r2d2-omniglot-beyond",
     "ensemble-omniglot-beyond",
     "ensemble-maml-split-beyond",
+    "cnp-aided-omniglot-5way",
     "soft-nearest-omniglot",
     "matching-omniglot",
     "transformer-omniglot-20way",

@@ -367,6 +367,7 @@ UNHEEDED = {
     "root": ("--root", ".", "--data", "alphabets"),
     "split": ("--split", "maml", "--data", "alphabets"),
     "way": ("--way", "9", "--data", "sinusoid"),
+    "first_way": ("--first-way", "3", "--data", "sinusoid"),
     "most_shot": ("--most-shot", "20", "--data", "sinusoid"),
     "size": ("--size", "32", "--data", "sinusoid"),
     "channels": ("--channels", "3", "--data", "sinusoid"),

@@ -122,6 +122,16 @@ def test_ranges_vary_by_batch() -> None:
     assert seen == {(n, k) for n in range(3, 7) for k in range(1, 5)}
 
 
+def test_ways_that_grow() -> None:
+    """Each way of the range for as many batches, and the last from then on."""
+    settings: dict[str, Any] = {"way": (2, 5), "shot": 1, "query": 1, "seed": 3}
+    sampler = EpisodeSampler(tagged([4] * 9), **settings, grow=8)
+    assert [sampler[i].n_way for i in range(11)] == [2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5]
+    assert len(sampler.class_names(2)[0]) == 3
+    with pytest.raises(ValueError, match="way=5 classes a task, but the dataset has only 4"):
+        EpisodeSampler(tagged([4] * 4), **settings, grow=8)
+
+
 def test_within_group() -> None:
     groups = ["a"] * 6 + ["b"] * 5 + ["c"] * 2
     sampler = EpisodeSampler(

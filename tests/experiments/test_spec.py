@@ -73,6 +73,7 @@ OLD_RUN = {
         ({"schedule": "slow"}, "schedule is 'slow'; expected one of constant, cosine, linear, h"),
         ({"wey": 3}, "there is no field 'wey'; there are: learner, options, way"),
         ({"shot": 2, "most_shot": 1}, "most_shot is 1, less than shot, 2"),
+        ({"way": 4, "first_way": 5}, "first_way is 5, more than way, 4"),
         ({"keep_encoder": True}, "keep_encoder keeps an encoder that has learned: name its start"),
         ({"options": {"scale": 1.0}}, "protonet has no option 'scale'; it has: joint_norm"),
         ({"options": {"classes": 5}}, "protonet has no option 'classes'; it has: joint_norm"),
@@ -96,7 +97,7 @@ def test_it_is_what_it_was_made_of_for_good() -> None:
 
 NEWER = {"frequency_spread", "init", "norm_scale", "one_turn", "resample"}
 NEWER |= {"backbone_config", "columns", "fit_ink", "invented", "keep_encoder"}
-NEWER |= {"numbers", "pens", "start"}
+NEWER |= {"first_way", "numbers", "pens", "start"}
 
 
 def test_runs_of_before_are_read(tmp_path: Path) -> None:
@@ -246,6 +247,15 @@ def test_rotations_of_a_folder_are_no_classes_unless_asked_for() -> None:
     assert Experiment.suited("protonet").rotations
 
 
+def test_ways_grow_in_training_alone() -> None:
+    small: dict[str, Any] = {"data": "digits", "split": "random", "query": 1}
+    experiment = Experiment("lstm", way=4, first_way=2, steps=12, **small)
+    assert experiment.build_learner().max_way == 4
+    tasks = experiment.sampler("train")
+    assert [tasks[i].n_way for i in range(8)] == [2, 2, 3, 3, 4, 4, 4, 4]
+    assert experiment.replace(way=3).sampler("test")[0].n_way == 3
+
+
 def test_a_step_in_words() -> None:
     words = Experiment.suited("maml", tasks=1).step_in_words
     assert words == (
@@ -254,6 +264,8 @@ def test_a_step_in_words() -> None:
     )
     points = Experiment.suited("maml", data="sinusoid", most_shot=20, query=1).step_in_words
     assert "25 tasks, 10 support points, 1 query point;" in points
+    growing = Experiment.suited("lstm", way=20, first_way=5).step_in_words
+    assert "1 task, 5- to 20-way 1-shot" in growing
     tables = Experiment.suited("tables", data="tables").step_in_words
     assert "up to 10-way 1 to 32-shot, 32 queries in all" in tables
     assert "1 query a class; 1 step of" in Experiment.suited("baseline", steps=1).step_in_words

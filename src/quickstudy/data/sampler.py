@@ -65,6 +65,8 @@ class EpisodeSampler:
         imbalanced: draw the shot of each *class* from the range, instead of one per batch.
         within_group: draw all classes of a task from one group (one alphabet), chosen uniformly:
             the harder, finer-grained problem.
+        grow: batches over which the way rises from the first to the last of its range, instead of
+            being drawn: easy tasks first.
         one_per_root: at most one class of each root in a task, so that it never holds two rotations
             of one character. That is how the code of MAML samples: characters first, then a random
             turn of each.
@@ -92,6 +94,7 @@ class EpisodeSampler:
         imbalanced: bool = False,
         within_group: bool = False,
         one_per_root: bool = False,
+        grow: int = 0,
     ) -> None:
         self.dataset = dataset
         self.way = as_range("way", way, 2)
@@ -100,6 +103,7 @@ class EpisodeSampler:
         self.tasks = as_range("tasks", tasks, 1)[0]
         self.seed = as_range("seed", seed, 0)[0]
         self.imbalanced = imbalanced
+        self.grow = as_range("grow", grow, 0)[0]
         self._sizes = dataset.sizes.numpy()
         names = {root: i for i, root in enumerate(dict.fromkeys(dataset.roots))}
         self._roots = np.array([names[root] for root in dataset.roots]) if one_per_root else None
@@ -157,7 +161,7 @@ class EpisodeSampler:
     def _choose(self, index: int) -> tuple[Ints, Ints, np.random.Generator]:
         """Shots and classes of each task ``[T,N]``, and the random numbers that come next."""
         rng = task_rng(self.seed, index)
-        N = _draw(self.way, rng)
+        N = self._grown(index) if self.grow else _draw(self.way, rng)
         if self.imbalanced:
             counts = rng.integers(self.shot[0], self.shot[1] + 1, N)
             counts = rng.permuted(np.tile(counts, (self.tasks, 1)), axis=1)
@@ -171,6 +175,10 @@ class EpisodeSampler:
             np.minimum.at(best, self._roots, score.T)
             score[score > best[self._roots].T] = 2
         return counts, _smallest(score, N), rng
+
+    def _grown(self, index: int) -> int:
+        first, last = self.way
+        return min(last, first + (last - first + 1) * index // self.grow)
 
     def _examples(self, classes: Ints, n: int, rng: np.random.Generator) -> Ints:
         """``n`` distinct examples of each class ``[T,N,n]``, in random order."""

@@ -23,7 +23,7 @@ HEEDED: dict[str, tuple[str, Heeds]] = {
     "way": ("tasks of classes", lambda e: not e.regression),
     "most_shot": ("tasks of classes", lambda e: not e.regression),
     "one_turn": ("rotated classes", lambda e: e.has_classes and e.rotations),
-    **dict.fromkeys(("size", "channels", "augment", "pens", "within_group"), _IMAGES),
+    **dict.fromkeys(("first_way", "size", "channels", "augment", "pens", "within_group"), _IMAGES),
     "backbone": ("images", lambda e: e.has_classes or e.backbone == "mlp"),
     "filters": (
         "Conv4, ResNet-12 and R2-D2's network",

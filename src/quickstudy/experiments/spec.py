@@ -129,6 +129,12 @@ class Setup(Architecture):
     most_shot: Annotated[
         int | None, Field(ge=1, description="Draw the shot of each batch from --shot up to this.")
     ] = None
+    first_way: Annotated[
+        int | None,
+        Field(
+            ge=2, description="Begin with so few classes; --way is reached at half of the steps."
+        ),
+    ] = None
     query: Query = 5
     tasks: Tasks = 1
     within_group: Annotated[bool, Field(description="Tasks within one alphabet.")] = False
@@ -159,6 +165,8 @@ class Setup(Architecture):
     def _in_order(self) -> Self:
         if self.most_shot is not None and self.most_shot < self.shot:
             raise ValueError(f"most_shot is {self.most_shot}, less than shot, {self.shot}")
+        if self.first_way is not None and self.first_way > self.way:
+            raise ValueError(f"first_way is {self.first_way}, more than way, {self.way}")
         of_tables = self.learner in OF_TABLES
         if self.data == "tables" and not of_tables:
             do = " and ".join(OF_TABLES)
@@ -237,7 +245,8 @@ class Experiment(Setup, Schema):
         elif self.data == "tables":
             task = f"up to {self.way}-way {shots}-shot, {queries} in all"
         else:
-            task = f"{self.way}-way {shots}-shot, {queries} a class"
+            first = f"{self.first_way}- to " if self.first_way else ""
+            task = f"{first}{self.way}-way {shots}-shot, {queries} a class"
         rate = f"{self.optimizer} at {self.lr:g}, {self.schedule}"
         network = {"downsample": "stride"} if self.downsample == "stride" else {}
         own = "".join(f", {name} {value}" for name, value in {**self.options, **network}.items())
@@ -343,6 +352,8 @@ class Experiment(Setup, Schema):
             "one_per_root": self.one_turn,
             "seed": self.seed,
         }
+        if part == "train" and self.first_way is not None:
+            settings |= {"way": (self.first_way, self.way), "grow": max(1, self.steps // 2)}
         try:
             sampler = EpisodeSampler(dataset, **{**settings, **changes})
         except ValueError as error:
