@@ -17,7 +17,7 @@ import torch
 
 from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.recipe import Recipe, load_recipe, recipe_names
-from quickstudy.experiments.start import build_started, keep_encoder
+from quickstudy.experiments.start import build_started, keep_encoder, look_once
 from quickstudy.memory import keep_memory
 from results_file import keep
 
@@ -25,14 +25,17 @@ OUT = Path(__file__).parent / "results" / "recipes.json"
 
 
 def seconds_a_step(recipe: Recipe, root: str, steps: int) -> float:
-    """The median over so many steps, after one that is not counted."""
+    """The median over so many steps, after one that is not counted.
+
+    Where the encoder is kept, looking at all images once, before the first, is none of them.
+    """
     experiment = recipe.experiment(root).with_details()
     start = experiment.start
     learner = build_started(experiment, start) if start else experiment.build_learner()
-    if experiment.keep_encoder:
-        keep_encoder(learner)
-    optimizer, _ = experiment.build_optimizer(learner)
     tasks = experiment.sampler("train")
+    if experiment.keep_encoder:
+        look_once(experiment, keep_encoder(learner), tasks, say=print)
+    optimizer, _ = experiment.build_optimizer(learner)
     took = []
     middle = recipe.protocol.steps // 2  # tasks may grow
     for step in range(steps + 1):

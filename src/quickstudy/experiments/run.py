@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from quickstudy.checkpoint import check_finite, count_weights, load_state, load_weights, reading
 from quickstudy.experiments.spec import Experiment, Weights
 from quickstudy.memory import keep_memory
-from quickstudy.nn.norm import batch_norm_policy
 from quickstudy.plain import read_file
 from quickstudy.processes import launch
 from quickstudy.training import (
@@ -108,7 +106,7 @@ def run_experiment(
             have changed.
         LostProcessError: another process of this training is gone.
     """
-    from quickstudy.experiments.start import keep_encoder  # which finds runs
+    from quickstudy.experiments.start import keep_encoder, look_once  # which finds runs
 
     keep_memory()
     check_free(folder, resume)
@@ -149,7 +147,7 @@ def run_experiment(
         in_ = "" if machine.precision == "32-true" else f"; in {machine.precision}"
         _say(f"a step{each}: {experiment.step_in_words}{in_}")
     if kept is not None:
-        _look_once(experiment, kept.to(fabric.device), tasks, validation, say)
+        look_once(experiment, kept.to(fabric.device), tasks, validation, say=say)
     result = train(
         learner,
         tasks,
@@ -207,27 +205,6 @@ def _build(experiment: Experiment) -> "MetaLearner":
     if experiment.start is None:
         return experiment.with_details().build_learner()
     return build_started(experiment, experiment.start)
-
-
-def _look_once(
-    experiment: Experiment,
-    encoder: nn.Module,
-    tasks: "TaskSource",
-    validation: "TaskSource | None",
-    say: Callable[[str], None],
-) -> None:
-    """Put the vectors of an encoder that is kept in the place of images, if that is less work."""
-    from quickstudy.data import EpisodeSampler, embedded
-
-    if batch_norm_policy(encoder) == "transductive" or not isinstance(tasks, EpisodeSampler):
-        return  # an image's vector is another each time
-    a_task = experiment.way * (experiment.shot + experiment.query)
-    if experiment.steps * experiment.tasks * a_task < tasks.dataset.n_examples:
-        return
-    for sampler in (tasks, validation):
-        if isinstance(sampler, EpisodeSampler):
-            say(f"the encoder that is kept sees its {sampler.dataset.n_examples} images once")
-            sampler.dataset = embedded(sampler.dataset, encoder)
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:

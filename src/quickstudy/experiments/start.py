@@ -3,7 +3,7 @@
 The first is the ``start`` of an `Experiment`, the second the ``members`` of a recipe.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,14 @@ from quickstudy.embedding import NormedEncoder
 from quickstudy.experiments.run import changed_data
 from quickstudy.experiments.spec import Experiment
 from quickstudy.experiments.targets import find_target, trained_by
+from quickstudy.nn.norm import batch_norm_policy
 
 if TYPE_CHECKING:
+    from quickstudy.data import TaskSource
     from quickstudy.learner import MetaLearner
     from quickstudy.learners import Ensemble
 
-__all__ = ["ask_together", "build_started", "check_unseen", "keep_encoder"]
+__all__ = ["ask_together", "build_started", "check_unseen", "keep_encoder", "look_once"]
 
 _ENCODER = ("backbone", "size", "channels", "filters", "downsample", "norm_scale", "fit_ink")
 
@@ -112,6 +114,35 @@ def keep_encoder(learner: "MetaLearner") -> nn.Module:
         name = type(learner).__name__
         raise ValueError(f"keep_encoder: a {name} has no encoder with more to train beside it")
     return encoders[0]
+
+
+def look_once(
+    experiment: Experiment,
+    encoder: nn.Module,
+    tasks: "TaskSource",
+    *others: "TaskSource | None",
+    say: Callable[[str], object],
+) -> None:
+    """Put the vectors of an encoder that is kept in the place of images, if that is less work.
+
+    Args:
+        experiment: of the training.
+        encoder: what `keep_encoder` returned.
+        tasks: to train on; changed in place, unless an image in them is another each time.
+        others: more tasks of images, changed with them.
+        say: told of it.
+    """
+    from quickstudy.data import EpisodeSampler, embedded
+
+    if batch_norm_policy(encoder) == "transductive" or not isinstance(tasks, EpisodeSampler):
+        return
+    a_task = experiment.way * (experiment.shot + experiment.query)
+    if experiment.steps * experiment.tasks * a_task < tasks.dataset.n_examples:
+        return
+    for sampler in (tasks, *others):
+        if isinstance(sampler, EpisodeSampler):
+            say(f"the encoder that is kept sees its {sampler.dataset.n_examples} images once")
+            sampler.dataset = embedded(sampler.dataset, encoder)
 
 
 def _take_vectors(encoder: nn.Module) -> None:
