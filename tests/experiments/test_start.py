@@ -232,7 +232,7 @@ def test_a_longer_training_looks_at_each_image_once(
     experiment = Experiment("lstm", **longer, start=source, keep_encoder=True)
     machine = dataclasses.replace(MACHINE, validation={"query": 1}, validation_tasks=3)
     run_experiment(experiment, tmp_path / "whole", machine)
-    said = "the encoder that is kept sees its 2400 images once" in capsys.readouterr().err
+    said = "the encoder that is kept sees 5600 images, once" in capsys.readouterr().err
     assert said == (batch_norm == "inductive")
     for minutes in (1e-9, None):
         run_experiment(

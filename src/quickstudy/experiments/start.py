@@ -139,10 +139,11 @@ def look_once(
     a_task = experiment.way * (experiment.shot + experiment.query)
     if experiment.steps * experiment.tasks * a_task < tasks.dataset.n_examples:
         return
-    for sampler in (tasks, *others):
-        if isinstance(sampler, EpisodeSampler):
-            say(f"the encoder that is kept sees its {sampler.dataset.n_examples} images once")
-            sampler.dataset = embedded(sampler.dataset, encoder)
+    samplers = [tasks, *(other for other in others if isinstance(other, EpisodeSampler))]
+    images = sum(sampler.dataset.n_examples for sampler in samplers)
+    say(f"the encoder that is kept sees {images} images, once")
+    for sampler in samplers:
+        sampler.dataset = embedded(sampler.dataset, encoder)
 
 
 def _take_vectors(encoder: nn.Module) -> None:
