@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from quickstudy.data import EpisodeSampler, alphabets
 from quickstudy.execution import executing
 from quickstudy.learner import MetaLearner
 from quickstudy.learners import MAML, ProtoNet, Reptile
@@ -162,6 +163,17 @@ def test_a_run_that_does_not_fit_says_what_would(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("QUICKSTUDY_CHECK_MEMORY")
     monkeypatch.setattr("quickstudy.memory.available_bytes", lambda device: None)
     check_memory(learner, a_task(12), cpu)
+
+
+def test_a_run_whose_tasks_grow_must_fit_when_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"way": (2, 20), "shot": 1, "query": 1, "tasks": 2}
+    tasks = EpisodeSampler(alphabets(30, n_examples=2), **settings, grow=4)
+    learner = ProtoNet(Conv4())
+    free = step_bytes(learner, tasks[0])
+    assert free < step_bytes(learner, tasks[4])
+    monkeypatch.setattr("quickstudy.memory.available_bytes", lambda device: free)
+    with pytest.raises(MemoryError, match="2 tasks with 20 support and 20 query"):
+        train(learner, tasks, steps=1, progress=False)
 
 
 def test_available_memory() -> None:

@@ -132,7 +132,9 @@ class Setup(Architecture):
     first_way: Annotated[
         int | None,
         Field(
-            ge=2, description="Begin with so few classes; --way is reached at half of the steps."
+            ge=2,
+            description="Begin with so few classes; --way is reached at half of the steps (sooner "
+            "with several devices).",
         ),
     ] = None
     query: Query = 5

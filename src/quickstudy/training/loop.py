@@ -137,7 +137,9 @@ def train(
         raise ValueError(f"this {type(learner).__name__} has no parameters: nothing to train")
     first = batch_of(tasks, 0)
     _rehearse(learner, first)
-    check_memory(learner, first, next(learner.parameters()).device)
+    grown = getattr(tasks, "grow", 0)  # tasks of more classes or examples are to come
+    largest = batch_of(tasks, grown) if grown else first
+    check_memory(learner, largest, next(learner.parameters()).device)
     folder = None if run_dir is None else Path(run_dir)
     saved = saved_state(folder, resume)
     if tensorboard and folder is None:
