@@ -17,7 +17,7 @@ import torch
 
 from quickstudy.experiments.card import load_cards
 from quickstudy.experiments.recipe import Recipe, load_recipe, recipe_names
-from quickstudy.experiments.start import build_started, keep_encoder, look_once
+from quickstudy.experiments.start import build_started, keep_encoder, look_once, looking_once_pays
 from quickstudy.memory import keep_memory
 from results_file import keep
 
@@ -34,7 +34,9 @@ def seconds_a_step(recipe: Recipe, root: str, steps: int) -> float:
     learner = build_started(experiment, start) if start else experiment.build_learner()
     tasks = experiment.sampler("train")
     if experiment.keep_encoder:
-        look_once(experiment, keep_encoder(learner), tasks, say=print)
+        encoder = keep_encoder(learner)
+        if looking_once_pays(experiment, encoder, tasks):
+            look_once(encoder, tasks, say=print)
     optimizer, _ = experiment.build_optimizer(learner)
     took = []
     middle = recipe.protocol.steps // 2  # tasks may grow

@@ -259,6 +259,24 @@ def test_a_longer_training_looks_at_each_image_once(
         torch.testing.assert_close(learner.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("at_first", [4, 40])
+def test_a_run_goes_on_with_images_or_vectors_as_it_began(
+    source: str, tmp_path: Path, at_first: int
+) -> None:
+    """Though its steps are others now; and one of before, which does not say, with images."""
+    experiment = Experiment("lstm", **{**SMALL, "tasks": 8}, start=source, keep_encoder=True)
+    run = tmp_path / "run"
+    for steps in (at_first, 44, 48):
+        run_experiment(experiment.replace(steps=steps), run, MACHINE, quiet=True, resume=True)
+        assert json.loads((run / "run.json").read_text())["embedded"] == (at_first == 40)
+    if at_first == 4:
+        described = json.loads((run / "run.json").read_text())
+        del described["embedded"]
+        (run / "run.json").write_text(json.dumps(described))
+        run_experiment(experiment.replace(steps=52), run, MACHINE, quiet=True, resume=True)
+    assert load_state(run / "checkpoint.safetensors")["step"] == (52 if at_first == 4 else 48)
+
+
 @pytest.mark.parametrize("changes", [{"augment": 0.5}, {"pens": 0.5}, {"steps": 2}])
 def test_images_that_differ_each_time_or_are_few_are_seen_as_they_come(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -106,7 +106,7 @@ def run_experiment(
             have changed.
         LostProcessError: another process of this training is gone.
     """
-    from quickstudy.experiments.start import keep_encoder, look_once  # which finds runs
+    from quickstudy.experiments.start import keep_encoder, look_once, looking_once_pays
 
     keep_memory()
     check_free(folder, resume)
@@ -117,6 +117,9 @@ def run_experiment(
     kept = keep_encoder(learner) if experiment.keep_encoder else None
     tasks = experiment.sampler("train")
     about = {**experiment.about(), "machine_options": asdict(machine)}
+    if kept is not None:  # a run goes on as it began, whatever its steps are now
+        pays = looking_once_pays(experiment, kept, tasks)
+        about["embedded"] = _described(folder).get("embedded", False) if begun else pays
     fabric = launch(machine.accelerator, machine.devices, machine.precision)
     if machine.threads is not None:  # only now: launching sets it, too
         torch.set_num_threads(machine.threads)
@@ -146,8 +149,8 @@ def run_experiment(
         each = "" if fabric.world_size == 1 else f" of each of {fabric.world_size} processes"
         in_ = "" if machine.precision == "32-true" else f"; in {machine.precision}"
         _say(f"a step{each}: {experiment.step_in_words}{in_}")
-    if kept is not None:
-        look_once(experiment, kept.to(fabric.device), tasks, validation, say=say)
+    if kept is not None and about["embedded"]:
+        look_once(kept.to(fabric.device), tasks, validation, say=say)
     result = train(
         learner,
         tasks,
@@ -225,7 +228,7 @@ def _check_same(experiment: Experiment, folder: Path) -> None:
 
 def changed_data(experiment: Experiment, run: str | os.PathLike[str]) -> str | None:
     """How the data of an experiment differ from those that a run was begun on, if they do."""
-    begun = json.loads(read_file(Path(run) / "run.json")).get("split_fingerprint")
+    begun = _described(run).get("split_fingerprint")
     found = experiment.about_data().get("split_fingerprint")
     if begun in (None, found):
         return None
@@ -233,6 +236,10 @@ def changed_data(experiment: Experiment, run: str | os.PathLike[str]) -> str | N
         f"{os.fspath(run)} was begun on other data: the fingerprint of its classes and examples "
         f"was {begun} and is {found}"
     )
+
+
+def _described(run: str | os.PathLike[str]) -> dict[str, Any]:
+    return json.loads(read_file(Path(run) / "run.json"))  # type: ignore[no-any-return]
 
 
 def load_run(

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from quickstudy.learner import MetaLearner
     from quickstudy.learners import Ensemble
 
-__all__ = ["ask_together", "build_started", "check_unseen", "keep_encoder", "look_once"]
+__all__ = [
+    "ask_together",
+    "build_started",
+    "check_unseen",
+    "keep_encoder",
+    "look_once",
+    "looking_once_pays",
+]
 
 _ENCODER = ("backbone", "size", "channels", "filters", "downsample", "norm_scale", "fit_ink")
 
@@ -116,30 +123,32 @@ def keep_encoder(learner: "MetaLearner") -> nn.Module:
     return encoders[0]
 
 
+def looking_once_pays(experiment: Experiment, encoder: nn.Module, tasks: "TaskSource") -> bool:
+    """Whether a training has less work with the vectors of an encoder that is kept (`look_once`).
+
+    Not where an image's vector is another each time, or most images are never drawn.
+    """
+    from quickstudy.data import EpisodeSampler
+
+    if batch_norm_policy(encoder) == "transductive" or not isinstance(tasks, EpisodeSampler):
+        return False
+    a_task = experiment.way * (experiment.shot + experiment.query)
+    return experiment.steps * experiment.tasks * a_task >= tasks.dataset.n_examples
+
+
 def look_once(
-    experiment: Experiment,
-    encoder: nn.Module,
-    tasks: "TaskSource",
-    *others: "TaskSource | None",
-    say: Callable[[str], object],
+    encoder: nn.Module, *tasks: "TaskSource | None", say: Callable[[str], object]
 ) -> None:
-    """Put the vectors of an encoder that is kept in the place of images, if that is less work.
+    """Put the vectors of an encoder that is kept in the place of images.
 
     Args:
-        experiment: of the training.
         encoder: what `keep_encoder` returned.
-        tasks: to train on; changed in place, unless an image in them is another each time.
-        others: more tasks of images, changed with them.
+        tasks: changed in place, where they are dealt from images.
         say: told of it.
     """
     from quickstudy.data import EpisodeSampler, embedded
 
-    if batch_norm_policy(encoder) == "transductive" or not isinstance(tasks, EpisodeSampler):
-        return
-    a_task = experiment.way * (experiment.shot + experiment.query)
-    if experiment.steps * experiment.tasks * a_task < tasks.dataset.n_examples:
-        return
-    samplers = [tasks, *(other for other in others if isinstance(other, EpisodeSampler))]
+    samplers = [sampler for sampler in tasks if isinstance(sampler, EpisodeSampler)]
     images = sum(sampler.dataset.n_examples for sampler in samplers)
     say(f"the encoder that is kept sees {images} images, once")
     for sampler in samplers:
